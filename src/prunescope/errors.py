@@ -1,0 +1,28 @@
+"""The one error a user's input can cause."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message says what was given, where, what was expected and what to do. The command line prints it without a
+    traceback and exits with code 2.
+    """
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Say which of the `known` names are nearest to a misspelt one, for the end of an error message.
+
+    >>> nearest("layer5", ["layer3", "layer4", "fc"])
+    'the nearest are: layer4, layer3'
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    if close:
+        return f"the nearest are: {', '.join(close)}"
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"there are: {shown}" if names else "there are none"
