@@ -1,0 +1,152 @@
+"""Which weights of a network are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from prunescope.errors import InputError, nearest
+from prunescope.files import replacing
+
+
+def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, nn.Parameter]:
+    """The convolution and linear weights of a network, by name, in the order of its modules.
+
+    Biases and normalisation are not pruned; a weight that several modules share is named once.
+
+    Parameters
+    ----------
+    model
+        Any network.
+    exclude
+        Names or shell patterns (`fc.weight`, `layer1.*`) of weights to leave whole.
+
+    Raises
+    ------
+    InputError
+        A pattern matches no weight, or nothing is left to prune.
+    """
+    weights: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, _ConvNd | nn.Linear) and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            weights[f"{name}.weight" if name else "weight"] = module.weight
+    for pattern in exclude:
+        if not any(fnmatchcase(name, pattern) for name in weights):
+            raise InputError(f"exclude: no prunable weight is called {pattern!r}; {nearest(pattern, weights)}")
+    kept = {n: w for n, w in weights.items() if not any(fnmatchcase(n, pattern) for pattern in exclude)}
+    if not kept:
+        raise InputError(
+            "there is nothing to prune: the network has no convolution or linear weight that is not excluded"
+        )
+    return kept
+
+
+class Mask(Mapping[str, Tensor]):
+    """The kept weights of a network: a boolean tensor of the weight's shape for each prunable weight, by its name.
+
+    Parameters
+    ----------
+    tensors
+        Name of a weight -> bool tensor of its shape, True where the weight is kept.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> mask = Mask.dense(model)
+    >>> mask["0.weight"].shape, mask.weights_remaining
+    (torch.Size([2, 4]), 1.0)
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.bool:
+                raise InputError(f"mask tensor {name!r} is {tensor.dtype}, expected torch.bool")
+        self._tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+
+    @classmethod
+    def dense(cls, model: nn.Module, exclude: tuple[str, ...] = ()) -> Mask:
+        """Return the mask that keeps every prunable weight of `model`."""
+        weights = prunable_weights(model, exclude)
+        return cls({name: torch.ones(w.shape, dtype=torch.bool) for name, w in weights.items()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Mask:
+        """Read a mask that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            The file is missing or is no mask.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such mask file")
+        try:
+            return cls(load_file(path))
+        except SafetensorError as error:
+            raise InputError(f"{path} is no readable mask (safetensors expected): {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as safetensors, a bool tensor per weight."""
+        with replacing(Path(path)) as beside:
+            save_file(self._tensors, beside)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        return f"Mask({self.kept:,} of {self.prunable:,} weights in {len(self)} tensors, {self.weights_remaining:.2%})"
+
+    @property
+    def kept(self) -> int:
+        """How many weights are kept."""
+        return sum(int(tensor.sum()) for tensor in self.values())
+
+    @property
+    def prunable(self) -> int:
+        """How many weights there are to prune."""
+        return sum(tensor.numel() for tensor in self.values())
+
+    @property
+    def weights_remaining(self) -> float:
+        """Kept weights / prunable weights, from 0 to 1."""
+        return self.kept / self.prunable
+
+    def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the weights of `model` that this mask speaks of, by name.
+
+        Raises
+        ------
+        InputError
+            A weight is missing in `model` or has another shape.
+        """
+        weights = dict(model.named_parameters())
+        for name, tensor in self.items():
+            if name not in weights:
+                raise InputError(f"the mask's weight {name!r} is not in the network; {nearest(name, weights)}")
+            if weights[name].shape != tensor.shape:
+                raise InputError(
+                    f"the mask's weight {name!r} has shape {list(tensor.shape)}, the network's {list(weights[name].shape)}"
+                )
+        return {name: weights[name] for name in self}
+
+    def apply(self, model: nn.Module) -> None:
+        """Set the pruned weights of `model` to exactly zero, in place."""
+        with torch.no_grad():
+            for name, weight in self.parameters(model).items():
+                weight.masked_fill_(~self[name].to(weight.device), 0.0)

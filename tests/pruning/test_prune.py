@@ -1,0 +1,131 @@
+"""Pruning keeps what the definition says, exactly as many, and never brings a weight back."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import prune as torch_prune
+
+from prunescope.errors import InputError
+from prunescope.pruning import Mask, prune
+
+
+def small_network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(20, 7))
+
+
+def plainly_pruned(weights: dict[str, torch.Tensor], mask: dict[str, torch.Tensor], count: int) -> set[tuple[str, int]]:
+    """Sort every kept weight by magnitude, then by position; the first `count` go."""
+    kept = []
+    for tensor_number, (name, weight) in enumerate(weights.items()):
+        for position, value in enumerate(weight.flatten().tolist()):
+            if mask[name].flatten()[position]:
+                kept.append((abs(value), tensor_number, position, name))
+    return {(name, position) for _, _, position, name in sorted(kept)[:count]}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=st.lists(st.integers(-3, 3), min_size=27, max_size=27),
+    fraction=st.sampled_from([0.0, 0.05, 0.07, 0.2, 0.5, 0.9, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_the_lowest_magnitudes_go_and_ties_go_by_position(values: list[int], fraction: float, seed: int) -> None:
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(5, 3, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor(values[:12]).reshape(4, 3))
+        model[1].weight.copy_(torch.tensor(values[12:]).reshape(3, 5))
+    generator = torch.Generator().manual_seed(seed)
+    before = Mask({f"{i}.weight": torch.rand(model[i].weight.shape, generator=generator) < 0.7 for i in range(2)})
+    after = prune(model, before, fraction=fraction)
+    count = math.ceil(round(fraction * before.kept, 9))
+    gone = plainly_pruned(dict(model.named_parameters()), dict(before), count)
+    for name in before:
+        for position, was_kept in enumerate(before[name].flatten().tolist()):
+            expected = was_kept and (name, position) not in gone
+            assert after[name].flatten()[position].item() == expected
+
+
+def test_masks_equal_those_of_torch_global_unstructured_pruning() -> None:
+    ours, theirs = small_network(), small_network()
+    mask = prune(ours, fraction=0.2)
+    amount = mask.prunable - mask.kept
+    torch_prune.global_unstructured(
+        [(theirs[0], "weight"), (theirs[4], "weight")], torch_prune.L1Unstructured, amount=amount
+    )
+    assert torch.equal(mask["0.weight"], theirs[0].weight_mask.bool())
+    assert torch.equal(mask["4.weight"], theirs[4].weight_mask.bool())
+
+
+def test_level_eight_keeps_16_8_percent_and_level_ten_10_7() -> None:
+    model, mask, remaining = nn.Linear(1000, 100, bias=False), None, []
+    for _ in range(10):
+        mask = prune(model, mask)
+        remaining.append(round(mask.weights_remaining, 3))
+    assert (remaining[7], remaining[9]) == (0.168, 0.107)
+
+
+def test_biases_and_normalisation_are_not_prunable() -> None:
+    assert list(prune(small_network())) == ["0.weight", "4.weight"]
+
+
+def test_scope_layer_takes_the_fraction_from_every_tensor() -> None:
+    mask = prune(small_network(), fraction=0.2, scope="layer")
+    assert [int((~tensor).sum()) for tensor in mask.values()] == [27, 28]
+
+
+def test_random_pruning_depends_on_its_seed_only() -> None:
+    one, again, other = (prune(small_network(w), criterion="random", seed=s) for w, s in ((0, 1), (9, 1), (0, 2)))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_excluded_weights_stay_whole_by_name_or_pattern() -> None:
+    assert list(prune(small_network(), exclude=["4.*"])) == ["0.weight"]
+
+
+def test_a_mask_is_saved_read_and_applied(tmp_path: Path) -> None:
+    model = small_network()
+    mask = prune(model, fraction=0.5)
+    mask.save(tmp_path / "mask.safetensors")
+    read = Mask.load(tmp_path / "mask.safetensors")
+    read.apply(model)
+    assert read.weights_remaining == mask.weights_remaining
+    assert all((model.get_parameter(name)[~read[name]] == 0).all() for name in read)
+    assert all((model.get_parameter(name)[read[name]] != 0).all() for name in read)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"fraction": 1.2}, "from 0 to 1"),
+        ({"criterion": "magnitud"}, "nearest are: magnitude"),
+        ({"scope": "gobal"}, "global"),
+        ({"exclude": ["5.weight"]}, "nearest are"),
+    ],
+)
+def test_what_cannot_be_pruned_is_said(arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        prune(small_network(), **arguments)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    model = small_network()
+    with torch.no_grad():
+        model[0].weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="'0.weight'"):
+        prune(model)
+
+
+def test_a_mask_of_another_network_is_refused() -> None:
+    with pytest.raises(InputError, match="shape"):
+        Mask({"0.weight": torch.ones(2, 2, dtype=torch.bool)}).apply(small_network())
+    with pytest.raises(InputError, match="not in the network"):
+        Mask({"conv.weight": torch.ones(2, 2, dtype=torch.bool)}).apply(small_network())
