@@ -1,0 +1,155 @@
+"""What a study has stored so far, read from its directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prunescope.errors import InputError
+
+UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
+
+
+class Settings(BaseModel):
+    """What the numbers need to know of a study's recipe; its other fields are not read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str = "study"
+    network: Any = None
+    trials: Annotated[int, Field(ge=1)]
+    levels: Annotated[int, Field(ge=0)]
+    layers: Annotated[tuple[str, ...], Field(min_length=1)]
+    iou: float = 0.05
+    fraction: float | None = None
+
+
+class Measured(BaseModel):
+    """One level's measurements: accuracies and weights remaining are fractions."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    weights_remaining: Annotated[float, Field(gt=0, le=1)]
+    top1: float
+    top5: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study's directory, read one table at a time.
+
+    Attributes
+    ----------
+    root : Path
+        The directory.
+    settings : Settings
+        What its ``study.yaml`` says.
+    finished, missing : tuple of (trial, level)
+        The levels whose files are all there, and the others.
+    """
+
+    root: Path
+    settings: Settings
+    finished: tuple[tuple[int, int], ...]
+    missing: tuple[tuple[int, int], ...]
+
+    def folder(self, trial: int, level: int) -> Path:
+        """Where a level's files are."""
+        return level_folder(self.root, trial, level)
+
+    def measured(self, trial: int, level: int) -> Measured:
+        """Read a level's accuracy and weights remaining."""
+        path = self.folder(trial, level) / "measured.json"
+        try:
+            return Measured.model_validate(_json(path))
+        except ValidationError as error:
+            raise InputError(f"{path}: {_first(error)}; remove the file and run the study again") from error
+
+    def summary(self, trial: int, level: int, layer: str) -> dict[str, Any]:
+        """Read a dissection's summary: counts and settings."""
+        return _json(self.dissection(trial, level, layer) / "summary.json")
+
+    def units(self, trial: int, level: int, layer: str) -> pd.DataFrame:
+        """Read a dissection's table: a row per unit."""
+        path = self.dissection(trial, level, layer) / "units.parquet"
+        try:
+            table = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as parquet ({error}); dissect this level again") from error
+        absent = [column for column in UNIT_COLUMNS if column not in table.columns]
+        if absent:
+            raise InputError(f"{path}: no column {', '.join(absent)}; dissect this level again")
+        return table
+
+    def dissection(self, trial: int, level: int, layer: str) -> Path:
+        """Where a layer's dissection is."""
+        return self.folder(trial, level) / "dissection" / layer
+
+
+def level_folder(root: Path, trial: int, level: int) -> Path:
+    """Where a level's files are in the study at `root`."""
+    return root / f"trial-{trial}" / f"level-{level:02d}"
+
+
+def open_study(study_dir: str | Path) -> StoredStudy:
+    """Look at what a study has stored.
+
+    Parameters
+    ----------
+    study_dir : path
+        A study's directory: ``study.yaml`` and ``trial-T/level-LL/``.
+
+    Returns
+    -------
+    StoredStudy
+        With at least one finished level.
+
+    Raises
+    ------
+    InputError
+        The directory holds no study, or no level is finished.
+    """
+    root = Path(study_dir)
+    path = root / "study.yaml"
+    if not path.is_file():
+        raise InputError(f"{root} holds no study: there is no study.yaml; give the directory that `study --out` wrote")
+    try:
+        settings = Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({error})") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {_first(error)}") from error
+    levels = [(trial, level) for trial in range(settings.trials) for level in range(settings.levels + 1)]
+    done = [key for key in levels if _is_finished(level_folder(root, *key), settings.layers)]
+    if not done:
+        raise InputError(f"{root}: none of the study's {len(levels)} levels is finished; run the study first")
+    return StoredStudy(root, settings, tuple(done), tuple(key for key in levels if key not in set(done)))
+
+
+def _is_finished(folder: Path, layers: tuple[str, ...]) -> bool:
+    summaries = [folder / "dissection" / layer / "summary.json" for layer in layers]
+    return all(path.is_file() for path in [folder / "measured.json", *summaries])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); remove it and run the study again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: an object was expected, not {type(content).__name__}")
+    return content
+
+
+def _first(error: ValidationError) -> str:
+    """Say what is wrong with the first field that is."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the file"
+    return f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}"

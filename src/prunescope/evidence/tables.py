@@ -1,0 +1,157 @@
+"""What the units of a study detect, level by level, as one tidy table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from prunescope.evidence.stored import StoredStudy, open_study
+
+COUNTED = ("trial", "level", "layer", "weights_remaining", "accuracy", "top5", "loss", "units", "dead", "interpretable")
+CONSISTENT = ("still_interpretable", "same_concept")
+
+
+def interpretable(units: pd.DataFrame, iou: float = 0.05) -> pd.Series[bool]:
+    """Say which units are interpretable: their best concept has an IoU above `iou`, strictly.
+
+    Parameters
+    ----------
+    units : DataFrame
+        A row per unit, with the columns label, iou and dead.
+    iou : float
+        The bound. 0.05 in Frankle and Bau 2019, section 2.
+
+    Returns
+    -------
+    Series of bool
+        With the index of `units`. A dead unit or one without a concept is not interpretable.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"label": ["dog", "sky", None], "iou": [0.2, 0.05, 0.0], "dead": [False, False, True]})
+    >>> interpretable(table).tolist()
+    [True, False, False]
+    """
+    return (units["iou"] > iou) & units["label"].notna() & ~units["dead"].astype(bool)
+
+
+def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float = 0.05) -> tuple[float, float]:
+    """Compare what the units of one layer detect at level l with what they detected in the dense network.
+
+    Parameters
+    ----------
+    units_at_0, units_at_l : DataFrame
+        A row per unit of the same layer and trial, with the columns unit, label, iou and dead.
+    iou : float
+        The bound above which a unit is interpretable.
+
+    Returns
+    -------
+    still_interpretable : float
+        The share of level 0's interpretable units that are interpretable at level l; NaN when there are
+        none at level 0.
+    same_concept : float
+        Among those, the share with the same concept; NaN when there are none. (Frankle and Bau 2019, Figure 4.)
+
+    Examples
+    --------
+    >>> dense = pd.DataFrame({"unit": [0, 1], "label": ["dog", "sky"], "iou": [0.2, 0.1], "dead": [False, False]})
+    >>> consistency(dense, dense.assign(label=["dog", "sea"]))
+    (1.0, 0.5)
+    """
+    before = units_at_0[interpretable(units_at_0, iou)].set_index("unit")["label"]
+    after = units_at_l[interpretable(units_at_l, iou)].set_index("unit")["label"]
+    still = before.index.intersection(after.index)
+    same = before.loc[still].to_numpy(dtype=object) == after.loc[still].to_numpy(dtype=object)
+    return (
+        len(still) / len(before) if len(before) else float("nan"),
+        float(np.mean(same)) if len(still) else float("nan"),
+    )
+
+
+def curves(study_dir: str | Path) -> pd.DataFrame:
+    """Gather a study's numbers: a row per trial, level and layer that is finished.
+
+    Parameters
+    ----------
+    study_dir : path
+        A study's directory, finished or not.
+
+    Returns
+    -------
+    DataFrame
+        Sorted by trial, level and layer (in the recipe's order), with the columns trial, level, layer,
+        weights_remaining (fraction), accuracy (top-1, fraction), top5, loss, units, dead, interpretable,
+        concepts (distinct best concepts of the interpretable units), one column per category (those concepts whose
+        category it is), still_interpretable and same_concept (see `consistency`; NaN also where the trial's level 0
+        is not finished).
+
+    Raises
+    ------
+    InputError
+        The directory holds no study, no level is finished, or a file of one is damaged.
+    """
+    return gather(open_study(study_dir))
+
+
+def gather(study: StoredStudy) -> pd.DataFrame:
+    """Gather the numbers of a study that is already open; see `curves`."""
+    rows: list[dict[str, object]] = []
+    counts: list[Mapping[str, int]] = []
+    dense: dict[tuple[int, str], pd.DataFrame] = {}
+    for trial, level in study.finished:
+        measured = study.measured(trial, level)
+        for layer in study.settings.layers:
+            units = study.units(trial, level, layer)
+            if level == 0:
+                dense[trial, layer] = units
+            found = units[interpretable(units, study.settings.iou)].drop_duplicates("label")
+            still, same = float("nan"), float("nan")
+            if (trial, layer) in dense:
+                still, same = consistency(dense[trial, layer], units, study.settings.iou)
+            rows.append(
+                {
+                    "trial": trial,
+                    "level": level,
+                    "layer": layer,
+                    "weights_remaining": measured.weights_remaining,
+                    "accuracy": measured.top1,
+                    "top5": _or_nan(measured.top5),
+                    "loss": _or_nan(measured.loss),
+                    "units": len(units),
+                    "dead": int(units["dead"].sum()),
+                    "interpretable": int(interpretable(units, study.settings.iou).sum()),
+                    "concepts": len(found),
+                    "still_interpretable": still,
+                    "same_concept": same,
+                }
+            )
+            counts.append({category: int((found["category"] == category).sum()) for category in _categories(units)})
+    columns = [*COUNTED, "concepts", *CONSISTENT]
+    categories = {category: _column(category, columns) for row in counts for category in row}
+    table = pd.DataFrame(rows, columns=columns)
+    for place, (category, column) in enumerate(categories.items()):
+        table.insert(len(COUNTED) + 1 + place, column, [row.get(category, 0) for row in counts])
+    return table
+
+
+def category_columns(table: pd.DataFrame) -> list[str]:
+    """Name the columns of `curves` that count a category's detected concepts: those after ``concepts``."""
+    return list(table.columns[len(COUNTED) + 1 : -len(CONSISTENT)])
+
+
+def _categories(units: pd.DataFrame) -> list[str]:
+    """Name the categories of a units table, in its order."""
+    named = [column.removesuffix("-label") for column in units.columns if column.endswith("-label")]
+    return [*named, *(str(category) for category in units["category"].dropna().unique() if category not in named)]
+
+
+def _column(category: str, taken: list[str]) -> str:
+    return f"{category} (category)" if category in taken else category
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
