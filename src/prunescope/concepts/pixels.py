@@ -1,0 +1,180 @@
+"""Images and label layers, read strictly from PNG and JPEG files, and the palette of one image's labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from prunescope.concepts.problems import Problem, Reading
+from prunescope.concepts.tables import Row
+
+# Every mode that has a plain meaning as RGB with 8 bits; 16 bits or CMYK would be a guess.
+_IMAGE_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1")
+_LABEL_MODES = ("RGB", "RGBA")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageLabels:
+    """One image's labels as a palette: every pixel has a code, every code a set of concepts.
+
+    A concept stands on a pixel once, however many layers or image-level numbers name it there.
+
+    Attributes
+    ----------
+    codes : uint16 array (uint32 for more than 65536 rows) [sh, sw]
+        Which row of the palette a pixel has.
+    starts : int32 array [palette + 1]
+        Row r names the concepts `numbers[starts[r]:starts[r + 1]]`.
+    numbers : int32 array
+        Concept numbers (label.csv's), ascending and distinct within a row. Image-level labels are in every row.
+    categories : bool array [palette, categories]
+        The categories, by the index's column, that have a label on such a pixel.
+    """
+
+    codes: np.ndarray
+    starts: np.ndarray
+    numbers: np.ndarray
+    categories: np.ndarray
+
+
+def read_image(root: Path, row: Row) -> Reading[np.ndarray | None]:
+    """Read an image of the index as uint8 [ih, iw, 3]; None if it cannot be read."""
+    size = None if row.size is None else (row.size.ih, row.size.iw)
+    return (yield from _read_pixels(root, row.name, row.line, size, ("JPEG", "PNG"), _IMAGE_MODES))
+
+
+def read_labels(root: Path, row: Row, defined: pd.Index) -> Reading[ImageLabels | None]:
+    """Read the labels of one image; None if a layer cannot be used.
+
+    Parameters
+    ----------
+    root : Path
+        The data set's folder.
+    row : Row
+        The image's line of the index.
+    defined : pd.Index
+        The numbers of label.csv.
+    """
+    size = None if row.size is None else (row.size.sh, row.size.sw)
+    files: list[str] = []
+    file_categories: list[int] = []
+    layers: list[np.ndarray] = []
+    image_level: list[tuple[int, int]] = []
+    complete = True
+    for category, cell in enumerate(row.cells):
+        for item in cell.split(";") if cell else ():
+            if item.isdigit():
+                image_level.append((int(item), category))
+                continue
+            pixels = yield from _read_pixels(root, item, row.line, size, ("PNG",), _LABEL_MODES)
+            if pixels is None:
+                complete = False
+                continue
+            size = size or (pixels.shape[0], pixels.shape[1])
+            # Red is the low byte and green the high one: the two side by side are a little-endian number.
+            layers.append(np.ascontiguousarray(pixels[..., :2]).view("<u2")[..., 0])
+            files.append(item)
+            file_categories.append(category)
+    if size is None or not complete:
+        return None
+    codes, by_layer = _palette(layers, size)
+    for file, numbers in zip(files, by_layer.T, strict=True):
+        distinct = np.unique(numbers[numbers > 0])
+        unknown = distinct[defined.get_indexer(pd.Index(distinct, dtype="int64")) < 0]
+        if unknown.size:
+            complete = False
+            some = ", ".join(map(str, unknown[:5])) + (", ..." if unknown.size > 5 else "")
+            yield Problem(
+                root / "images" / file,
+                None,
+                f"its pixels name label {some}, which label.csv does not define; labels are red + 256 x green "
+                f"(index.csv, line {row.line})",
+            )
+    if not complete:
+        return None
+    everywhere = np.array([number for number, _ in image_level], dtype=np.int64)
+    columns = [*file_categories, *(category for _, category in image_level)]
+    table = np.hstack([by_layer, np.broadcast_to(everywhere, (len(by_layer), len(everywhere)))])
+    return _labels(codes, table, columns, len(row.cells))
+
+
+def _palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Give each distinct combination of the layers' numbers a code.
+
+    Returns
+    -------
+    codes : int array [sh, sw]
+        A code for each pixel.
+    by_layer : int64 array [palette, layers]
+        The number that each layer has on pixels of that code.
+    """
+    pixels = size[0] * size[1]
+    key = np.zeros(pixels, dtype=np.uint64)
+    bits = 0
+    for layer in layers:
+        if bits + 16 > 64:
+            codes, distinct = pd.factorize(key)
+            key, bits = codes.astype(np.uint64), len(distinct).bit_length()
+        key = key << np.uint64(16) | layer.reshape(-1)
+        bits += 16
+    codes, distinct = pd.factorize(key)
+    some_pixel = np.empty(len(distinct), dtype=np.int64)
+    some_pixel[codes] = np.arange(pixels)
+    by_layer = np.empty((len(distinct), len(layers)), dtype=np.int64)
+    for at, layer in enumerate(layers):
+        by_layer[:, at] = layer.reshape(-1)[some_pixel]
+    return codes.reshape(size), by_layer
+
+
+def _labels(codes: np.ndarray, table: np.ndarray, columns: Sequence[int], categories: int) -> ImageLabels:
+    """Pack a palette, a row of numbers for each code and the category of each of its columns."""
+    present = np.zeros((len(table), categories), dtype=bool)
+    for at, category in enumerate(columns):
+        present[:, category] |= table[:, at] > 0
+    ordered = np.sort(table, axis=1)
+    first = ordered > 0
+    first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    starts = np.zeros(len(table) + 1, dtype=np.int32)
+    np.cumsum(first.sum(axis=1), out=starts[1:])
+    code_type = np.uint16 if len(table) <= 1 << 16 else np.uint32
+    return ImageLabels(codes.astype(code_type), starts, ordered[first].astype(np.int32), present)
+
+
+def _read_pixels(
+    root: Path, name: str, line: int, size: tuple[int, int] | None, formats: tuple[str, ...], modes: tuple[str, ...]
+) -> Reading[np.ndarray | None]:
+    """Read one file below images/ as uint8 [h, w, 3]; None after yielding what is wrong with it."""
+    path = root / "images" / name
+    where = f"(index.csv, line {line})"
+    expected = " or ".join(formats)
+    try:
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root.resolve()):
+            yield Problem(path, None, f"is a link that leaves the folder; copy the file into the data set {where}")
+            return None
+        with Image.open(path, formats=formats) as image:
+            found = (image.height, image.width)
+            if size is not None and found != size:
+                message = (
+                    f"is {found[0]} x {found[1]} pixels (height x width), but the index says {size[0]} x {size[1]}"
+                )
+                yield Problem(path, None, f"{message} {where}")
+                return None
+            if image.mode not in modes:
+                message = f"has the mode {image.mode}; expected {expected} with 8 bits a channel: save it as RGB"
+                yield Problem(path, None, f"{message} {where}")
+                return None
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        yield Problem(path, None, f"there is no such file; put it there or correct the index {where}")
+    except Exception as error:
+        # Pillow's decoders raise many kinds of errors for damaged files (OSError, SyntaxError, struct.error, ...).
+        reason = getattr(error, "strerror", None) or str(error).replace(str(path), "the file") or type(error).__name__
+        message = f"cannot be read as {expected}: {reason}; the file is damaged or not an image, fetch it anew"
+        yield Problem(path, None, f"{message} {where}")
+    return None
