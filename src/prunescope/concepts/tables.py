@@ -7,10 +7,10 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -18,9 +18,9 @@ from prunescope.concepts.problems import Problem, Reading
 from prunescope.errors import InputError, nearest
 
 _FIXED = ("image", "split", "ih", "iw", "sh", "sw")
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_SIZE = re.compile(r"0*[1-9][0-9]{0,5}")
-_SUSPICIOUS = re.compile(r"^/|^[A-Za-z]:|\\|\.\.|[\x00-\x1f\x7f]")
+_NUMBER = re.compile(r" *[0-9]{1,9} *", re.ASCII)
+_LENGTH = re.compile(r" *0*[1-9][0-9]{0,4} *", re.ASCII)
+_PLAIN = re.compile(r"[\w-]+(?:[./][\w-]+)*\.png(?:;[\w-]+(?:[./][\w-]+)*\.png)*", re.ASCII)
 _MEMBERSHIP = re.compile(r"(?P<name>[^()]+?)\s*(?:\((?P<count>[0-9]+(?:\.[0-9]*)?)\))?")
 
 
@@ -54,12 +54,16 @@ class Tables:
 
 @dataclass(frozen=True)
 class _Csv:
-    path: Path
-    columns: tuple[str, ...]
-    records: list[tuple[int, list[str]]]  # the line a record starts on, its cells
+    numbers: list[int]  # the lines that the records start on
+    columns: dict[str, list[str]]
 
-    def column(self, name: str) -> int | None:
-        return self.columns.index(name) if name in self.columns else None
+    def cells(self, name: str, absent: str = "") -> list[str]:
+        """Return a column's cells, all `absent` where there is no such column."""
+        return self.columns.get(name) or [absent] * len(self.numbers)
+
+    def lines(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Go through the table: each line's number and its cells in the columns `names`."""
+        return zip(self.numbers, *map(self.cells, names), strict=True)
 
 
 def read_tables(root: Path) -> Reading[Tables]:
@@ -105,47 +109,44 @@ def _read_csv(path: Path, required: Sequence[str]) -> Reading[_Csv | None]:
         yield Problem(path, line, f"byte {raw[error.start]:#04x} is not UTF-8; save the table as UTF-8")
         return None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    records: list[tuple[int, list[str]]] = []
+    numbers: list[int] = []
+    records: list[list[str]] = []
     start = 1
     try:
         for record in reader:
             if record:
-                records.append((start, record))
+                numbers.append(start)
+                records.append(record)
             start = reader.line_num + 1
     except csv.Error as error:
         yield Problem(path, start, f"this is not a line of a CSV table ({error}); look for a stray quote")
     if not records:
         yield Problem(path, 1, f"the table is empty; expected a header with {', '.join(required)}")
         return None
-    header_line, header = records[0]
-    columns = tuple(name.strip() for name in header)
+    columns = tuple(name.strip() for name in records[0])
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     missing = [name for name in required if name not in columns]
     for name in repeated:
-        yield Problem(path, header_line, f"the column {name!r} is there more than once; keep one of them")
+        yield Problem(path, numbers[0], f"the column {name!r} is there more than once; keep one of them")
     for name in missing:
-        yield Problem(path, header_line, f"there is no column {name!r}; {nearest(name, columns)}")
+        yield Problem(path, numbers[0], f"there is no column {name!r}; {nearest(name, columns)}")
     if repeated or missing:
         return None
-    whole = []
-    for line, record in records[1:]:
-        if len(record) == len(columns):
-            whole.append((line, record))
-        else:
-            yield Problem(
-                path, line, f"{len(record)} cells; expected {len(columns)}, one for each column of the header"
-            )
-    return _Csv(path, columns, whole)
+    whole = [at for at in range(1, len(records)) if len(records[at]) == len(columns)]
+    for at in sorted(set(range(1, len(records))).difference(whole)):
+        found = f"{len(records[at])} cells"
+        yield Problem(path, numbers[at], f"{found}; expected {len(columns)}, one for each column of the header")
+    cells = map(list, zip(*(records[at] for at in whole), strict=True)) if whole else ([] for _ in columns)
+    return _Csv([numbers[at] for at in whole], dict(zip(columns, cells, strict=True)))
 
 
 def _read_categories(path: Path) -> Reading[tuple[str, ...]]:
     table = yield from _read_csv(path, ["name"])
     if table is None:
         return ()
-    column = table.columns.index("name")
     names: dict[str, int] = {}
-    for line, record in table.records:
-        name = record[column].strip()
+    for line, cell in table.lines("name"):
+        name = cell.strip()
         if not name:
             yield Problem(path, line, "the category has no name; give it one or remove the line")
         elif re.search(r"[/\\;()\x00-\x1f]", name) or name in _FIXED:
@@ -155,7 +156,7 @@ def _read_categories(path: Path) -> Reading[tuple[str, ...]]:
             yield Problem(path, line, f"the category {name!r} is on line {names[name]} already; keep one of them")
         else:
             names[name] = line
-    if not table.records:
+    if not table.numbers:
         yield Problem(path, 1, "there is no category; expected one on each line")
     return tuple(names)
 
@@ -165,19 +166,16 @@ def _read_coverage(path: Path) -> Reading[dict[int, float]]:
     if not path.exists():
         return {}
     table = yield from _read_csv(path, ["number"])
-    column = None if table is None else table.column("coverage")
-    if table is None or column is None:
+    if table is None:
         return {}
-    number_column = table.columns.index("number")
     coverage = {}
-    for line, record in table.records:
-        number, cell = record[number_column].strip(), record[column].strip()
-        value = _float(cell) if cell else 0.0
+    for line, number, cell in table.lines("number", "coverage"):
+        value = _float(cell) if cell.strip() else 0.0
         if not _NUMBER.fullmatch(number):
             yield Problem(path, line, f"the number {number!r} is not a label's number; expected one like 12")
         elif value is None:
             yield Problem(path, line, f"the coverage {cell!r} is not a number; expected one like 3.5, or nothing")
-        elif cell:
+        elif cell.strip():
             coverage[int(number)] = value
     return coverage
 
@@ -197,26 +195,23 @@ def _read_labels(
     lines: dict[int, int] = {}
     names, primaries, memberships = [], [], []
     table = yield from _read_csv(path, ["number", "name", "category"])
-    if table is not None:
-        at = [table.columns.index(column) for column in ("number", "name", "category")]
-        for line, record in table.records:
-            cell, name, kinds = (record[column].strip() for column in at)
-            if not _NUMBER.fullmatch(cell) or int(cell) == 0:
-                yield Problem(path, line, f"the number {cell!r} is not 1, 2, 3, ... (0 stands for no label)")
-                continue
-            number = int(cell)
-            if number in lines:
-                yield Problem(path, line, f"the number {number} is on line {lines[number]} already; give one another")
-                continue
-            counts = yield from _memberships(path, line, kinds, categories)
-            if not name:
-                yield Problem(path, line, f"label {number} has no name; give it one")
-            lines[number] = line
-            names.append(name)
-            memberships.append(tuple(counts))
-            primaries.append(_primary(counts, {kind: coverage[kind].get(number) for kind in counts}))
-        if not table.records:
-            yield Problem(path, 1, "there is no label; expected one on each line")
+    for line, cell, name, kinds in () if table is None else table.lines("number", "name", "category"):
+        if not _NUMBER.fullmatch(cell) or int(cell) == 0:
+            yield Problem(path, line, f"the number {cell!r} is not 1, 2, 3, ... (0 stands for no label)")
+            continue
+        number = int(cell)
+        if number in lines:
+            yield Problem(path, line, f"the number {number} is on line {lines[number]} already; give one another")
+            continue
+        counts = yield from _memberships(path, line, kinds, categories)
+        if not name.strip():
+            yield Problem(path, line, f"label {number} has no name; give it one")
+        lines[number] = line
+        names.append(name.strip())
+        memberships.append(tuple(counts))
+        primaries.append(_primary(counts, {kind: coverage[kind].get(number) for kind in counts}))
+    if table is not None and not table.numbers:
+        yield Problem(path, 1, "there is no label; expected one on each line")
     for category, covered in coverage.items():
         for number in covered if table is not None else ():
             if number not in lines:
@@ -253,8 +248,8 @@ def _primary(counts: Mapping[str, float | None], coverage: Mapping[str, float | 
     return max(counts, key=lambda kind: [weight[kind] or 0.0 for weight in known], default="")
 
 
-def _read_index(path: Path, categories: tuple[str, ...], numbers: frozenset[int]) -> Reading[tuple[Row, ...]]:
-    table = yield from _read_csv(path, ["image", "ih", "iw", "sh", "sw"])
+def _read_index(path: Path, categories: tuple[str, ...], numbers: Iterable[int]) -> Reading[tuple[Row, ...]]:
+    table = yield from _read_csv(path, ["image", *Size._fields])
     if table is None:
         return ()
     for name in table.columns:
@@ -263,70 +258,75 @@ def _read_index(path: Path, categories: tuple[str, ...], numbers: frozenset[int]
     for name in categories:
         if name not in table.columns:
             yield Problem(path, 1, f"there is no column for the category {name!r} of category.csv; add one")
-    image_at, split_at = table.columns.index("image"), table.column("split")
-    size_at = [table.columns.index(name) for name in Size._fields]
-    cells_at = [table.column(name) for name in categories]
-    sizes: dict[tuple[str, ...], Size | None] = {}
-    uniform: tuple[Size, int] | None = None
-    seen: dict[str, int] = {}
-    numbers_text = {str(number) for number in numbers} | {"0"}
-    rows = []
-    for line, record in table.records:
-        name = record[image_at].strip()
+    if not table.numbers:
+        yield Problem(path, 1, "there is no image; expected one on each line")
+    lines = table.numbers
+    names = yield from _usable_names(path, lines, table.cells("image"))
+    splits = table.cells("split", "train")
+    for line, split in zip(lines, splits, strict=True):
+        if not split.strip():
+            yield Problem(path, line, "the split is empty; expected a word, such as train or val")
+    sizes = yield from _uniform_sizes(path, lines, [table.cells(name) for name in Size._fields])
+    known = {"", "0", *map(str, numbers)}
+    columns = []
+    for category in categories:
+        cells = table.cells(category, "")
+        for at, cell in enumerate(cells):
+            # Nearly every cell is empty, a number or a list of plain paths: told at once, for opening to be quick.
+            if cell not in known and not _PLAIN.fullmatch(cell):
+                cells[at] = yield from _usable_items(path, lines[at], cell, known)
+        columns.append(cells)
+    by_image = zip(*columns, strict=True) if columns else ((),) * len(lines)
+    return tuple(map(Row._make, zip(lines, names, splits, sizes, by_image, strict=True)))
+
+
+def _usable_names(path: Path, lines: Sequence[int], names: Sequence[str]) -> Reading[list[str]]:
+    """Return the images' paths, "" for those that cannot be used."""
+    first: dict[str, int] = {}
+    usable = []
+    for line, name in zip(lines, names, strict=True):
         if reason := _unusable(name):
             yield Problem(path, line, f"the image's path {name!r} {reason}; expected one below images/")
-            name = ""
-        elif name in seen:
-            yield Problem(path, line, f"the image {name!r} is on line {seen[name]} already; keep one of them")
-        else:
-            seen[name] = line
-        split = "train" if split_at is None else record[split_at].strip()
-        if not split:
-            yield Problem(path, line, "the split is empty; expected a word, such as train or val")
-        texts = tuple([record[at].strip() for at in size_at])
-        if texts not in sizes:
-            sizes[texts] = Size(*map(int, texts)) if all(map(_SIZE.fullmatch, texts)) else None
-        size = sizes[texts]
+        elif (known := first.setdefault(name, line)) != line:
+            yield Problem(path, line, f"the image {name!r} is on line {known} already; keep one of them")
+        usable.append("" if reason else name)
+    return usable
+
+
+def _uniform_sizes(path: Path, lines: Sequence[int], columns: Sequence[Sequence[str]]) -> Reading[list[Size | None]]:
+    """Return the sizes line by line, None where there is none."""
+    parsed: dict[tuple[str, ...], Size | None] = {}
+    expected: tuple[Size, int] | None = None
+    sizes = []
+    for line, texts in zip(lines, zip(*columns, strict=True), strict=True):
+        if texts not in parsed:
+            parsed[texts] = Size(*map(int, texts)) if all(map(_LENGTH.fullmatch, texts)) else None
+        size = parsed[texts]
         if size is None:
-            yield Problem(path, line, f"ih,iw,sh,sw are {','.join(texts)}; expected four positive numbers of pixels")
-        elif uniform is None:
-            uniform = (size, line)
-        elif size != uniform[0]:
-            first = ",".join(map(str, uniform[0]))
-            message = f"ih,iw,sh,sw are {','.join(texts)}, but {first} on line {uniform[1]}; expected one size for all"
-            yield Problem(path, line, message)
-        cells = []
-        for at in cells_at:
-            cell = "" if at is None else record[at].strip()
-            if cell and cell not in numbers_text and not _is_plain_layer(cell):
-                cell = yield from _usable_items(path, line, cell, numbers_text)
-            cells.append(cell)
-        rows.append(Row(line, name, split, size, tuple(cells)))
-    if not table.records:
-        yield Problem(path, 1, "there is no image; expected one on each line")
-    return tuple(rows)
+            yield Problem(path, line, f"ih,iw,sh,sw are {','.join(texts)!r}; expected four positive numbers of pixels")
+        elif expected is None:
+            expected = (size, line)
+        elif size != expected[0]:
+            first = f"{','.join(map(str, expected[0]))} on line {expected[1]}"
+            yield Problem(path, line, f"ih,iw,sh,sw are {','.join(texts)}, but {first}; expected one size for all")
+        sizes.append(size)
+    return sizes
 
 
-def _is_plain_layer(cell: str) -> bool:
-    """Say whether a cell is surely one usable path: the usual case, decided fast."""
-    return cell.endswith(".png") and ";" not in cell and not _SUSPICIOUS.search(cell)
-
-
-def _usable_items(path: Path, line: int, cell: str, numbers: set[str]) -> Reading[str]:
+def _usable_items(path: Path, line: int, cell: str, known: set[str]) -> Reading[str]:
     """Return the cell without the items that cannot be used."""
     usable = []
-    for item in map(str.strip, cell.split(";")):
+    for item in cell.split(";"):
         if _NUMBER.fullmatch(item):
-            if str(int(item)) in numbers:
-                usable.append(item)
+            if str(int(item)) in known:
+                usable.append(str(int(item)))
             else:
                 yield Problem(
                     path, line, f"label {item} is not in label.csv; add it there or correct the cell {cell!r}"
                 )
         elif not item.lower().endswith(".png"):
-            yield Problem(
-                path, line, f"{item!r} in the cell {cell!r} is neither a label's number nor the path of a PNG"
-            )
+            what = "neither a label's number nor the path of a PNG"
+            yield Problem(path, line, f"{item!r} in the cell {cell!r} is {what}; expected such, separated by ;")
         elif reason := _unusable(item):
             yield Problem(path, line, f"the path {item!r} {reason}; expected one below images/")
         else:
@@ -338,27 +338,23 @@ def _unusable(path: str) -> str | None:
     """Say why a path of the index cannot be used; None if it can."""
     if not path:
         return "is empty"
-    if not _SUSPICIOUS.search(path):
-        return None
-    if ".." in path.split("/"):
+    if ".." in path and ".." in path.split("/"):
         return "leaves the folder"
-    if path.startswith("/") or re.match(r"[A-Za-z]:", path):
+    if path[0] == "/" or path[1:2] == ":":
         return "is absolute"
     if "\\" in path:
         return "has a backslash in it (write /)"
-    return None if re.search(r"[\x00-\x1f\x7f]", path) is None else "has a control character in it"
+    return None if path.isprintable() else "has an unprintable character in it"
 
 
-def _folders_stay_inside(root: Path, rows: Iterable[Row]) -> Reading[None]:
+def _folders_stay_inside(root: Path, rows: Sequence[Row]) -> Reading[None]:
     """Refuse folders that are links to somewhere else; single files are looked at when they are read."""
+    # A cell up to its last / is a folder, after further paths if it has several: few distinct ones remain to be split.
+    heads = {cell[: cell.rfind("/") + 1] for row in rows for cell in (row.name, *row.cells) if cell}
+    folders = {item[: item.rfind("/") + 1] for head in heads for item in head.split(";")} | {""}
     inside = root.resolve()
-    first: dict[str, int] = {}
-    for row in rows:
-        for item in (row.name, *row.cells):
-            if item:
-                for file in item.split(";") if ";" in item else (item,):
-                    first.setdefault(file.rpartition("/")[0], row.line)
-    for folder, line in first.items():
+    for folder in sorted(folders):
         if not Path(os.path.realpath(root / "images" / folder)).is_relative_to(inside):
+            line = next(row.line for row in rows if any(folder in cell for cell in (row.name, *row.cells)))
             message = f"images/{folder} is a link that leaves the folder; copy what it points to into the data set"
             yield Problem(root / "index.csv", line, message)
