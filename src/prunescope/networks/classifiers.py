@@ -1,0 +1,142 @@
+"""torchvision's classifiers by name, with their published weights."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import nn
+
+from prunescope.errors import InputError, nearest
+from prunescope.networks.torchvision_shim import import_torchvision
+
+# torchvision's folders beside its classifiers, and why what is in them cannot be dissected.
+_NOT_CLASSIFIERS = {
+    "detection": "it finds objects in lists of images",
+    "segmentation": "it labels pixels, not images",
+    "video": "it takes videos, not images",
+    "quantization": "its weights are integers that cannot be trained or pruned",
+    "optical_flow": "it takes pairs of images",
+}
+
+
+def check_classifier(name: str, classes: int | None) -> None:
+    """Check the part of a network's name after `torchvision:`, without building it.
+
+    Parameters
+    ----------
+    name
+        Such as `resnet50` or `resnet50@IMAGENET1K_V2`.
+    classes
+        The number of outputs; with published weights None or theirs.
+
+    Raises
+    ------
+    InputError
+        If torchvision has no such classifier or no such weights for it, or the weights are for another number of
+        classes.
+    """
+    models = import_torchvision().models
+    architecture, at, published = name.partition("@")
+    classifiers = models.list_models(module=models)
+    if architecture not in classifiers:
+        if architecture not in models.list_models():
+            raise InputError(f"torchvision has no classifier {architecture!r}; {nearest(architecture, classifiers)}")
+        kind = models.get_model_builder(architecture).__module__.split(".")[2]
+        raise InputError(
+            f"torchvision:{architecture} is not a classifier of images: {_NOT_CLASSIFIERS.get(kind, kind)}; "
+            f"name a classifier; {nearest(architecture.removeprefix('quantized_'), classifiers)}"
+        )
+    if not at:
+        return
+    known = {entry.name: entry for entry in models.get_model_weights(architecture)}
+    if published != "DEFAULT" and published not in known:
+        raise InputError(
+            f"torchvision:{architecture} has no published weights {published!r}; {nearest(published, known)}"
+        )
+    outputs = len(_published(architecture, published).meta["categories"])
+    if classes is not None and classes != outputs:
+        raise InputError(
+            f"torchvision:{name} is published for {outputs} classes, not {classes}: "
+            f"leave out the classes, or the weights (torchvision:{architecture})"
+        )
+
+
+def build_classifier(name: str, classes: int | None) -> nn.Module:
+    """Build one of torchvision's classifiers.
+
+    GoogLeNet and Inception come without the additional heads that they have for training.
+
+    Parameters
+    ----------
+    name
+        As `check_classifier` accepts it. Published weights are downloaded by torchvision into torch's cache, verified
+        by their checksum and read without unpickling.
+    classes
+        The number of outputs; None is torchvision's default.
+
+    Returns
+    -------
+    nn.Module
+        In training mode, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If published weights cannot be downloaded or read.
+    """
+    models = import_torchvision().models
+    architecture, _, published = name.partition("@")
+    options: dict[str, Any] = {}
+    if classes is not None:
+        options["num_classes"] = classes
+    if architecture in ("googlenet", "inception_v3"):
+        options["aux_logits"] = False
+        if not published:
+            options["init_weights"] = True
+    if not published:
+        model: nn.Module = models.get_model(architecture, weights=None, **options)
+        return model
+    weights = _published(architecture, published)
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    try:
+        with _tensors_only(), redirect_stdout(sys.stderr):
+            model = models.get_model(architecture, weights=weights, **options)
+    except (URLError, ConnectionError, TimeoutError) as error:
+        raise InputError(
+            f"the published weights of torchvision:{name} cannot be downloaded from {weights.url} ({error}); "
+            f"fetch that file elsewhere, then give torchvision:{architecture} with --weights FILE (weights=FILE in "
+            f"Python), or put it at {file}"
+        ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise InputError(
+            f"the published weights of torchvision:{name} are damaged ({str(error).splitlines()[0]}); "
+            f"delete {file} if it is there, and try again"
+        ) from error
+    return model
+
+
+def _published(architecture: str, published: str) -> Any:
+    return import_torchvision().models.get_model_weights(architecture)[published]
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Make every `torch.load` within read tensors only; torchvision's own calls ask it to unpickle."""
+    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(switch)
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before

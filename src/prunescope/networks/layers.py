@@ -1,0 +1,214 @@
+"""A network's layers: which there are, and what they put out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from prunescope.errors import InputError, nearest
+
+# Two, so that an output that does not begin with the images is told apart.
+_IMAGES = 2
+
+
+def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
+    """List the layers whose units can be dissected.
+
+    One forward pass on zeros, in evaluation mode, shows them; the network is left as it was.
+
+    Parameters
+    ----------
+    model
+        A network that takes images [n, 3, size, size].
+    size
+        The images' height and width in pixels.
+
+    Returns
+    -------
+    DataFrame
+        In the order of `named_modules()`, a row per layer that puts out a tensor [n, units, h, w] or [n, units], once
+        per forward pass. Columns: `layer` (its name), `type` (its class), `shape` (of the output without n: a tuple),
+        `units`. Where a network keeps its units last ([n, h, w, units], as Swin does), `units` is the height.
+
+    Raises
+    ------
+    InputError
+        If the network cannot take images of that size.
+
+    Examples
+    --------
+    >>> list_layers(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), size=32)
+      layer               type        shape  units
+    0     0             Conv2d  (8, 30, 30)      8
+    1     1  AdaptiveAvgPool2d    (8, 1, 1)      8
+    2     2            Flatten         (8,)      8
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    outputs: dict[str, list[Any]] = {name: [] for name in modules}
+    handles = [module.register_forward_hook(_appending(outputs[name])) for name, module in modules.items()]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(_zeros(model, size))
+    except Exception as error:
+        raise InputError(
+            f"the network {type(model).__name__} cannot take images of {size} x {size} pixels "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); give another size"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    rows = [
+        (name, type(modules[name]).__name__, shapes[0][1:], shapes[0][1])
+        for name, shapes in outputs.items()
+        if len(shapes) == 1 and shapes[0] is not None and len(shapes[0]) in (2, 4) and shapes[0][0] == _IMAGES
+    ]
+    return pd.DataFrame(rows, columns=["layer", "type", "shape", "units"])
+
+
+def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
+    """Check that a network has these layers.
+
+    Parameters
+    ----------
+    model
+        The network.
+    layers
+        Names as `named_modules()` gives them.
+
+    Raises
+    ------
+    InputError
+        If there are none, one is named twice, or the network has no such layer: then the message names the nearest.
+    """
+    known = [name for name, _ in model.named_modules() if name]
+    if not layers:
+        raise InputError(f"no layer is given; {nearest('', known)}")
+    for layer, times in Counter(layers).items():
+        if layer not in known:
+            raise InputError(f"the network {type(model).__name__} has no layer {layer!r}; {nearest(layer, known)}")
+        if times > 1:
+            raise InputError(f"layer {layer!r} is given {times} times; give it once")
+
+
+@contextmanager
+def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Observe what layers put out, and leave nothing behind.
+
+    Parameters
+    ----------
+    model
+        The network. Call it as `model(images)`, with the images [n, ...] first.
+    layers
+        Names as `named_modules()` gives them.
+
+    Yields
+    ------
+    dict of str to Tensor
+        After each forward pass, by layer: its output in that pass, [n, units, h, w] or [n, units]; a copy, without
+        gradient, as later layers may write over the original.
+
+    Raises
+    ------
+    InputError
+        If the network has no such layer; in a forward pass, if a layer's output has another shape, or if the layer is
+        not called or more than once (an activation function used in several places).
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True))
+    >>> with observe(model, ["0"]) as outputs:
+    ...     _ = model(torch.zeros(4, 3, 32, 32))
+    >>> outputs["0"].shape
+    torch.Size([4, 8, 30, 30])
+    """
+    check_layers(model, layers)
+    modules = dict(model.named_modules())
+    outputs: dict[str, Tensor] = {}
+    calls: Counter[str] = Counter()
+    images: list[int | None] = [None]
+
+    def begin(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        outputs.clear()
+        calls.clear()
+        images[0] = len(arguments[0]) if arguments and isinstance(arguments[0], Tensor) else None
+
+    def recording(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+        def record(_module: nn.Module, _arguments: Any, output: Any) -> None:
+            calls[layer] += 1
+            _refuse_shape(layer, output, images[0])
+            outputs[layer] = output.detach().clone()
+
+        return record
+
+    def end(_module: nn.Module, _arguments: Any, _output: Any) -> None:
+        for layer in layers:
+            if calls[layer] != 1:
+                outputs.clear()
+                raise InputError(_called(layer, calls[layer]))
+
+    handles = [model.register_forward_pre_hook(begin)]
+    handles += [modules[layer].register_forward_hook(recording(layer)) for layer in layers]
+    handles += [model.register_forward_hook(end)]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and each of its modules back into its own mode afterwards.
+
+    Parameters
+    ----------
+    model
+        The network.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _appending(shapes: list[Any]) -> Callable[[nn.Module, Any, Any], None]:
+    def append(_module: nn.Module, _arguments: Any, output: Any) -> None:
+        shapes.append(tuple(output.shape) if isinstance(output, Tensor) else None)
+
+    return append
+
+
+def _zeros(model: nn.Module, size: int) -> Tensor:
+    like = next(model.parameters(), torch.zeros(()))
+    return torch.zeros(_IMAGES, 3, size, size, dtype=like.dtype, device=like.device)
+
+
+def _refuse_shape(layer: str, output: Any, images: int | None) -> None:
+    if not isinstance(output, Tensor):
+        raise InputError(
+            f"layer {layer!r} puts out a {type(output).__name__}; expected a tensor [n, units, h, w] or [n, units]"
+        )
+    if output.ndim not in (2, 4) or (images is not None and len(output) != images):
+        of = "" if images is None else f" for {images} images"
+        raise InputError(
+            f"layer {layer!r} puts out a tensor of shape {list(output.shape)}{of}; expected [n, units, h, w] or "
+            "[n, units]; choose another layer (`prunescope layers` lists them)"
+        )
+
+
+def _called(layer: str, times: int) -> str:
+    if times == 0:
+        return f"layer {layer!r} is not called when the network runs, so it has no output; choose another layer"
+    return (
+        f"layer {layer!r} is called {times} times in one forward pass, so that its output is not one thing; "
+        "choose the layer before it or the block that holds it"
+    )

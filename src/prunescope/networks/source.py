@@ -1,0 +1,139 @@
+"""Where a network comes from: torchvision, prunescope's own, or a function in a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from prunescope.errors import InputError
+from prunescope.networks.classifiers import build_classifier, check_classifier
+from prunescope.networks.own_file import call_function, import_function
+from prunescope.networks.weights import classes_in, fit_weights, read_tensors
+
+_DEFAULT_CLASSES = 10
+
+
+def build_network(
+    name: str,
+    *,
+    classes: int | None = None,
+    seed: int | None = None,
+    weights: str | Path | None = None,
+) -> nn.Module:
+    """Build a network by its name.
+
+    Parameters
+    ----------
+    name
+        `torchvision:resnet50` (any of torchvision's classifiers), `torchvision:resnet50@IMAGENET1K_V2` (with its
+        published weights), `prunescope:resnet14x32` (a residual network for small images: depth 6 n + 2 and width), or
+        `path/to/file.py:function`, called with `classes=...` if it takes it.
+    classes
+        The number of outputs. None is the number the file `weights` was made for if the network can be built so, else
+        the network's own default: 1000 for torchvision's, 10 for prunescope's.
+    seed
+        Fixes the initialisation; PyTorch's global generator is left as it was. None draws from that generator.
+    weights
+        A file of weights to load, as `load_weights` reads it.
+
+    Returns
+    -------
+    nn.Module
+        In training mode, on the CPU unless the function puts it elsewhere.
+
+    Raises
+    ------
+    InputError
+        If the name, the classes or the weights cannot be used.
+
+    Examples
+    --------
+    >>> model = build_network("torchvision:squeezenet1_1", classes=16, seed=0)
+    >>> model(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 16])
+    """
+    if classes is not None and classes < 1:
+        raise InputError(f"a network cannot have {classes} classes; give at least 1")
+    make = _maker(name, classes)
+    if weights is None:
+        return _initialised(make, classes, seed)
+    if name.startswith("torchvision:") and "@" in name:
+        raise InputError(
+            f"{name} names published weights, and {weights} are other weights: give {name.partition('@')[0]} "
+            "with the file, or leave out the file"
+        )
+    tensors = read_tensors(weights)
+    model = _initialised(make, classes, seed)
+    trained_for = classes_in(model, tensors) if classes is None else None
+    if trained_for is not None:
+        model = _initialised(make, trained_for, seed)
+    fit_weights(model, tensors, weights)
+    return model
+
+
+def _maker(name: str, classes: int | None) -> Callable[[int | None], nn.Module]:
+    """Check the name before anything is built; return what builds it for a number of classes."""
+    kind, _, rest = name.partition(":")
+    if kind == "torchvision":
+        check_classifier(rest, classes)
+        return lambda classes: build_classifier(rest, classes)
+    if kind == "prunescope":
+        depth, width = _depth_and_width(rest)
+        return lambda classes: _small_resnet(depth, width, classes)
+    file, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
+    if file.endswith(".py"):
+        path = Path(file).expanduser()
+        found = import_function(path, function)
+        return lambda classes: call_function(path, found, classes)
+    raise InputError(
+        f"{name!r} names no network; expected torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V2, "
+        "prunescope:resnet14x32 or path/to/file.py:function"
+    )
+
+
+def _depth_and_width(name: str) -> tuple[int, int]:
+    match = re.fullmatch(r"resnet(\d+)x(\d+)", name, flags=re.ASCII)
+    if match is None:
+        raise InputError(
+            f"prunescope has no network {name!r}; expected resnet, its depth and its width, "
+            "such as prunescope:resnet14x32"
+        )
+    depth, width = int(match[1]), int(match[2])
+    if depth < 8 or (depth - 2) % 6:
+        below = max(8, depth - (depth - 2) % 6)
+        raise InputError(
+            f"prunescope:{name} has depth {depth}, but the depth must be 6n + 2 and at least 8 (three stages of n "
+            "blocks with two convolutions each, the stem and the classifier); "
+            f"the nearest are resnet{below}x{width} and resnet{below + 6}x{width}"
+        )
+    if width < 1:
+        raise InputError(f"prunescope:{name} has width {width}; the width is the first stage's units, at least 1")
+    return depth, width
+
+
+def _small_resnet(depth: int, width: int, classes: int | None) -> nn.Module:
+    from prunescope.networks.resnet import SmallResNet
+
+    return SmallResNet(depth, width, _DEFAULT_CLASSES if classes is None else classes)
+
+
+def _initialised(make: Callable[[int | None], nn.Module], classes: int | None, seed: int | None) -> nn.Module:
+    with _generator(seed):
+        return make(classes)
+
+
+@contextmanager
+def _generator(seed: int | None) -> Iterator[None]:
+    """Draw initial weights on the CPU, where a seed gives the same numbers on every machine."""
+    with torch.device("cpu"):
+        if seed is None:
+            yield
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            yield

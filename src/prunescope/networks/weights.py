@@ -1,0 +1,266 @@
+"""Weights in files: read without running what is in them, held against the network before anything is changed."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from prunescope.errors import InputError
+from prunescope.files import replacing
+
+# What training scripts call the weights in a checkpoint, and what wrappers put before every tensor's name.
+_WEIGHT_KEYS = ("state_dict", "model_state_dict", "model")
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+
+# Heads that GoogLeNet and Inception have for training only; published files hold them.
+_TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
+
+# Until 2018 torchvision's DenseNets named `norm.1` what is `norm1` now; Places365's still do.
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)$")
+
+# Checkpoints hold a best accuracy or the command line beside the weights. These names are met with something inert.
+_INERT_GLOBALS = (
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "argparse.Namespace",
+)
+
+_SHOWN = 10
+
+
+class _Inert:
+    """Stands for a value beside the weights; keeps nothing of it and runs nothing."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a file's weights into a network, in place.
+
+    Parameters
+    ----------
+    model
+        The network; it is unchanged if the file cannot be used.
+    path
+        A safetensors file, or one written by `torch.save`: the weights by name, or a checkpoint that holds them under
+        `state_dict`, `model_state_dict` or `model`; the names with or without `module.` before them. It is read
+        without unpickling: code in it is refused, not run.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is damaged, holds code or no weights, or its weights do not fit: then the message
+        lists the first ten tensors that are missing, unknown or of another shape.
+    """
+    fit_weights(model, read_tensors(path), path)
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a network's weights and buffers as safetensors; tensors that share memory are written each.
+
+    Parameters
+    ----------
+    model
+        The network.
+    path
+        Where to; the file is complete or absent.
+    """
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    with replacing(Path(path)) as beside:
+        safetensors.torch.save_file(tensors, beside, {"format": "pt"})
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the named tensors of a weights file, as `load_weights` describes it.
+
+    Parameters
+    ----------
+    path
+        A safetensors or torch file.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU, by the names in the file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is damaged, or holds code or no weights.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise InputError(f"weights file {path} cannot be read: {error.strerror}") from error
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return _read_safetensors(path)
+    return _named_tensors(_read_torch(path), path)
+
+
+def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Load named tensors into a network, in place, if all of them fit.
+
+    Parameters
+    ----------
+    model
+        The network; it is unchanged if the tensors do not fit.
+    tensors
+        By name, as `read_tensors` returns them.
+    path
+        The file they came from, for the message.
+
+    Raises
+    ------
+    InputError
+        If a tensor is missing, unknown to the network or of another shape. `num_batches_tracked` may be missing.
+    """
+    own = model.state_dict()
+    given = _renamed(model, tensors)
+    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in given if name not in own]
+    other = [name for name in own if name in given and own[name].shape != given[name].shape]
+    if missing or unknown or other:
+        lines = [f"{name}: the network has {_shape(own[name])}, the file {_shape(given[name])}" for name in other]
+        lines += [f"{name}: {_shape(own[name])} in the network, missing from the file" for name in missing]
+        lines += [f"{name}: {_shape(given[name])} in the file, unknown to the network" for name in unknown]
+        more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        raise InputError(
+            f"the weights in {path} do not fit the network {type(model).__name__}: of its {len(own)} tensors "
+            f"{len(other)} have another shape and {len(missing)} are missing from the file; {len(unknown)} in the file "
+            "are unknown to the network. Give the network that the file was made with.\n  "
+            + "\n  ".join(lines[:_SHOWN] + more)
+        )
+    model.load_state_dict(given, strict=False)
+
+
+def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
+    """Tell for how many classes weights were made, where that is all that keeps them from fitting.
+
+    Parameters
+    ----------
+    model
+        The network, built for another number of classes.
+    tensors
+        By name, as `read_tensors` returns them.
+
+    Returns
+    -------
+    int or None
+        The number of rows that every tensor of another shape has; None if there is no such tensor, or they differ
+        in more than their rows.
+
+    Examples
+    --------
+    >>> classes_in(nn.Linear(8, 1000), nn.Linear(8, 365).state_dict())
+    365
+    """
+    own = model.state_dict()
+    given = _renamed(model, tensors)
+    pairs = [(own[name].shape, given[name].shape) for name in own if name in given]
+    pairs = [(here, there) for here, there in pairs if here != there]
+    if any(not here or not there or here[1:] != there[1:] for here, there in pairs):
+        return None
+    rows = {(here[0], there[0]) for here, there in pairs}
+    return rows.pop()[1] if len(rows) == 1 else None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"weights file {path} cannot be read as safetensors ({error}): it is damaged or of another format; "
+            "fetch or write it again"
+        ) from error
+    return tensors
+
+
+def _read_torch(path: Path) -> Any:
+    inert = [(_Inert, name) for name in _INERT_GLOBALS]
+    try:
+        with torch.serialization.safe_globals(inert), warnings.catch_warnings():  # type: ignore[arg-type]
+            # Of unusual pickle protocols; what cannot be read is an error here.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        code = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.[\w.]+)", str(error))
+        if code is None:
+            raise _damaged(path, error) from error
+        raise InputError(
+            f"weights file {path} holds more than weights: reading it would run {code[1]}. prunescope reads tensors "
+            "only, and ran nothing of it. If you trust where it is from, convert it: "
+            "`model = torch.load(FILE, weights_only=False)`, then `torch.save(model.state_dict(), NEW_FILE)`"
+        ) from error
+    # A damaged pickle or archive can raise anything.
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    if path.stat().st_size == 0:
+        what = "it is empty"
+    elif zipfile.is_zipfile(path):
+        what = f"it is an archive without readable weights ({_first_line(error)})"
+    else:
+        what = f"it is damaged, cut short, or neither safetensors nor written by torch.save ({_first_line(error)})"
+    return InputError(f"weights file {path} cannot be read: {what}; fetch or write it again")
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).splitlines() or [""])[0].split(". ")[0]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in _WEIGHT_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise InputError(f"weights file {path} holds a {type(content).__name__}, not tensors by name")
+    others = [f"{name} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
+    if others or not content:
+        held = ", ".join(others[:_SHOWN]) or "nothing"
+        raise InputError(
+            f"weights file {path} does not hold tensors by name, at its top or under {', '.join(_WEIGHT_KEYS)}, "
+            f"but {held}; save the network's state_dict() alone"
+        )
+    return {str(name): tensor.detach() for name, tensor in content.items()}
+
+
+def _renamed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    own = model.state_dict().keys()
+    given = dict(tensors)
+    while given and not own & given.keys():
+        prefix = next((p for p in _WRAPPER_PREFIXES if all(name.startswith(p) for name in given)), None)
+        if prefix is None:
+            break
+        given = {name.removeprefix(prefix): tensor for name, tensor in given.items()}
+    given = {name if name in own else _OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in given.items()}
+    if getattr(model, "aux_logits", None) is False:
+        given = {name: tensor for name, tensor in given.items() if not name.startswith(_TRAINING_HEADS)}
+    return given
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
