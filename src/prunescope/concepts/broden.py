@@ -69,7 +69,7 @@ class ConceptData:
         InputError
             A layer is missing, damaged or of another size than the index says, or has numbers nobody defines.
         """
-        return clean(read_labels(self.root, self.rows[self.labels_from[i]], self.labels.index))
+        return clean(read_labels(self.root, self.rows[self.labels_from[i]], self.labels.index.to_numpy()))
 
 
 def open_concepts(directory: str | Path) -> ConceptData:

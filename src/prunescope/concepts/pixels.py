@@ -49,7 +49,7 @@ def read_image(root: Path, row: Row) -> Reading[np.ndarray | None]:
     return (yield from _read_pixels(root, row.name, row.line, size, ("JPEG", "PNG"), _IMAGE_MODES))
 
 
-def read_labels(root: Path, row: Row, defined: pd.Index) -> Reading[ImageLabels | None]:
+def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabels | None]:
     """Read the labels of one image; None if a layer cannot be used.
 
     Parameters
@@ -58,7 +58,7 @@ def read_labels(root: Path, row: Row, defined: pd.Index) -> Reading[ImageLabels 
         The data set's folder.
     row : Row
         The image's line of the index.
-    defined : pd.Index
+    defined : int array
         The numbers of label.csv.
     """
     size = None if row.size is None else (row.size.sh, row.size.sw)
@@ -77,26 +77,19 @@ def read_labels(root: Path, row: Row, defined: pd.Index) -> Reading[ImageLabels 
                 complete = False
                 continue
             size = size or (pixels.shape[0], pixels.shape[1])
-            # Red is the low byte and green the high one: the two side by side are a little-endian number.
-            layers.append(np.ascontiguousarray(pixels[..., :2]).view("<u2")[..., 0])
+            layers.append(pixels[..., 0] | pixels[..., 1].astype(np.uint16) << 8)
             files.append(item)
             file_categories.append(category)
     if size is None or not complete:
         return None
     codes, by_layer = _palette(layers, size)
-    for file, numbers in zip(files, by_layer.T, strict=True):
-        distinct = np.unique(numbers[numbers > 0])
-        unknown = distinct[defined.get_indexer(pd.Index(distinct, dtype="int64")) < 0]
-        if unknown.size:
-            complete = False
-            some = ", ".join(map(str, unknown[:5])) + (", ..." if unknown.size > 5 else "")
-            yield Problem(
-                root / "images" / file,
-                None,
-                f"its pixels name label {some}, which label.csv does not define; labels are red + 256 x green "
-                f"(index.csv, line {row.line})",
-            )
-    if not complete:
+    unknown = (by_layer > 0) & ~np.isin(by_layer, defined)
+    for at in np.flatnonzero(unknown.any(axis=0)):
+        distinct = np.unique(by_layer[unknown[:, at], at])
+        some = ", ".join(map(str, distinct[:5])) + (", ..." if distinct.size > 5 else "")
+        message = f"its pixels name label {some}, which label.csv does not define; labels are red + 256 x green"
+        yield Problem(root / "images" / files[at], None, f"{message} (index.csv, line {row.line})")
+    if unknown.any():
         return None
     everywhere = np.array([number for number, _ in image_level], dtype=np.int64)
     columns = [*file_categories, *(category for _, category in image_level)]
@@ -169,7 +162,7 @@ def _read_pixels(
                 message = f"has the mode {image.mode}; expected {expected} with 8 bits a channel: save it as RGB"
                 yield Problem(path, None, f"{message} {where}")
                 return None
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError:
         yield Problem(path, None, f"there is no such file; put it there or correct the index {where}")
     except Exception as error:
