@@ -1,6 +1,18 @@
 """Labelled images: Broden's format, read, checked and downloaded."""
 
 from prunescope.concepts.broden import ConceptData, open_concepts, permuted
+from prunescope.concepts.check import Check, check_concepts
+from prunescope.concepts.download import download_broden
 from prunescope.concepts.pixels import ImageLabels
+from prunescope.concepts.problems import Problem
 
-__all__ = ["ConceptData", "ImageLabels", "open_concepts", "permuted"]
+__all__ = [
+    "Check",
+    "ConceptData",
+    "ImageLabels",
+    "Problem",
+    "check_concepts",
+    "download_broden",
+    "open_concepts",
+    "permuted",
+]

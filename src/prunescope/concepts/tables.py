@@ -89,7 +89,9 @@ def read_tables(root: Path) -> Reading[Tables]:
     for category in categories:
         coverage[category] = yield from _read_coverage(root / f"c_{category}.csv")
     labels = yield from _read_labels(root / "label.csv", categories, coverage)
-    rows = yield from _read_index(root / "index.csv", categories, frozenset(labels.index))
+    rows = yield from _read_index(root / "index.csv", categories, labels.index)
+    if not (root / "images").is_dir():
+        yield Problem(root / "images", None, "there is no such folder; expected the images and their labels in it")
     yield from _folders_stay_inside(root, rows)
     return Tables(categories, labels, rows)
 

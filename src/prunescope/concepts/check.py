@@ -1,0 +1,125 @@
+"""Look at every table and every pixel of a data set, and say all that is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from prunescope.concepts.pixels import read_image, read_labels
+from prunescope.concepts.problems import Problem, collect
+from prunescope.concepts.tables import Row, Tables, read_tables
+
+# Enough work for a process to be worth a message, little enough for progress to move.
+_CHUNK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """What a data set holds, and all that is wrong with it.
+
+    Attributes
+    ----------
+    problems : tuple of Problem
+        Those of the tables, then those of the images in index order; empty for a clean data set.
+    table : DataFrame
+        A row per category with `images` (that have a label in the category's column), `concepts` (that stand on a
+        pixel, by primary category) and `pixels` (labelled in the category's column, at the labels' size), over the
+        images whose labels can be read.
+    """
+
+    problems: tuple[Problem, ...]
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What some images hold."""
+
+    problems: list[Problem]
+    images: np.ndarray  # int64 [categories]
+    pixels: np.ndarray  # int64 [categories]
+    numbers: np.ndarray  # int64: the concepts on them
+
+
+def check_concepts(
+    directory: str | Path, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> Check:
+    """Find every problem of a data set in Broden's format, in its tables and in all of its images.
+
+    Parameters
+    ----------
+    directory : str or Path
+        The folder with index.csv.
+    workers : int, optional
+        Processes that read images; as many as there are processors unless told.
+    progress : callable, optional
+        Called with the number of images looked at and the number of all images.
+
+    Raises
+    ------
+    InputError
+        There is no data set at all: no such folder, or no index.csv in it. Nothing else that is wrong raises.
+    """
+    root = Path(directory).expanduser().absolute()
+    tables, problems = collect(read_tables(root))
+    rows = tables.rows if (root / "images").is_dir() else ()
+    chunks = [rows[at : at + _CHUNK] for at in range(0, len(rows), _CHUNK)]
+    look = partial(_look, root, tables.labels.index.to_numpy(), len(tables.categories))
+    seen, done = [], 0
+    for part in _map(look, chunks, min(workers or os.cpu_count() or 1, len(chunks))):
+        seen.append(part)
+        problems += part.problems
+        done = min(done + _CHUNK, len(rows))
+        if progress:
+            progress(done, len(rows))
+    return Check(tuple(problems), _table(tables, seen))
+
+
+def _map(look: Callable[[tuple[Row, ...]], _Seen], chunks: list[tuple[Row, ...]], workers: int) -> Iterator[_Seen]:
+    if workers <= 1:
+        yield from map(look, chunks)
+        return
+    with ProcessPoolExecutor(workers) as processes:
+        try:
+            yield from processes.map(look, chunks)
+        except BaseException:
+            # An interrupt should not wait for thousands of images still queued.
+            processes.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _look(root: Path, defined: np.ndarray, categories: int, rows: Iterable[Row]) -> _Seen:
+    problems: list[Problem] = []
+    images, pixels = np.zeros(categories, dtype=np.int64), np.zeros(categories, dtype=np.int64)
+    numbers = np.zeros(0, dtype=np.int64)
+    for row in rows:
+        if row.name:
+            problems += collect(read_image(root, row))[1]
+        labels, wrong = collect(read_labels(root, row, defined))
+        problems += wrong
+        if labels is not None:
+            images += labels.categories.any(axis=0)
+            pixels += np.bincount(labels.codes.ravel(), minlength=len(labels.categories)) @ labels.categories
+            numbers = np.union1d(numbers, labels.numbers)
+    return _Seen(problems, images, pixels, numbers)
+
+
+def _table(tables: Tables, seen: list[_Seen]) -> pd.DataFrame:
+    nothing = np.zeros(len(tables.categories), dtype=np.int64)
+    numbers = sorted({int(number) for part in seen for number in part.numbers})
+    concepts = tables.labels.loc[numbers, "category"].value_counts()
+    return pd.DataFrame(
+        {
+            "category": list(tables.categories),
+            "images": sum((part.images for part in seen), nothing),
+            "concepts": [int(concepts.get(category, 0)) for category in tables.categories],
+            "pixels": sum((part.pixels for part in seen), nothing),
+        }
+    )

@@ -1,0 +1,170 @@
+"""Fetch Broden as published: with retries, a recorded checksum, and an unzip that is complete or absent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+from filelock import FileLock
+
+from prunescope.concepts.archive import unzip
+from prunescope.errors import InputError
+from prunescope.files import replacing, write_json
+
+SIZES = (224, 227, 384)
+ADDRESS = "http://netdissect.csail.mit.edu/data/broden1_{size}.zip"
+
+# What is being done ("downloading", "unzipping" or "already there"), bytes done, all bytes (0: not known).
+Progress = Callable[[str, int, int], None]
+
+
+def download_broden(
+    directory: str | Path,
+    size: int,
+    *,
+    address: str = ADDRESS,
+    retries: int = 5,
+    backoff: float = 1.0,
+    progress: Progress | None = None,
+) -> Path:
+    """Download the Broden data set of Bau et al. (2017) and unzip it; do nothing if it is there.
+
+    The archive's SHA-256 is recorded beside it (`broden1_224.zip.json`) on the first download, and whatever comes
+    later under that name must have it. The archive is removed once it is unzipped. An archive fetched by other means
+    and put there under its name is used as if it had been downloaded.
+
+    Parameters
+    ----------
+    directory : str or Path
+        The folder to put the data set's folder (broden1_224) into.
+    size : int
+        224, 227 or 384: the images' height and width in pixels.
+    address : str
+        Where the archive is; `{size}` stands for the size.
+    retries : int
+        How often to try again after a failure that may pass.
+    backoff : float
+        Seconds to wait before the first retry; twice as long before each further one, at most a minute.
+    progress : callable, optional
+        Called with what is being done ("downloading", "unzipping", "already there"), the number of bytes done and the
+        number of all bytes (0 if unknown).
+
+    Returns
+    -------
+    Path
+        The data set's folder.
+
+    Raises
+    ------
+    InputError
+        The size is not published, the address gives no archive, the archive is damaged or not the recorded one, or it
+        holds something that would be written elsewhere.
+    OSError
+        No space is left (ENOSPC); what had been written is removed.
+    """
+    if size not in SIZES:
+        raise InputError(f"size {size}: Broden is published for {', '.join(map(str, SIZES))} only; choose one of them")
+    say = progress or (lambda *_: None)
+    name = f"broden1_{size}"
+    parent = Path(directory).expanduser().absolute()
+    target, archive = parent / name, parent / f"{name}.zip"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{parent}: is a file; give a folder to put {name} into") from error
+    with FileLock(parent / f".{name}.lock"):
+        if (target / "index.csv").is_file():
+            say("already there", 1, 1)
+            return target
+        if target.exists():
+            raise InputError(f"{target}: is there, but has no index.csv; move it away, or give another folder")
+        if archive.exists():
+            _verify(archive, archive, address.format(size=size))
+        else:
+            _fetch(address.format(size=size), archive, retries, backoff, partial(say, "downloading"))
+        _unzip_whole(archive, target, partial(say, "unzipping"))
+        archive.unlink()
+    return target
+
+
+@dataclass
+class _Bar:
+    """What pooch takes for a progress bar."""
+
+    show: Callable[[int, int], None]
+    total: int = 0
+    done: int = 0
+
+    def update(self, count: int) -> None:
+        self.done = min(self.done + count, self.total or self.done + count)
+        self.show(self.done, self.total)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        pass
+
+
+def _fetch(address: str, archive: Path, retries: int, backoff: float, show: Callable[[int, int], None]) -> None:
+    """Download the archive and verify it; try again after failures that may pass."""
+    for attempt in range(retries + 1):
+        try:
+            with replacing(archive) as beside:
+                pooch.HTTPDownloader(progressbar=_Bar(show), timeout=30)(address, str(beside), None)
+                if not zipfile.is_zipfile(beside):
+                    # A server that does not say how long the file is can be cut off unnoticed.
+                    raise requests.ConnectionError("what came is not a whole zip archive")
+                _verify(beside, archive, address)
+            return
+        except requests.RequestException as error:
+            status = error.response.status_code if error.response is not None else None
+            passing = status is None or status >= 500 or status in (408, 429)
+            if attempt == retries or not passing:
+                raise InputError(
+                    f"{address}: could not be downloaded, tried {attempt + 1} times ({error}); check the address and "
+                    f"the connection and run it again, or fetch the file by other means and put it at {archive}"
+                ) from error
+            time.sleep(min(backoff * 2**attempt, 60))
+
+
+def _verify(file: Path, archive: Path, address: str) -> None:
+    """Hold a file against the checksum recorded for the archive; record it if there is none."""
+    record = archive.with_name(f"{archive.name}.json")
+    found = pooch.file_hash(str(file), alg="sha256")
+    if not record.exists():
+        write_json(record, {"address": address, "bytes": file.stat().st_size, "sha256": found})
+        return
+    try:
+        content: Any = json.loads(record.read_text(encoding="utf-8"))
+        expected = content["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{record}: holds no checksum; remove it, and the next download records it anew") from error
+    if found != expected:
+        raise InputError(
+            f"{archive}: its SHA-256 is {found}, but {record.name} records {expected}; the file is damaged or not the "
+            f"one of the first download. Remove {archive.name} if it is there and download it again from {address}; "
+            f"remove {record.name} too if you know that the published file has changed"
+        )
+
+
+def _unzip_whole(archive: Path, target: Path, show: Callable[[int, int], None]) -> None:
+    """Unzip the archive's top folder to `target`: all of it, or nothing."""
+    beside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        unzip(archive, beside, show)
+        if not (beside / target.name / "index.csv").is_file():
+            raise InputError(f"{archive}: no {target.name}/index.csv in it; this is another archive, remove it")
+        (beside / target.name).rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
