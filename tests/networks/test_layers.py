@@ -63,8 +63,10 @@ def test_a_misspelt_layer_names_the_nearest() -> None:
         check_layers(model, ["module.layer4"])
 
 
-@pytest.mark.parametrize(("layers", "message"), [([], "no layer is given"), (["fc", "fc"], "given 2 times")])
-def test_no_layer_or_one_twice_is_refused(network: nn.Module, layers: list[str], message: str) -> None:
+@pytest.mark.parametrize(
+    ("layers", "message"), [([], "no layer is given"), (["fc", "fc"], "given 2 times"), ("fc", r"as a list: \['fc'\]")]
+)
+def test_no_layer_one_twice_or_a_bare_name_is_refused(network: nn.Module, layers: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_layers(network, layers)
 
@@ -99,7 +101,7 @@ def test_nothing_is_left_behind_after_an_error(network: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("tokens", r"'tokens' puts out a tensor of shape \[2, 6, 64\] for 2 images; expected \[n, units, h, w\]"),
+        ("tokens", r"'tokens' puts out a tensor of shape \[2, 6, 64\] for images of shape \[2, 3, 16, 16\]; expected"),
         ("relu", r"'relu' is called 2 times in one forward pass"),
         ("spare", r"'spare' is not called when the network runs"),
     ],
@@ -130,9 +132,28 @@ def test_a_layer_whose_output_is_no_tensor_is_refused_and_not_listed() -> None:
 
 def test_a_layer_whose_output_does_not_begin_with_the_images_is_refused_and_not_listed() -> None:
     model = Strange(lambda x: x.reshape(-1, 3, 4, 4))
-    with pytest.raises(InputError, match=r"shape \[8, 3, 4, 4\] for 2 images"), observe(model, ["inner"]):
+    with pytest.raises(InputError, match=r"shape \[8, 3, 4, 4\] for images"), observe(model, ["inner"]):
         model(torch.zeros(2, 3, 8, 8))
     assert list_layers(model, size=8).empty
+
+
+def test_a_layer_that_keeps_its_units_last_is_refused_and_not_listed() -> None:
+    model = Strange(lambda x: x.permute(0, 2, 3, 1))
+    with pytest.raises(InputError, match=r"shape \[2, 8, 8, 3\] for images"), observe(model, ["inner"]):
+        model(torch.zeros(2, 3, 8, 8))
+    assert list_layers(model, size=8).empty
+
+
+def test_images_may_be_given_by_name(network: nn.Module) -> None:
+    with observe(network, ["conv"]) as outputs:
+        network(x=torch.zeros(2, 3, 8, 8))
+    assert outputs["conv"].shape == (2, 4, 8, 8)
+
+
+def test_images_need_not_be_square(network: nn.Module) -> None:
+    with observe(network, ["conv"]) as outputs:
+        network(torch.zeros(2, 3, 4, 8))
+    assert outputs["conv"].shape == (2, 4, 4, 8)
 
 
 def test_modes_come_back_module_by_module_even_after_an_error(network: nn.Module) -> None:

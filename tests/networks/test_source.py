@@ -62,6 +62,7 @@ def test_published_heads_for_training_are_left_aside(tmp_path: Path) -> None:
         ("prunescope:resnet15x32", r"depth 15, but the depth must be 6n \+ 2.*resnet14x32 and resnet20x32"),
         ("prunescope:resnet2x32", r"depth 2, .* at least 8 .*resnet8x32 and resnet14x32"),
         ("prunescope:resnet14x0", r"width 0"),
+        ("prunescope:resnet8x99999999999", r"no network"),
         ("prunescope:resnet14", r"no network 'resnet14'; expected .*resnet14x32"),
         ("resnet50", r"'resnet50' names no network; expected torchvision:resnet50, .*file.py:function"),
         ("timm:resnet50", r"names no network"),
@@ -79,6 +80,12 @@ def test_classes_must_be_positive_and_agree_with_published_weights() -> None:
         build_network("torchvision:resnet18", classes=0)
     with pytest.raises(InputError, match="published for 1000 classes, not 16"):
         build_network("torchvision:resnet18@IMAGENET1K_V1", classes=16)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(InputError, match=f"seed {seed} cannot be used"):
+        build_network("torchvision:squeezenet1_1", seed=seed)
 
 
 def test_published_weights_and_a_file_together_are_refused(tmp_path: Path) -> None:
@@ -247,6 +254,7 @@ def test_a_file_that_was_edited_is_read_again(python_file: PythonFile) -> None:
         ("build", "x = 1\x00", r"running .*mine.py failed"),
         ("build", "import nothing_of_this_name", r"failed at line 1: ModuleNotFoundError"),
         ("build", "def build(depth, *, width): pass", r"build needs depth, width"),
+        ("build", "build = dict", r"is built into Python"),
         ("build", "def build(classes): pass", r"build needs the number of classes"),
     ],
 )

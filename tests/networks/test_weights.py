@@ -91,6 +91,22 @@ def test_saved_weights_come_back_also_from_a_file_of_another_ending(
     assert list((tmp_path / "deep").iterdir()) == []
 
 
+def test_a_write_that_fails_is_an_os_error_and_leaves_the_file_as_it_was(network: nn.Module, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "w.safetensors"
+    save_weights(network, path)
+    before = path.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_weights(network, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
+    assert path.read_bytes() == before
+
+
 def test_networks_with_shared_or_transposed_tensors_are_saved_whole(tmp_path: Path) -> None:
     def make() -> nn.Sequential:
         model = nn.Sequential(

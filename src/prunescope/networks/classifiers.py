@@ -7,9 +7,9 @@ import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import nn
@@ -109,7 +109,7 @@ def build_classifier(name: str, classes: int | None) -> nn.Module:
     try:
         with _tensors_only(), redirect_stdout(sys.stderr):
             model = models.get_model(architecture, weights=weights, **options)
-    except (URLError, ConnectionError, TimeoutError) as error:
+    except (OSError, HTTPException) as error:
         raise InputError(
             f"the published weights of torchvision:{name} cannot be downloaded from {weights.url} ({error}); "
             f"fetch that file elsewhere, then give torchvision:{architecture} with --weights FILE (weights=FILE in "

@@ -34,7 +34,7 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     DataFrame
         In the order of `named_modules()`, a row per layer that puts out a tensor [n, units, h, w] or [n, units], once
         per forward pass. Columns: `layer` (its name), `type` (its class), `shape` (of the output without n: a tuple),
-        `units`. Where a network keeps its units last ([n, h, w, units], as Swin does), `units` is the height.
+        `units`. Where a network keeps its units last ([n, h, w, units], as Swin does within), the layer is left out.
 
     Raises
     ------
@@ -52,9 +52,10 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     modules = {name: module for name, module in model.named_modules() if name}
     outputs: dict[str, list[Any]] = {name: [] for name in modules}
     handles = [module.register_forward_hook(_appending(outputs[name])) for name, module in modules.items()]
+    images = _zeros(model, size)
     try:
         with evaluating(model), torch.no_grad():
-            model(_zeros(model, size))
+            model(images)
     except Exception as error:
         raise InputError(
             f"the network {type(model).__name__} cannot take images of {size} x {size} pixels "
@@ -66,7 +67,7 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     rows = [
         (name, type(modules[name]).__name__, shapes[0][1:], shapes[0][1])
         for name, shapes in outputs.items()
-        if len(shapes) == 1 and shapes[0] is not None and len(shapes[0]) in (2, 4) and shapes[0][0] == _IMAGES
+        if len(shapes) == 1 and shapes[0] is not None and _has_units(shapes[0], images.shape)
     ]
     return pd.DataFrame(rows, columns=["layer", "type", "shape", "units"])
 
@@ -87,6 +88,8 @@ def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
         If there are none, one is named twice, or the network has no such layer: then the message names the nearest.
     """
     known = [name for name, _ in model.named_modules() if name]
+    if isinstance(layers, str):
+        raise InputError(f"layers are given as a list: [{layers!r}], not {layers!r}")
     if not layers:
         raise InputError(f"no layer is given; {nearest('', known)}")
     for layer, times in Counter(layers).items():
@@ -103,7 +106,7 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     Parameters
     ----------
     model
-        The network. Call it as `model(images)`, with the images [n, ...] first.
+        The network. The first tensor it is called with is the images, [n, 3, h, w].
     layers
         Names as `named_modules()` gives them.
 
@@ -131,17 +134,17 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     modules = dict(model.named_modules())
     outputs: dict[str, Tensor] = {}
     calls: Counter[str] = Counter()
-    images: list[int | None] = [None]
+    images: list[torch.Size] = []
 
-    def begin(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def begin(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         outputs.clear()
         calls.clear()
-        images[0] = len(arguments[0]) if arguments and isinstance(arguments[0], Tensor) else None
+        images[:] = [given.shape for given in (*arguments, *named.values()) if isinstance(given, Tensor)]
 
     def recording(layer: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(_module: nn.Module, _arguments: Any, output: Any) -> None:
             calls[layer] += 1
-            _refuse_shape(layer, output, images[0])
+            _check_output(layer, output, images[0])
             outputs[layer] = output.detach().clone()
 
         return record
@@ -152,7 +155,7 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
                 outputs.clear()
                 raise InputError(_called(layer, calls[layer]))
 
-    handles = [model.register_forward_pre_hook(begin)]
+    handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
     handles += [modules[layer].register_forward_hook(recording(layer)) for layer in layers]
     handles += [model.register_forward_hook(end)]
     try:
@@ -192,16 +195,24 @@ def _zeros(model: nn.Module, size: int) -> Tensor:
     return torch.zeros(_IMAGES, 3, size, size, dtype=like.dtype, device=like.device)
 
 
-def _refuse_shape(layer: str, output: Any, images: int | None) -> None:
+def _has_units(shape: Sequence[int], images: Sequence[int]) -> bool:
+    """Tell [n, units, h, w] and [n, units] from other shapes, for images of shape [n, 3, h, w]."""
+    if len(shape) not in (2, 4) or shape[0] != images[0]:
+        return False
+    # Square images have square maps: where the square comes first, the units are last.
+    square_images = len(images) == 4 and images[2] == images[3]
+    return not (square_images and len(shape) == 4 and shape[1] == shape[2] != shape[3])
+
+
+def _check_output(layer: str, output: Any, images: Sequence[int]) -> None:
     if not isinstance(output, Tensor):
         raise InputError(
             f"layer {layer!r} puts out a {type(output).__name__}; expected a tensor [n, units, h, w] or [n, units]"
         )
-    if output.ndim not in (2, 4) or (images is not None and len(output) != images):
-        of = "" if images is None else f" for {images} images"
+    if not _has_units(output.shape, images):
         raise InputError(
-            f"layer {layer!r} puts out a tensor of shape {list(output.shape)}{of}; expected [n, units, h, w] or "
-            "[n, units]; choose another layer (`prunescope layers` lists them)"
+            f"layer {layer!r} puts out a tensor of shape {list(output.shape)} for images of shape {list(images)}; "
+            "expected [n, units, h, w] or [n, units]; choose another layer (`prunescope layers` lists them)"
         )
 
 

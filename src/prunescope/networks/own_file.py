@@ -16,6 +16,8 @@ from torch import nn
 
 from prunescope.errors import InputError, nearest
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 def import_function(path: Path, function: str) -> Callable[..., Any]:
     """Run a Python file and return one of its functions.
@@ -81,11 +83,15 @@ def call_function(path: Path, function: Callable[..., Any], classes: int | None)
         If the function needs other arguments, fails, or returns anything but an `nn.Module`.
     """
     name = f"{path}:{getattr(function, '__name__', 'function')}"
-    parameters = inspect.signature(function).parameters
-    arguments = {"classes": classes} if classes is not None and _takes_classes(function) else {}
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError as error:
+        raise InputError(f"{name} is built into Python; expected a function that returns a torch.nn.Module") from error
+    takes_classes = any(p.kind is p.VAR_KEYWORD or (p.name == "classes" and p.kind in _BY_NAME) for p in parameters)
+    arguments = {"classes": classes} if classes is not None and takes_classes else {}
     needed = [
         parameter.name
-        for parameter in parameters.values()
+        for parameter in parameters
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         and parameter.name not in arguments
@@ -102,11 +108,6 @@ def call_function(path: Path, function: Callable[..., Any], classes: int | None)
     if not isinstance(model, nn.Module):
         raise InputError(f"{name} returned a {type(model).__name__}; expected a torch.nn.Module")
     return model
-
-
-def _takes_classes(function: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    return any(p.kind is p.VAR_KEYWORD or (p.name == "classes" and p.kind is not p.POSITIONAL_ONLY) for p in parameters)
 
 
 @contextmanager

@@ -59,6 +59,8 @@ def build_network(
     """
     if classes is not None and classes < 1:
         raise InputError(f"a network cannot have {classes} classes; give at least 1")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise InputError(f"seed {seed} cannot be used; give a whole number from 0 to 2^63 - 1")
     make = _maker(name, classes)
     if weights is None:
         return _initialised(make, classes, seed)
@@ -97,7 +99,7 @@ def _maker(name: str, classes: int | None) -> Callable[[int | None], nn.Module]:
 
 
 def _depth_and_width(name: str) -> tuple[int, int]:
-    match = re.fullmatch(r"resnet(\d+)x(\d+)", name, flags=re.ASCII)
+    match = re.fullmatch(r"resnet(\d{1,4})x(\d{1,4})", name, flags=re.ASCII)
     if match is None:
         raise InputError(
             f"prunescope has no network {name!r}; expected resnet, its depth and its width, "

@@ -85,7 +85,8 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         for name, tensor in model.state_dict().items()
     }
     with replacing(Path(path)) as beside:
-        safetensors.torch.save_file(tensors, beside, {"format": "pt"})
+        # Not save_file, which hides a full disk's OSError in an error of its own.
+        beside.write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -181,7 +182,7 @@ def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
     if any(not here or not there or here[1:] != there[1:] for here, there in pairs):
         return None
     rows = {(here[0], there[0]) for here, there in pairs}
-    return rows.pop()[1] if len(rows) == 1 else None
+    return (rows.pop()[1] or None) if len(rows) == 1 else None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
