@@ -1,0 +1,72 @@
+"""What happens to the things a network's units detect when the network is pruned?
+
+The public functions are imported on first use, so that `import prunescope` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunescope.api import Study
+    from prunescope.concepts import check_concepts, download_broden, open_concepts
+    from prunescope.concepts.broden import permuted
+    from prunescope.concepts.miniature import make_miniature
+    from prunescope.dissection import Dissection, LayerDissection, dissect, dissect_activations, import_netdissect
+    from prunescope.errors import InputError
+    from prunescope.evidence import consistency, curves
+    from prunescope.networks import build_network, list_layers, load_weights
+    from prunescope.pruning import Mask, prune
+    from prunescope.study import Recipe, read_recipe
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Dissection",
+    "InputError",
+    "LayerDissection",
+    "Mask",
+    "Recipe",
+    "Study",
+    "build_network",
+    "check_concepts",
+    "consistency",
+    "curves",
+    "dissect",
+    "dissect_activations",
+    "download_broden",
+    "import_netdissect",
+    "list_layers",
+    "load_weights",
+    "make_miniature",
+    "open_concepts",
+    "permuted",
+    "prune",
+    "read_recipe",
+]
+
+_HOMES = {
+    "prunescope.api": ("Study",),
+    "prunescope.concepts": ("check_concepts", "download_broden", "open_concepts"),
+    "prunescope.concepts.broden": ("permuted",),
+    "prunescope.concepts.miniature": ("make_miniature",),
+    "prunescope.dissection": ("Dissection", "LayerDissection", "dissect", "dissect_activations", "import_netdissect"),
+    "prunescope.errors": ("InputError",),
+    "prunescope.evidence": ("consistency", "curves"),
+    "prunescope.networks": ("build_network", "list_layers", "load_weights"),
+    "prunescope.pruning": ("Mask", "prune"),
+    "prunescope.study": ("Recipe", "read_recipe"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'prunescope' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -61,7 +61,9 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write named NumPy arrays as safetensors."""
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
+    # Written as bytes, since safetensors' own writer hides why a disk refused (no space left, say).
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata or {}))
     with replacing(path) as beside:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, beside, dict(metadata or {}))
+        beside.write_bytes(content)

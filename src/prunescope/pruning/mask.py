@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from prunescope.errors import InputError, nearest
-from prunescope.files import replacing
+from prunescope.files import write_arrays
 
 
 def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, nn.Parameter]:
@@ -97,8 +97,7 @@ class Mask(Mapping[str, Tensor]):
 
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors, a bool tensor per weight."""
-        with replacing(Path(path)) as beside:
-            save_file(self._tensors, beside)
+        write_arrays(Path(path), {name: tensor.numpy() for name, tensor in self.items()})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]

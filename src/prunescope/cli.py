@@ -1,0 +1,400 @@
+"""The commands: thin over the public functions."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from prunescope.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prunescope.progress import Progress
+    from prunescope.study import Event
+
+OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
+
+
+class Commands(TyperGroup):
+    """Turns what a user can mend into one clear message and exit code 2."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            err.print(f"error: {error}", markup=False)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            err.print("interrupted; nothing is half-written, and the same command goes on from here")
+            raise typer.Exit(130) from error
+        except BrokenPipeError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from error
+        except OSError as error:
+            err.print(f"error: {_described(error)}", markup=False)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="What happens to the things a network's units detect when the network is pruned?\n\n"
+    "Start with `prunescope study demo --out out/demo`: a whole study on drawn images in minutes.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    **OPTIONS,
+)
+concepts_app = typer.Typer(help="Labelled images: check, download, draw.", **OPTIONS)
+make_app = typer.Typer(help="Draw labelled images.", **OPTIONS)
+import_app = typer.Typer(help="Read published results.", **OPTIONS)
+recipe_app = typer.Typer(help="The recipes of studies.", **OPTIONS)
+app.add_typer(concepts_app, name="concepts")
+concepts_app.add_typer(make_app, name="make")
+app.add_typer(import_app, name="import")
+app.add_typer(recipe_app, name="recipe")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Out = Annotated[Path, typer.Option("--out", help="Where results go.", show_default=False)]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
+Weights = Annotated[Path | None, typer.Option(help="A safetensors or torch file; nothing in it is run.")]
+Classes = Annotated[int | None, typer.Option(help="Outputs of the network, where they are not its own default's.")]
+Network = Annotated[
+    str, typer.Argument(help="torchvision:resnet50[@WEIGHTS], prunescope:resnet14x32 or path/to/file.py:function.")
+]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a field of the recipe: training.length=2ep. May be repeated.")
+]
+
+
+@concepts_app.command("check")
+def concepts_check(
+    directory: Annotated[Path, typer.Argument(help="A data set in Broden's format.")],
+) -> None:
+    """Find every problem of a data set, with file and line; exit 0 only if there is none."""
+    from prunescope.concepts import check_concepts
+
+    with _bar("checking") as progress:
+        check = check_concepts(directory, progress=progress)
+    for problem in check.problems:
+        out.print(str(problem), markup=False)
+    _print_table(check.table)
+    if check.problems:
+        err.print(f"{directory}: {len(check.problems)} problems")
+        raise typer.Exit(1)
+    out.print(f"{directory}: clean")
+
+
+@concepts_app.command("download")
+def concepts_download(
+    name: Annotated[str, typer.Argument(help="The data set; `broden` is the one there is.")],
+    directory: Annotated[Path, typer.Option("--out", help="Where to put it.")] = Path("data"),
+    size: Annotated[int, typer.Option(help="Images' size: 224, 227 or 384 pixels.")] = 224,
+    address: Annotated[str | None, typer.Option(help="Another place to download from.")] = None,
+) -> None:
+    """Download Broden from its published address, verify and unpack it."""
+    from prunescope.concepts import download_broden
+
+    if name != "broden":
+        raise InputError(f"there is no data set called {name!r} to download; there is: broden")
+    options = {} if address is None else {"address": address}
+    with _bar("downloading") as progress:
+        found = download_broden(directory, size, progress=progress, **options)
+    out.print(f"Broden is in {found}")
+
+
+@make_app.command("miniature")
+def concepts_make_miniature(
+    directory: Annotated[Path, typer.Argument(help="A new folder.")],
+    images: Annotated[int, typer.Option(help="How many; a quarter of them for validation.")],
+    seed: Annotated[int, typer.Option(help="Image i of a seed is the same everywhere.")] = 0,
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
+) -> None:
+    """Draw the miniature: labelled images in Broden's format, and the same as a classification task."""
+    from prunescope.concepts.miniature import make_miniature
+
+    with _bar("drawing") as progress:
+        found = make_miniature(directory, images, seed=seed, size=size, progress=progress)
+    out.print(f"{images} images are in {found}, the classification task in {found / 'classification'}")
+
+
+@app.command()
+def layers(
+    network: Network,
+    size: Annotated[int, typer.Option(help="Images' size in pixels.")] = 224,
+    weights: Weights = None,
+    classes: Classes = None,
+) -> None:
+    """List a network's layers with output shapes and units."""
+    from prunescope.networks import build_network, list_layers
+
+    _print_table(list_layers(build_network(network, classes=classes, weights=weights), size))
+
+
+@app.command()
+def dissect(
+    out_directory: Out,
+    concepts: Annotated[Path, typer.Option(help="Labelled images in Broden's format.")],
+    network: Annotated[
+        str | None,
+        typer.Argument(help="torchvision:resnet50[@WEIGHTS], prunescope:resnet14x32 or path/to/file.py:function."),
+    ] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="A layer's name; may be repeated.")] = None,
+    activations: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a network: an .npz with `features` [images, units, h, w], optionally `thresholds`."),
+    ] = None,
+    weights: Weights = None,
+    classes: Classes = None,
+    quantile: Annotated[float, typer.Option(help="The fraction of positions above a unit's threshold.")] = 0.005,
+    iou: Annotated[float, typer.Option(help="A unit is interpretable above this IoU.")] = 0.05,
+    presence: Annotated[
+        str, typer.Option(help="Images on which a mask counts: `image` (a label of the category anywhere) or `overlap`.")
+    ] = "image",
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
+    device: Device = "auto",
+    mean: Annotated[str | None, typer.Option(help="Of each color channel, 0..1: R,G,B. ImageNet's unless told.")] = None,
+    std: Annotated[str | None, typer.Option(help="Of each color channel: R,G,B. ImageNet's unless told.")] = None,
+) -> None:
+    """Say which unit of a layer detects which concept."""
+    if (network is None) == (activations is None):
+        raise InputError("give a NETWORK or --activations FILE.npz, one of the two")
+    if activations is not None:
+        found: Any = _dissect_activations(activations, concepts, quantile, iou, presence)
+    else:
+        from prunescope.networks.devices import choose_device
+        from prunescope.dissection import dissect as run
+        from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
+        from prunescope.networks import build_network
+
+        with _bar("dissecting") as progress:
+            found = run(
+                build_network(network or "", classes=classes, weights=weights),
+                layers=layer or (),
+                concepts=concepts,
+                quantile=quantile,
+                iou=iou,
+                presence=presence,  # type: ignore[arg-type]
+                batch_size=batch_size,
+                device=choose_device(device),
+                mean=_colors("--mean", mean) or IMAGENET_MEAN,
+                std=_colors("--std", std) or IMAGENET_STD,
+                settings={"network": network, "weights": str(weights) if weights else None},
+                progress=progress,
+            )
+    found.save(out_directory)
+    for part in found.values() if hasattr(found, "values") else [found]:
+        summary = part.summary
+        out.print(
+            f"{part.layer}: {summary['interpretable']} of {summary['units']} units interpretable, "
+            f"{summary['concepts']} concepts: {out_directory / part.layer}"
+        )
+
+
+@import_app.command("netdissect")
+def import_netdissect(
+    file: Annotated[Path, typer.Argument(help="A CSV table in NetDissect-Lite's columns.")],
+    out_directory: Out,
+    iou: Annotated[float, typer.Option(help="A unit is interpretable above this IoU.")] = 0.05,
+) -> None:
+    """Read a published table of network dissection into prunescope's files."""
+    from prunescope.dissection import import_netdissect as run
+
+    summary = run(file, out=out_directory, iou=iou).summary
+    out.print(
+        f"{summary['units']} units, {summary['interpretable']} interpretable, {summary['concepts']} concepts: {out_directory}"
+    )
+
+
+@app.command()
+def study(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (`prunescope recipe list`) or path.")],
+    out_directory: Out,
+    data: Annotated[Path | None, typer.Option(help="The classification task: train/CLASS/*, val/CLASS/*.")] = None,
+    concepts: Annotated[Path | None, typer.Option(help="Labelled images in Broden's format.")] = None,
+    changes: Changes = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages and stop.")] = False,
+) -> None:
+    """Train, prune level by level, dissect every level; then figures and a report.
+
+    What is complete in --out is not run again: the same command goes on where it stopped.
+    """
+    from prunescope.api import Study
+
+    given = [*(changes or [])]
+    given += [f"data.task={json.dumps(str(data))}"] if data else []
+    given += [f"dissection.concepts={json.dumps(str(concepts))}"] if concepts else []
+    what = Study(recipe, out_directory, changes=given, device=device)
+    if dry_run:
+        for stage in what.stages():
+            out.print(f"trial {stage.trial}  level {stage.level:02d}  {stage.work:8}{'done' if stage.done else ''}".rstrip())
+        return
+    with _study_progress(what.recipe.pruning.levels) as report:
+        what.run(report)
+    out.print(f"The report is {(out_directory / 'report' / 'index.html').resolve()}")
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="A study's directory, finished or not.")]) -> None:
+    """Write the evidence, the figures and the report of a study anew."""
+    from prunescope.api import write_outcome
+
+    write_outcome(directory)
+    out.print(f"The report is {(directory / 'report' / 'index.html').resolve()}")
+
+
+@recipe_app.command("list")
+def recipe_list() -> None:
+    """List the recipes of the package."""
+    from prunescope.study import recipe_text, shipped_recipes
+
+    for name in shipped_recipes():
+        first = recipe_text(name)[1].splitlines()[0]
+        out.print(f"{name:12}{first.removeprefix('#').strip()}", markup=False)
+
+
+@recipe_app.command("show")
+def recipe_show(name: Annotated[str, typer.Argument(help="Its name or path.")]) -> None:
+    """Print a recipe."""
+    from prunescope.study import recipe_text
+
+    out.print(recipe_text(name)[1].rstrip(), markup=False)
+
+
+@recipe_app.command("schema")
+def recipe_schema() -> None:
+    """Print the JSON schema of recipes."""
+    from prunescope.study import Recipe
+
+    out.print(json.dumps(Recipe.model_json_schema(), indent=2), markup=False)
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 problems found, 2 bad input, 130 interrupted."""
+    app()
+
+
+def _described(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"{where}no space left on the device; nothing is half-written. Make room and run the same command again"
+    return f"{where}{error.strerror or error}"
+
+
+def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float, presence: str) -> Any:
+    import zipfile
+
+    import numpy as np
+
+    from prunescope.dissection import dissect_activations
+
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in ("features", "thresholds") if name in content.files}
+    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file}: no readable .npz of plain arrays: {error}") from error
+    if "features" not in arrays:
+        raise InputError(f"{file}: it holds no `features`; expected an array [images, units, h, w] of that name")
+    with _bar("dissecting") as progress:
+        return dissect_activations(
+            arrays["features"],
+            concepts=concepts,
+            thresholds=arrays.get("thresholds"),
+            quantile=quantile,
+            iou=iou,
+            presence=presence,  # type: ignore[arg-type]
+            settings={"activations": str(file)},
+            progress=progress,
+        )
+
+
+def _colors(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} is {text!r}, expected three numbers such as 0.485,0.456,0.406") from error
+
+
+def _print_table(table: pd.DataFrame) -> None:
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for column in table.columns:
+        shown.add_column(str(column), justify="right" if table[column].dtype.kind in "iuf" else "left")
+    for row in table.itertuples(index=False):
+        shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    out.print(shown)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Progress]:
+    """Show one piece of work: how much is done, and the time that is left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Bar(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _study_progress(levels: int) -> Iterator[Callable[[Event], None]]:
+    """Show a study: a line for every finished level; on a terminal, the present stage beneath."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=err, transient=True,
+        disable=not err.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("starting", total=1.0)
+
+        def show(event: Event) -> None:
+            bar.update(task, completed=event.overall, description=_stage_line(event, levels))
+            if event.summaries:
+                bar.console.print(_level_line(event), markup=False)
+
+        yield show
+
+
+def _stage_line(event: Event, levels: int) -> str:
+    if event.work == "data":
+        return f"drawing the data: {event.fraction:.0%}"
+    kept = "" if event.weights_remaining is None else f", {event.weights_remaining:.1%} of the weights"
+    doing = {"train": "training", "dissect": "dissecting"}[event.work]
+    return f"trial {event.trial}, level {event.level} of {levels}{kept}: {doing} {event.fraction:.0%}{_left(event)}"
+
+
+def _level_line(event: Event) -> str:
+    units = "; ".join(
+        f"{layer} {found['interpretable']} of {found['units']} units interpretable, {found['concepts']} concepts"
+        for layer, found in event.summaries.items()
+    )
+    return (
+        f"trial {event.trial}, level {event.level:2d}: {event.weights_remaining:6.1%} of the weights, top-1 "
+        f"{event.top1:.1%}; {units}{_left(event)}"
+    )
+
+
+def _left(event: Event) -> str:
+    if event.remaining is None:
+        return ""
+    minutes, seconds = divmod(round(event.remaining), 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+    return f"; {text} left"

@@ -1,0 +1,51 @@
+"""The images that excite each unit most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Of each unit the images with the highest peaks, highest first; equal peaks go to the earlier image."""
+
+    images: Array  # int64 [units, EXAMPLES], -1 where there are fewer images
+    peaks: Array  # float32 [units, EXAMPLES]
+    maps: Array  # float32 [units, EXAMPLES, h, w]
+
+    @classmethod
+    def empty(cls, units: int, h: int, w: int) -> Examples:
+        """Return the examples of a unit that has seen no image."""
+        return cls(
+            np.full((units, EXAMPLES), -1, np.int64),
+            np.full((units, EXAMPLES), -np.inf, np.float32),
+            np.zeros((units, EXAMPLES, h, w), np.float32),
+        )
+
+    def add(self, first_image: int, peaks: Array, maps: Array) -> None:
+        """Take in a batch of images that come after all earlier ones.
+
+        Parameters
+        ----------
+        first_image
+            Place of the batch's first image in the data set.
+        peaks
+            float32 [images, units]: the largest value of each map.
+        maps
+            float32 [images, units, h, w].
+        """
+        for unit in np.flatnonzero((peaks > self.peaks[:, -1]).any(axis=0)):
+            candidates = np.concatenate([self.peaks[unit], peaks[:, unit]])
+            best = np.argsort(-candidates, kind="stable")[:EXAMPLES]
+            images = np.concatenate([self.images[unit], first_image + np.arange(len(peaks))])[best]
+            earlier = self.maps[unit].copy()
+            for place, source in enumerate(best):
+                self.maps[unit, place] = earlier[source] if source < EXAMPLES else maps[source - EXAMPLES, unit]
+            self.peaks[unit], self.images[unit] = candidates[best], images

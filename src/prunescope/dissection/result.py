@@ -1,0 +1,121 @@
+"""What a dissection found, in memory and on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prunescope.dissection.examples import Examples
+from prunescope.dissection.netdissect import to_netdissect
+from prunescope.dissection.tally import Tally
+from prunescope.files import write_arrays, write_json, write_table
+
+
+@dataclass(frozen=True)
+class LayerDissection:
+    """What the units of one layer detect.
+
+    Attributes
+    ----------
+    layer
+        As `named_modules()` names it.
+    units
+        A row per unit: unit, label, category, iou, threshold, dead, `CATEGORY-label` and `CATEGORY-iou`.
+    pairs
+        A row for every unit and concept that meet: unit, label, number, category, truth, activation, intersect, iou.
+    summary
+        Counts of units, interpretable units, detected concepts (also by category), and the settings.
+    tally, examples
+        The pixel counts and the most exciting images; None in an imported table.
+    """
+
+    layer: str
+    units: pd.DataFrame
+    pairs: pd.DataFrame
+    summary: dict[str, Any]
+    tally: Tally | None = None
+    examples: Examples | None = None
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the layer's files into `directory/LAYER`; summary.json comes last and says that all are there."""
+        folder = Path(directory) / self.layer
+        (folder / "summary.json").unlink(missing_ok=True)
+        write_table(folder / "units.parquet", self.units)
+        write_table(folder / "units.csv", self.units)
+        write_table(folder / "pairs.parquet", self.pairs)
+        write_table(folder / "netdissect.csv", to_netdissect(self.units, self.pairs, list(self.summary["by_category"])))
+        if self.tally is not None:
+            write_arrays(folder / "tally.safetensors", vars(self.tally))
+        if self.examples is not None:
+            write_arrays(folder / "examples.safetensors", vars(self.examples))
+        write_json(folder / "summary.json", self.summary)
+        return folder
+
+
+@dataclass(frozen=True)
+class Dissection(Mapping[str, LayerDissection]):
+    """What the units of a network's layers detect: layer name -> `LayerDissection`."""
+
+    layers: dict[str, LayerDissection]
+
+    def __getitem__(self, layer: str) -> LayerDissection:
+        return self.layers[layer]
+
+    def __iter__(self) -> Any:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @property
+    def units(self) -> pd.DataFrame:
+        """The units of all layers, `layer` in the first column."""
+        return self._joined("units")
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """Every unit and concept that meet, of all layers, `layer` in the first column."""
+        return self._joined("pairs")
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """A row per layer: units, interpretable, concepts, dead, and a column of concepts for each category."""
+        rows = []
+        for name, layer in self.items():
+            counts = {key: layer.summary[key] for key in ("units", "interpretable", "concepts", "dead")}
+            rows.append({"layer": name} | counts | layer.summary["by_category"])
+        return pd.DataFrame(rows)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write each layer's files into `directory/LAYER`."""
+        for layer in self.values():
+            layer.save(directory)
+        return Path(directory)
+
+    def _joined(self, table: str) -> pd.DataFrame:
+        parts = [getattr(part, table).assign(layer=name) for name, part in self.items()]
+        joined = pd.concat(parts, ignore_index=True)
+        return joined[["layer", *joined.columns.drop("layer")]]
+
+
+def read_units(directory: str | Path, layer: str) -> pd.DataFrame:
+    """Read the units table of a layer that `save` wrote."""
+    return pd.read_parquet(Path(directory) / layer / "units.parquet")
+
+
+def is_complete(directory: str | Path, layer: str) -> bool:
+    """Say whether `save` finished for this layer."""
+    return (Path(directory) / layer / "summary.json").is_file()
+
+
+def read_summary(directory: str | Path, layer: str) -> dict[str, Any]:
+    """Read the summary of a layer that `save` wrote."""
+    summary: dict[str, Any] = json.loads((Path(directory) / layer / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+

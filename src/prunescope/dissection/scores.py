@@ -1,0 +1,106 @@
+"""Which unit detects what: from pixel counts to IoU, pairs, units and a summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prunescope.dissection.tally import Tally
+
+Array = np.ndarray[Any, Any]
+
+
+def pair_scores(tally: Tally, labels: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
+    """Score every unit and concept that meet: IoU = I / (A + G - I) (Bau et al. 2017, section 2.3).
+
+    Parameters
+    ----------
+    tally
+        Pixel counts.
+    labels
+        The concepts, indexed by number in the tally's order, with `name` and (primary) `category`.
+    categories
+        In the tally's order.
+
+    Returns
+    -------
+    pd.DataFrame
+        unit, label, number, category, truth, activation, intersect, iou; by unit, then number.
+    """
+    unit, concept = np.nonzero(tally.intersect)
+    primary = np.array([categories.index(name) for name in labels["category"]], np.int64)
+    truth, intersect = tally.truth[concept], tally.intersect[unit, concept]
+    activation = tally.activation[unit, primary[concept]]
+    return pd.DataFrame(
+        {
+            "unit": unit,
+            "label": labels["name"].to_numpy()[concept],
+            "number": labels.index.to_numpy()[concept],
+            "category": labels["category"].to_numpy()[concept],
+            "truth": truth,
+            "activation": activation,
+            "intersect": intersect,
+            "iou": intersect / (activation + truth - intersect),
+        }
+    )
+
+
+def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
+    """Give every unit its concept, the one of highest IoU over all categories, and the best of each category.
+
+    Equal IoUs go to the lower concept number.
+
+    Parameters
+    ----------
+    pairs
+        From `pair_scores`.
+    units
+        A row per unit: `unit`, and what else is known of it (`threshold`, `dead`).
+    categories
+        Each adds the columns `CATEGORY-label` and `CATEGORY-iou`; a missing label means that the unit meets none.
+    """
+    ranked = pairs.sort_values(["iou", "number"], ascending=[False, True], kind="stable")
+    best = ranked.drop_duplicates("unit").set_index("unit")
+    at = units["unit"]
+    columns: dict[str, Any] = {
+        "unit": at.to_numpy(),
+        "label": best["label"].reindex(at).to_numpy(),
+        "category": best["category"].reindex(at).to_numpy(),
+        "iou": best["iou"].reindex(at).fillna(0.0).to_numpy(),
+    }
+    columns |= {name: units[name].to_numpy() for name in units.columns if name != "unit"}
+    for category in categories:
+        within = ranked[ranked["category"] == category].drop_duplicates("unit").set_index("unit")
+        columns[f"{category}-label"] = within["label"].reindex(at).to_numpy()
+        columns[f"{category}-iou"] = within["iou"].reindex(at).fillna(0.0).to_numpy()
+    return pd.DataFrame(columns)
+
+
+def summarise(units: pd.DataFrame, categories: tuple[str, ...], iou: float, settings: dict[str, Any]) -> dict[str, Any]:
+    """Count interpretable units and the distinct concepts they detect (Frankle and Bau 2019, section 3).
+
+    Parameters
+    ----------
+    units
+        A table of units with `label`, `category`, `iou` and, where known, `dead`.
+    categories
+        In the order to list them.
+    iou
+        A unit is interpretable when its IoU is above this.
+    settings
+        What the table was made with.
+    """
+    interpretable = units[units["iou"] > iou]
+    concepts = interpretable.drop_duplicates("label")
+    summary: dict[str, Any] = {
+        "units": len(units),
+        "interpretable": len(interpretable),
+        "concepts": len(concepts),
+        "by_category": {name: int((concepts["category"] == name).sum()) for name in categories},
+        "units_by_category": {name: int((interpretable["category"] == name).sum()) for name in categories},
+    }
+    if "dead" in units:
+        summary["dead"] = int(units["dead"].sum())
+    return summary | {"settings": settings | {"iou": iou}}

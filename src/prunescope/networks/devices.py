@@ -1,0 +1,24 @@
+"""Where networks run."""
+
+from __future__ import annotations
+
+import torch
+
+from prunescope.errors import InputError
+
+
+def choose_device(name: str) -> str:
+    """Return the device called `name`; `auto` is a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        There is no such device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}); give cpu, cuda or auto") from error
+    return name

@@ -1,0 +1,39 @@
+"""The data of a study: opened where they are, or drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prunescope.concepts.broden import ConceptData, open_concepts
+from prunescope.concepts.miniature import make_miniature
+from prunescope.progress import Progress, silent
+from prunescope.study.layout import StudyDirectory
+from prunescope.study.recipe import Drawn, Recipe
+from prunescope.training.data import Task, open_task
+
+
+def study_task(recipe: Recipe, directory: StudyDirectory, progress: Progress = silent) -> Task:
+    """Open the classification task, drawing it first if the recipe says so."""
+    origin, data = recipe.data.task, recipe.data
+    root = Path(origin) if isinstance(origin, str) else _draw(origin, directory.data / "task", data.size, progress)
+    return open_task(
+        root / "classification" if isinstance(origin, Drawn) else root,
+        size=data.size,
+        augmentation=data.augmentation,
+        mean=data.mean,
+        std=data.std,
+        in_memory=data.in_memory,
+        workers=data.workers,
+    )
+
+
+def study_concepts(recipe: Recipe, directory: StudyDirectory, progress: Progress = silent) -> ConceptData:
+    """Open the labelled images, drawing them first if the recipe says so."""
+    origin = recipe.dissection.concepts
+    if isinstance(origin, Drawn):
+        return open_concepts(_draw(origin, directory.data / "concepts", recipe.data.size, progress))
+    return open_concepts(origin)
+
+
+def _draw(origin: Drawn, directory: Path, size: int, progress: Progress) -> Path:
+    return make_miniature(directory, origin.miniature.images, seed=origin.miniature.seed, size=size, progress=progress)

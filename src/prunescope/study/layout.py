@@ -1,0 +1,128 @@
+"""What of a study is stored where."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from prunescope.dissection.result import is_complete
+from prunescope.errors import InputError
+from prunescope.files import write_text
+from prunescope.study.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class StudyDirectory:
+    """The paths of a study; a stage whose files are complete is not run again."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "study.yaml"
+
+    @property
+    def data(self) -> Path:
+        """Where the study draws its own data."""
+        return self.root / "data"
+
+    def trial(self, trial: int) -> Path:
+        """One chain of levels."""
+        return self.root / f"trial-{trial}"
+
+    def initial(self, trial: int) -> Path:
+        """The weights before the first step."""
+        return self.trial(trial) / "initial.safetensors"
+
+    def rewind(self, trial: int) -> Path:
+        """The weights and buffers at the step to rewind to."""
+        return self.trial(trial) / "rewind.safetensors"
+
+    def level(self, trial: int, level: int) -> Path:
+        """One level; 0 is the dense network."""
+        return self.trial(trial) / f"level-{level:02d}"
+
+    def mask(self, trial: int, level: int) -> Path:
+        """The kept weights."""
+        return self.level(trial, level) / "mask.safetensors"
+
+    def weights(self, trial: int, level: int) -> Path:
+        """The trained network."""
+        return self.level(trial, level) / "weights.safetensors"
+
+    def training(self, trial: int, level: int) -> Path:
+        """The course of training."""
+        return self.level(trial, level) / "training.csv"
+
+    def measured(self, trial: int, level: int) -> Path:
+        """What was measured after training; the last file that training writes."""
+        return self.level(trial, level) / "measured.json"
+
+    def dissection(self, trial: int, level: int) -> Path:
+        """A folder per layer."""
+        return self.level(trial, level) / "dissection"
+
+    def is_trained(self, trial: int, level: int) -> bool:
+        """Say whether a level's training is complete."""
+        files = [self.mask(trial, level), self.weights(trial, level), self.measured(trial, level)]
+        return all(file.is_file() for file in [*files, self.rewind(trial)])
+
+    def is_dissected(self, trial: int, level: int, layers: tuple[str, ...]) -> bool:
+        """Say whether all layers of a level are dissected."""
+        return all(is_complete(self.dissection(trial, level), layer) for layer in layers)
+
+    def read_measured(self, trial: int, level: int) -> dict[str, Any]:
+        """Read what was measured after a level's training."""
+        measured: dict[str, Any] = json.loads(self.measured(trial, level).read_text(encoding="utf-8"))
+        return measured
+
+    def claim(self, recipe: Recipe) -> None:
+        """Make the directory this recipe's, or see that it is.
+
+        Raises
+        ------
+        InputError
+            It holds another study (the difference is shown) or something else.
+        """
+        text = recipe.to_yaml()
+        if self.recipe.is_file():
+            there = self.recipe.read_text(encoding="utf-8")
+            if there != text:
+                lines = difflib.unified_diff(there.splitlines(), text.splitlines(), "study.yaml there", "recipe given", "", "", 0, "")
+                raise InputError(
+                    f"{self.root} holds another study; nothing was changed. The difference:\n" + "\n".join(lines)
+                    + "\nGive another --out, or the recipe that is there"
+                )  # fmt: skip
+            return
+        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise InputError(f"{self.root} is there and is no study; give a new or an empty directory as --out")
+        write_text(self.recipe, text)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running this study at the same time.
+
+        Raises
+        ------
+        InputError
+            One does.
+        """
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root.with_name(f".{self.root.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(f"{self.root}: another process is running this study; wait for it or stop it") from error
+        try:
+            yield
+        finally:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""How a network is trained: the hyperparameters of a level."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prunescope.training.steps import Step
+
+Augmentation = Literal["none", "flip", "shift-flip", "imagenet"]
+
+
+class Strict(BaseModel):
+    """A part of a recipe: frozen, and a field that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Training(Strict):
+    """Stochastic gradient descent with momentum, warm-up, and milestones or a cosine."""
+
+    length: Annotated[Step, Field(description="how long a level is trained: 90ep, 500it, 1ep20it")]
+    batch_size: Annotated[int, Field(gt=0, description="images a step")]
+    learning_rate: Annotated[float, Field(gt=0, description="after warm-up")]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0, description="on every parameter")] = 1e-4
+    warmup: Annotated[Step, Field(description="linear from 0")] = Step()
+    schedule: Annotated[
+        Literal["cosine"] | tuple[Step, ...],
+        Field(description="cosine to 0, or the milestones at which the learning rate is multiplied by `gamma`"),
+    ] = ()
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    measure_every: Annotated[
+        Step | None, Field(description="measure on the validation set this often, not only at the end")
+    ] = None
+
+
+def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of one step, counted from 0.
+
+    During warm-up it rises linearly and reaches the full rate with warm-up's last step (Goyal et al. 2017, section
+    2.2); then milestones or a cosine take it down.
+    """
+    warmup = training.warmup.iterations(steps_per_epoch)
+    if step < warmup:
+        return training.learning_rate * (step + 1) / warmup
+    if training.schedule == "cosine":
+        length = training.length.iterations(steps_per_epoch)
+        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, length - warmup)))
+    passed = sum(step >= milestone.iterations(steps_per_epoch) for milestone in training.schedule)
+    return training.learning_rate * float(training.gamma**passed)
