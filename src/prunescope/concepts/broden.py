@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prunescope.concepts.index import Row
 from prunescope.concepts.pixels import ImageLabels, read_image, read_labels
 from prunescope.concepts.problems import clean
-from prunescope.concepts.tables import Row, read_tables
+from prunescope.concepts.tables import read_tables
 from prunescope.errors import InputError
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prunescope.concepts.index import Row
 from prunescope.concepts.pixels import read_image, read_labels
 from prunescope.concepts.problems import Problem, collect
-from prunescope.concepts.tables import Row, Tables, read_tables
+from prunescope.concepts.tables import Tables, read_tables
 
 # Enough work for a process to be worth a message, little enough for progress to move.
 _CHUNK = 64

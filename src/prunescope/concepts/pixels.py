@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from prunescope.concepts.index import Row
 from prunescope.concepts.problems import Problem, Reading
-from prunescope.concepts.tables import Row
 
 # Every mode that has a plain meaning as RGB with 8 bits; 16 bits or CMYK would be a guess.
 _IMAGE_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1")
@@ -167,7 +167,7 @@ def _read_pixels(
         yield Problem(path, None, f"there is no such file; put it there or correct the index {where}")
     except Exception as error:
         # Pillow's decoders raise many kinds of errors for damaged files (OSError, SyntaxError, struct.error, ...).
-        reason = getattr(error, "strerror", None) or str(error).replace(str(path), "the file") or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error).replace(f" '{path}'", "") or type(error).__name__
         message = f"cannot be read as {expected}: {reason}; the file is damaged or not an image, fetch it anew"
         yield Problem(path, None, f"{message} {where}")
     return None

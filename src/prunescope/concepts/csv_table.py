@@ -1,0 +1,79 @@
+"""A CSV table read strictly: by column, with the line that every record starts on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunescope.concepts.problems import Problem, Reading
+from prunescope.errors import nearest
+
+# A label's number as it stands in a cell.
+NUMBER = re.compile(r" *[0-9]{1,9} *", re.ASCII)
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """A table whose records all have as many cells as the header."""
+
+    numbers: list[int]  # the lines that the records start on
+    columns: dict[str, list[str]]
+
+    def cells(self, name: str, absent: str = "") -> list[str]:
+        """Return a column's cells, all `absent` where there is no such column."""
+        return self.columns.get(name) or [absent] * len(self.numbers)
+
+    def lines(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Go through the table: each line's number and its cells in the columns `names`."""
+        return zip(self.numbers, *map(self.cells, names), strict=True)
+
+
+def read_csv(path: Path, required: Sequence[str]) -> Reading[CsvTable | None]:
+    """Read a table with a header; None if there is no table with the `required` columns in the file."""
+    try:
+        # Bytes first: a decoding error can then be given its line.
+        raw = path.read_bytes()
+    except OSError as error:
+        yield Problem(path, None, f"cannot be read: {error.strerror}; expected a table of {', '.join(required)}")
+        return None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        yield Problem(path, line, f"byte {raw[error.start]:#04x} is not UTF-8; save the table as UTF-8")
+        return None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    numbers: list[int] = []
+    records: list[list[str]] = []
+    start = 1
+    try:
+        for record in reader:
+            if record:
+                numbers.append(start)
+                records.append(record)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        yield Problem(path, start, f"this is not a line of a CSV table ({error}); look for a stray quote")
+    if not records:
+        yield Problem(path, 1, f"the table is empty; expected a header with {', '.join(required)}")
+        return None
+    columns = tuple(name.strip() for name in records[0])
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    missing = [name for name in required if name not in columns]
+    for name in repeated:
+        yield Problem(path, numbers[0], f"the column {name!r} is there more than once; keep one of them")
+    for name in missing:
+        yield Problem(path, numbers[0], f"there is no column {name!r}; {nearest(name, columns)}")
+    if repeated or missing:
+        return None
+    whole = [at for at in range(1, len(records)) if len(records[at]) == len(columns)]
+    for at in sorted(set(range(1, len(records))).difference(whole)):
+        found = f"{len(records[at])} cells"
+        yield Problem(path, numbers[at], f"{found}; expected {len(columns)}, one for each column of the header")
+    cells = map(list, zip(*(records[at] for at in whole), strict=True)) if whole else ([] for _ in columns)
+    return CsvTable([numbers[at] for at in whole], dict(zip(columns, cells, strict=True)))

@@ -1,0 +1,150 @@
+"""The index of a data set in Broden's format: which images there are, and what labels each has."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from prunescope.concepts.csv_table import NUMBER, read_csv
+from prunescope.concepts.problems import Problem, Reading
+from prunescope.errors import nearest
+
+# The index's columns that are not categories.
+FIXED = ("image", "split", "ih", "iw", "sh", "sw")
+_LENGTH = re.compile(r" *0*[1-9][0-9]{0,4} *", re.ASCII)
+_PLAIN = re.compile(r"[\w-]+(?:[./][\w-]+)*\.png(?:;[\w-]+(?:[./][\w-]+)*\.png)*", re.ASCII)
+
+
+class Size(NamedTuple):
+    """What the index says of an image's size and of its labels' size, in pixels."""
+
+    ih: int
+    iw: int
+    sh: int
+    sw: int
+
+
+class Row(NamedTuple):
+    """One image of the index: what could be used of its line."""
+
+    line: int
+    name: str  # "" if the path cannot be used
+    split: str
+    size: Size | None  # None if it cannot be read
+    cells: tuple[str, ...]  # one per category, without the items that cannot be used
+
+
+def read_index(path: Path, categories: tuple[str, ...], numbers: Iterable[int]) -> Reading[tuple[Row, ...]]:
+    """Read index.csv, given category.csv's names and label.csv's numbers, yielding every problem."""
+    table = yield from read_csv(path, ["image", *Size._fields])
+    if table is None:
+        return ()
+    for name in table.columns:
+        if name not in FIXED and name not in categories:
+            yield Problem(path, 1, f"the column {name!r} is not in category.csv; {nearest(name, categories)}")
+    for name in categories:
+        if name not in table.columns:
+            yield Problem(path, 1, f"there is no column for the category {name!r} of category.csv; add one")
+    if not table.numbers:
+        yield Problem(path, 1, "there is no image; expected one on each line")
+    lines = table.numbers
+    names = yield from _usable_names(path, lines, table.cells("image"))
+    splits = [split.strip() for split in table.cells("split", "train")]
+    for line, split in zip(lines, splits, strict=True):
+        if not split:
+            yield Problem(path, line, "the split is empty; expected a word, such as train or val")
+    sizes = yield from _uniform_sizes(path, lines, [table.cells(name) for name in Size._fields])
+    known = {"", "0", *map(str, numbers)}
+    columns = []
+    for category in categories:
+        cells = table.cells(category, "")
+        for at, cell in enumerate(cells):
+            # Nearly every cell is empty, a number or a list of plain paths: told at once, for opening to be quick.
+            if cell not in known and not _PLAIN.fullmatch(cell):
+                cells[at] = yield from _usable_items(path, lines[at], cell, known)
+        columns.append(cells)
+    by_image = zip(*columns, strict=True) if columns else ((),) * len(lines)
+    return tuple(map(Row._make, zip(lines, names, splits, sizes, by_image, strict=True)))
+
+
+def _usable_names(path: Path, lines: Sequence[int], names: Sequence[str]) -> Reading[list[str]]:
+    """Return the images' paths, "" for those that cannot be used."""
+    first: dict[str, int] = {}
+    usable = []
+    for line, name in zip(lines, names, strict=True):
+        if reason := _unusable(name):
+            yield Problem(path, line, f"the image's path {name!r} {reason}; expected one below images/")
+        elif (known := first.setdefault(name, line)) != line:
+            yield Problem(path, line, f"the image {name!r} is on line {known} already; keep one of them")
+        usable.append("" if reason else name)
+    return usable
+
+
+def _uniform_sizes(path: Path, lines: Sequence[int], columns: Sequence[Sequence[str]]) -> Reading[list[Size | None]]:
+    """Return the sizes line by line, None where there is none."""
+    parsed: dict[tuple[str, ...], Size | None] = {}
+    expected: tuple[Size, int] | None = None
+    sizes = []
+    for line, texts in zip(lines, zip(*columns, strict=True), strict=True):
+        if texts not in parsed:
+            parsed[texts] = Size(*map(int, texts)) if all(map(_LENGTH.fullmatch, texts)) else None
+        size = parsed[texts]
+        if size is None:
+            yield Problem(path, line, f"ih,iw,sh,sw are {','.join(texts)!r}; expected four positive numbers of pixels")
+        elif expected is None:
+            expected = (size, line)
+        elif size != expected[0]:
+            first = f"{','.join(map(str, expected[0]))} on line {expected[1]}"
+            yield Problem(path, line, f"ih,iw,sh,sw are {','.join(texts)}, but {first}; expected one size for all")
+        sizes.append(size)
+    return sizes
+
+
+def _usable_items(path: Path, line: int, cell: str, known: set[str]) -> Reading[str]:
+    """Return the cell without the items that cannot be used."""
+    usable = []
+    for item in cell.split(";"):
+        if NUMBER.fullmatch(item):
+            if str(int(item)) in known:
+                usable.append(str(int(item)))
+            else:
+                yield Problem(
+                    path, line, f"label {item} is not in label.csv; add it there or correct the cell {cell!r}"
+                )
+        elif not item.lower().endswith(".png"):
+            what = "neither a label's number nor the path of a PNG"
+            yield Problem(path, line, f"{item!r} in the cell {cell!r} is {what}; expected such, separated by ;")
+        elif reason := _unusable(item):
+            yield Problem(path, line, f"the path {item!r} {reason}; expected one below images/")
+        else:
+            usable.append(item)
+    return ";".join(usable)
+
+
+def _unusable(path: str) -> str | None:
+    """Say why a path of the index cannot be used; None if it can."""
+    if not path:
+        return "is empty"
+    if ".." in path and ".." in path.split("/"):
+        return "leaves the folder"
+    if path[0] == "/" or path[1:2] == ":":
+        return "is absolute"
+    if "\\" in path:
+        return "has a backslash in it (write /)"
+    return None if path.isprintable() else "has an unprintable character in it"
+
+
+def folders_stay_inside(root: Path, rows: Sequence[Row]) -> Reading[None]:
+    """Refuse folders that are links to somewhere else; single files are looked at when they are read."""
+    # A cell up to its last / is a folder, after further paths if it has several: few distinct ones remain to be split.
+    heads = {cell[: cell.rfind("/") + 1] for row in rows for cell in (row.name, *row.cells) if cell}
+    folders = {item[: item.rfind("/") + 1] for head in heads for item in head.split(";")} | {""}
+    inside = root.resolve()
+    for folder in sorted(folders):
+        if not Path(os.path.realpath(root / "images" / folder)).is_relative_to(inside):
+            line = next(row.line for row in rows if any(folder in cell for cell in (row.name, *row.cells)))
+            message = f"images/{folder} is a link that leaves the folder; copy what it points to into the data set"
+            yield Problem(root / "index.csv", line, message)
