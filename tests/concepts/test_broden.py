@@ -19,7 +19,7 @@ from PIL import Image
 from prunescope.concepts import ConceptData, ImageLabels, open_concepts, permuted
 from prunescope.errors import InputError
 from tests.concepts.small import change, save_layer, two_images, write_concepts
-from tests.reference.labels import PlainLabels, plain_labels
+from tests.reference.labels import plain_labels
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dissection"
 
@@ -40,19 +40,17 @@ def concepts_of(labels: ImageLabels) -> dict[int, np.ndarray]:
     return masks
 
 
-def assert_same_labels(labels: ImageLabels, plain: PlainLabels, categories: tuple[str, ...]) -> None:
+def assert_same_labels(labels: ImageLabels, plain: dict[int, np.ndarray]) -> None:
     masks = concepts_of(labels)
-    assert sorted(masks) == sorted(plain.concepts)
+    assert sorted(masks) == sorted(plain)
     for number, mask in masks.items():
-        np.testing.assert_array_equal(mask, plain.concepts[number])
-    for at, category in enumerate(categories):
-        np.testing.assert_array_equal(labels.categories[labels.codes, at], plain.categories[category])
+        np.testing.assert_array_equal(mask, plain[number])
 
 
 def test_every_image_of_the_golden_data_set_has_the_labels_of_the_plain_reading() -> None:
     data = open_concepts(GOLDEN / "concepts")
     for i in range(0, len(data), 4):
-        assert_same_labels(data.image_labels(i), plain_labels(data.root, i), data.categories)
+        assert_same_labels(data.image_labels(i), plain_labels(data.root, i))
 
 
 def test_the_golden_data_set_has_the_published_numbers_of_labelled_pixels() -> None:
@@ -104,7 +102,7 @@ def test_any_data_set_has_the_labels_of_the_plain_reading(
     with tempfile.TemporaryDirectory() as root:
         data = open_concepts(write_concepts(Path(root), images, labels, label_size=size))
         for i in range(len(data)):
-            assert_same_labels(data.image_labels(i), plain_labels(data.root, i), data.categories)
+            assert_same_labels(data.image_labels(i), plain_labels(data.root, i))
 
 
 def test_more_layers_than_fit_one_key_are_told_apart(tmp_path: Path) -> None:
@@ -112,7 +110,7 @@ def test_more_layers_than_fit_one_key_are_told_apart(tmp_path: Path) -> None:
     layers = [rng.integers(0, 4, (7, 9)) * 20000 for _ in range(11)]
     labels = {20000: "part", 40000: "part", 60000: "part"}
     data = open_concepts(write_concepts(tmp_path, [{"part": layers}], labels, label_size=(7, 9)))
-    assert_same_labels(data.image_labels(0), plain_labels(data.root, 0), data.categories)
+    assert_same_labels(data.image_labels(0), plain_labels(data.root, 0))
 
 
 def test_a_palette_of_more_than_65536_rows_has_wider_codes(tmp_path: Path) -> None:
@@ -131,7 +129,6 @@ def test_an_image_without_labels_has_one_empty_row(tmp_path: Path) -> None:
     labels = data.image_labels(0)
     assert labels.starts.tolist() == [0, 0]
     assert not labels.codes.any()
-    assert not labels.categories.any()
 
 
 def test_the_primary_category_is_the_one_with_most_coverage(folder: Path) -> None:
@@ -146,6 +143,13 @@ def test_without_coverage_the_counts_of_label_csv_decide_and_then_the_order(fold
     assert open_concepts(folder).labels.loc[300, "category"] == "material"
     change(folder / "label.csv", "object(2);material(3)", "material;object")
     assert open_concepts(folder).labels.loc[300, "category"] == "material"
+
+
+def test_concepts_are_in_the_order_of_their_numbers_whatever_the_order_of_label_csv(folder: Path) -> None:
+    header, *lines = (folder / "label.csv").read_text().splitlines()
+    (folder / "label.csv").write_text("\n".join([header, *lines[::-1]]))
+    assert open_concepts(folder).labels["name"].to_dict() == {n: f"concept{n}" for n in (1, 2, 7, 300)}
+    assert open_concepts(folder).labels.index.is_monotonic_increasing
 
 
 def test_coverage_of_one_category_alone_decides_nothing(folder: Path) -> None:

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 
-class PlainLabels(NamedTuple):
-    """One image's labels: a mask [sh, sw] for each concept by number, and for each category by name."""
+def plain_labels(root: Path, i: int) -> dict[int, np.ndarray]:
+    """Read the labels of image `i` of the index as a mask [sh, sw] for each concept by number.
 
-    concepts: dict[int, np.ndarray]
-    categories: dict[str, np.ndarray]
-
-
-def plain_labels(root: Path, i: int) -> PlainLabels:
-    """Read the labels of image `i` of the index: a number is everywhere, a PNG has red + 256 x green, 0 is nothing."""
+    A number is everywhere, a PNG has red + 256 x green, 0 is nothing.
+    """
     with (root / "index.csv").open(encoding="utf-8-sig", newline="") as file:
         row = list(csv.DictReader(file))[i]
     with (root / "category.csv").open(encoding="utf-8-sig", newline="") as file:
         names = [line["name"] for line in csv.DictReader(file)]
     height, width = int(row["sh"]), int(row["sw"])
     concepts: dict[int, np.ndarray] = {}
-    categories = {name: np.zeros((height, width), dtype=bool) for name in names}
     for name in names:
         for item in row[name].split(";"):
             if not item:
@@ -40,5 +34,4 @@ def plain_labels(root: Path, i: int) -> PlainLabels:
                     number = int(numbers[y, x])
                     if number:
                         concepts.setdefault(number, np.zeros((height, width), dtype=bool))[y, x] = True
-                        categories[name][y, x] = True
-    return PlainLabels(concepts, categories)
+    return concepts

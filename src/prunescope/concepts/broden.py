@@ -31,8 +31,8 @@ class ConceptData:
     image_size, label_size : tuple of int
         Height and width of the images (ih, iw) and of their labels (sh, sw), in pixels.
     labels : DataFrame
-        The concepts by number, with `name`, `category` (the primary one: that in which the concept covers most) and
-        `categories` (all of them).
+        The concepts by ascending number, with `name`, `category` (the primary one: that in which the concept covers
+        most) and `categories` (all of them).
     rows : tuple of Row
         The index as read.
     labels_from : int64 array [images]

@@ -30,9 +30,8 @@ class Check:
     problems : tuple of Problem
         Those of the tables, then those of the images in index order; empty for a clean data set.
     table : DataFrame
-        A row per category with `images` (that have a label in the category's column), `concepts` (that stand on a
-        pixel, by primary category) and `pixels` (labelled in the category's column, at the labels' size), over the
-        images whose labels can be read.
+        A row per category with what has a label of it as primary category: `images`, `concepts` (that stand on a
+        pixel) and `pixels` (at the labels' size), over the images whose labels can be read.
     """
 
     problems: tuple[Problem, ...]
@@ -72,7 +71,8 @@ def check_concepts(
     tables, problems = collect(read_tables(root))
     rows = tables.rows if (root / "images").is_dir() else ()
     chunks = [rows[at : at + _CHUNK] for at in range(0, len(rows), _CHUNK)]
-    look = partial(_look, root, tables.labels.index.to_numpy(), len(tables.categories))
+    primary = tables.labels["category"].to_numpy()[:, None] == np.array(tables.categories, dtype=object)
+    look = partial(_look, root, tables.labels.index.to_numpy(), primary)
     seen, done = [], 0
     for part in _map(look, chunks, min(workers or os.cpu_count() or 1, len(chunks))):
         seen.append(part)
@@ -96,9 +96,9 @@ def _map(look: Callable[[tuple[Row, ...]], _Seen], chunks: list[tuple[Row, ...]]
             raise
 
 
-def _look(root: Path, defined: np.ndarray, categories: int, rows: Iterable[Row]) -> _Seen:
+def _look(root: Path, defined: np.ndarray, primary: np.ndarray, rows: Iterable[Row]) -> _Seen:
     problems: list[Problem] = []
-    images, pixels = np.zeros(categories, dtype=np.int64), np.zeros(categories, dtype=np.int64)
+    images, pixels = np.zeros((2, primary.shape[1]), dtype=np.int64)
     numbers = np.zeros(0, dtype=np.int64)
     for row in rows:
         if row.name:
@@ -106,8 +106,12 @@ def _look(root: Path, defined: np.ndarray, categories: int, rows: Iterable[Row])
         labels, wrong = collect(read_labels(root, row, defined))
         problems += wrong
         if labels is not None:
-            images += labels.categories.any(axis=0)
-            pixels += np.bincount(labels.codes.ravel(), minlength=len(labels.categories)) @ labels.categories
+            palette = len(labels.starts) - 1
+            present = np.zeros((palette, primary.shape[1]), dtype=bool)
+            named = np.repeat(np.arange(palette), np.diff(labels.starts))
+            np.logical_or.at(present, named, primary[np.searchsorted(defined, labels.numbers)])
+            images += present.any(axis=0)
+            pixels += np.bincount(labels.codes.ravel(), minlength=palette) @ present
             numbers = np.union1d(numbers, labels.numbers)
     return _Seen(problems, images, pixels, numbers)
 

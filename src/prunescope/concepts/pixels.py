@@ -33,14 +33,11 @@ class ImageLabels:
         Row r names the concepts `numbers[starts[r]:starts[r + 1]]`.
     numbers : int32 array
         Concept numbers (label.csv's), ascending and distinct within a row. Image-level labels are in every row.
-    categories : bool array [palette, categories]
-        The categories, by the index's column, that have a label on such a pixel.
     """
 
     codes: np.ndarray
     starts: np.ndarray
     numbers: np.ndarray
-    categories: np.ndarray
 
 
 def read_image(root: Path, row: Row) -> Reading[np.ndarray | None]:
@@ -63,14 +60,13 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
     """
     size = None if row.size is None else (row.size.sh, row.size.sw)
     files: list[str] = []
-    file_categories: list[int] = []
     layers: list[np.ndarray] = []
-    image_level: list[tuple[int, int]] = []
+    everywhere: list[int] = []
     complete = True
-    for category, cell in enumerate(row.cells):
+    for cell in row.cells:
         for item in cell.split(";") if cell else ():
             if item.isdigit():
-                image_level.append((int(item), category))
+                everywhere.append(int(item))
                 continue
             pixels = yield from _read_pixels(root, item, row.line, size, ("PNG",), _LABEL_MODES)
             if pixels is None:
@@ -79,7 +75,6 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
             size = size or (pixels.shape[0], pixels.shape[1])
             layers.append(pixels[..., 0] | pixels[..., 1].astype(np.uint16) << 8)
             files.append(item)
-            file_categories.append(category)
     if size is None or not complete:
         return None
     codes, by_layer = _palette(layers, size)
@@ -91,10 +86,8 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
         yield Problem(root / "images" / files[at], None, f"{message} (index.csv, line {row.line})")
     if unknown.any():
         return None
-    everywhere = np.array([number for number, _ in image_level], dtype=np.int64)
-    columns = [*file_categories, *(category for _, category in image_level)]
-    table = np.hstack([by_layer, np.broadcast_to(everywhere, (len(by_layer), len(everywhere)))])
-    return _labels(codes, table, columns, len(row.cells))
+    image_level = np.broadcast_to(np.array(everywhere, dtype=np.int64), (len(by_layer), len(everywhere)))
+    return _labels(codes, np.hstack([by_layer, image_level]))
 
 
 def _palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -125,18 +118,15 @@ def _palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.nd
     return codes.reshape(size), by_layer
 
 
-def _labels(codes: np.ndarray, table: np.ndarray, columns: Sequence[int], categories: int) -> ImageLabels:
-    """Pack a palette, a row of numbers for each code and the category of each of its columns."""
-    present = np.zeros((len(table), categories), dtype=bool)
-    for at, category in enumerate(columns):
-        present[:, category] |= table[:, at] > 0
+def _labels(codes: np.ndarray, table: np.ndarray) -> ImageLabels:
+    """Pack a palette: a row of numbers for each code, 0 where there is none."""
     ordered = np.sort(table, axis=1)
     first = ordered > 0
     first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
     starts = np.zeros(len(table) + 1, dtype=np.int32)
     np.cumsum(first.sum(axis=1), out=starts[1:])
     code_type = np.uint16 if len(table) <= 1 << 16 else np.uint32
-    return ImageLabels(codes.astype(code_type), starts, ordered[first].astype(np.int32), present)
+    return ImageLabels(codes.astype(code_type), starts, ordered[first].astype(np.int32))
 
 
 def _read_pixels(

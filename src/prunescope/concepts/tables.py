@@ -108,7 +108,7 @@ def _float(cell: str) -> float | None:
 def _read_labels(
     path: Path, categories: tuple[str, ...], coverage: Mapping[str, Mapping[int, float]]
 ) -> Reading[pd.DataFrame]:
-    """Read the concepts: a table by number with name, primary category and all categories."""
+    """Read the concepts: a table by ascending number with name, primary category and all categories."""
     lines: dict[int, int] = {}
     names, primaries, memberships = [], [], []
     table = yield from read_csv(path, ["number", "name", "category"])
@@ -134,13 +134,14 @@ def _read_labels(
             if number not in lines:
                 message = f"label {number} is not in label.csv; add it there or remove it here"
                 yield Problem(path.with_name(f"c_{category}.csv"), None, message)
-    return pd.DataFrame(
+    labels = pd.DataFrame(
         {
             "name": pd.Series(names, dtype=object),
             "category": pd.Series(primaries, dtype=object),
             "categories": pd.Series(memberships, dtype=object),
         }
     ).set_index(pd.Index(list(lines), name="number", dtype="int64"))
+    return labels.sort_index()
 
 
 def _memberships(path: Path, line: int, cell: str, known: tuple[str, ...]) -> Reading[dict[str, float | None]]:
