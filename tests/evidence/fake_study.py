@@ -113,11 +113,8 @@ def write_study(
         "name": "tiny",
         "network": "prunescope:resnet8x8",
         "trials": trials,
-        "levels": levels,
-        "layers": list(layers),
-        "iou": 0.05,
-        "fraction": 0.5,
-        "batch_size": 32,
+        "pruning": {"levels": levels, "fraction": 0.5},
+        "dissection": {"layers": list(layers), "iou": 0.05, "quantile": 0.005},
     }
     (root / "study.yaml").write_text(yaml.safe_dump(recipe))
     for (trial, level), rows in (UNITS if units is None else units).items():

@@ -161,7 +161,8 @@ def test_unfinished_levels_are_left_out_and_named(study: Path) -> None:
     [
         ("study.yaml", None, "no study.yaml"),
         ("study.yaml", "trials: [", "cannot be read as YAML"),
-        ("study.yaml", "trials: 0\nlevels: 2\nlayers: [layer4]", "trials"),
+        ("study.yaml", "trials: 0\npruning: {levels: 2}\ndissection: {layers: [layer4]}", "trials"),
+        ("study.yaml", "trials: 1\npruning: {levels: 2}\ndissection: {layers: []}", "dissection.layers"),
         ("study.yaml", "- a list", "the file"),
         ("trial-0/level-01/measured.json", "{", "cannot be read as JSON"),
         ("trial-0/level-01/measured.json", '{"top1": 0.5}', "weights_remaining"),

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from prunescope.errors import InputError
+from prunescope.study.layout import StudyDirectory
 
 UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
 
@@ -24,10 +25,10 @@ class Settings(BaseModel):
     name: str = "study"
     network: Any = None
     trials: Annotated[int, Field(ge=1)]
-    levels: Annotated[int, Field(ge=0)]
-    layers: Annotated[tuple[str, ...], Field(min_length=1)]
-    iou: float = 0.05
-    fraction: float | None = None
+    levels: Annotated[int, Field(ge=0, validation_alias=AliasPath("pruning", "levels"))]
+    fraction: Annotated[float | None, Field(validation_alias=AliasPath("pruning", "fraction"))] = None
+    layers: Annotated[tuple[str, ...], Field(min_length=1, validation_alias=AliasPath("dissection", "layers"))]
+    iou: Annotated[float, Field(validation_alias=AliasPath("dissection", "iou"))] = 0.05
 
 
 class Measured(BaseModel):
@@ -60,13 +61,9 @@ class StoredStudy:
     finished: tuple[tuple[int, int], ...]
     missing: tuple[tuple[int, int], ...]
 
-    def folder(self, trial: int, level: int) -> Path:
-        """Where a level's files are."""
-        return level_folder(self.root, trial, level)
-
     def measured(self, trial: int, level: int) -> Measured:
         """Read a level's accuracy and weights remaining."""
-        path = self.folder(trial, level) / "measured.json"
+        path = StudyDirectory(self.root).measured(trial, level)
         try:
             return Measured.model_validate(_json(path))
         except ValidationError as error:
@@ -90,12 +87,7 @@ class StoredStudy:
 
     def dissection(self, trial: int, level: int, layer: str) -> Path:
         """Where a layer's dissection is."""
-        return self.folder(trial, level) / "dissection" / layer
-
-
-def level_folder(root: Path, trial: int, level: int) -> Path:
-    """Where a level's files are in the study at `root`."""
-    return root / f"trial-{trial}" / f"level-{level:02d}"
+        return StudyDirectory(self.root).dissection(trial, level) / layer
 
 
 def open_study(study_dir: str | Path) -> StoredStudy:
@@ -117,7 +109,8 @@ def open_study(study_dir: str | Path) -> StoredStudy:
         The directory holds no study, or no level is finished.
     """
     root = Path(study_dir)
-    path = root / "study.yaml"
+    directory = StudyDirectory(root)
+    path = directory.recipe
     if not path.is_file():
         raise InputError(f"{root} holds no study: there is no study.yaml; give the directory that `study --out` wrote")
     try:
@@ -127,15 +120,14 @@ def open_study(study_dir: str | Path) -> StoredStudy:
     except ValidationError as error:
         raise InputError(f"{path}: {_first(error)}") from error
     levels = [(trial, level) for trial in range(settings.trials) for level in range(settings.levels + 1)]
-    done = [key for key in levels if _is_finished(level_folder(root, *key), settings.layers)]
+    done = [
+        (trial, level)
+        for trial, level in levels
+        if directory.measured(trial, level).is_file() and directory.is_dissected(trial, level, settings.layers)
+    ]
     if not done:
         raise InputError(f"{root}: none of the study's {len(levels)} levels is finished; run the study first")
     return StoredStudy(root, settings, tuple(done), tuple(key for key in levels if key not in set(done)))
-
-
-def _is_finished(folder: Path, layers: tuple[str, ...]) -> bool:
-    summaries = [folder / "dissection" / layer / "summary.json" for layer in layers]
-    return all(path.is_file() for path in [folder / "measured.json", *summaries])
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,237 @@
+"""The four figures of Frankle and Bau 2019: what a network detects, against its weights remaining."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from prunescope.evidence import category_columns
+from prunescope.files import replacing
+
+INK = "#24292f"
+# Okabe and Ito's palette, in an order whose neighbours differ for every kind of colour vision; markers tell as well.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    # Names of layers and categories are text, dollar signs and all.
+    "text.parse_math": False,
+    "svg.hashsalt": "prunescope",
+    "pdf.fonttype": 42,
+}
+WEIGHTS = "Weights remaining (%)"
+PAGE_WIDE, PAGE_NARROW = 6.6, 3.6
+NO_DATES: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: which column of `curves` it shows, and how.
+
+    Attributes
+    ----------
+    column : str
+        The column against the weights remaining.
+    label : str
+        The vertical axis, with its unit.
+    title : str
+        Above the axes; may be empty.
+    percent : bool
+        The column is a fraction, shown as a percentage.
+    top : float or None
+        Where the vertical axis ends; None leaves it to the data.
+    from_zero : bool
+        The vertical axis begins at zero.
+    """
+
+    column: str
+    label: str
+    title: str = ""
+    percent: bool = False
+    top: float | None = None
+    from_zero: bool = True
+
+
+def draw_figures(
+    curves: pd.DataFrame, directory: str | Path, formats: Sequence[str] = ("svg", "pdf", "png")
+) -> list[Path]:
+    """Draw figures 1 to 4 into files: a line per trial, weights remaining on a logarithmic axis from 100 % down.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        What `prunescope.evidence.curves` gives.
+    directory : path
+        Where to write ``figure1-accuracy``, ``figure2-units``, ``figure3-categories`` and ``figure4-consistency``;
+        figures 2 to 4 once per layer, with the layer's name at the end when there are several.
+    formats : sequence of str
+        The endings to write, out of svg, pdf and png (300 dots per inch).
+
+    Returns
+    -------
+    list of Path
+        The files. The same curves give the same bytes.
+
+    Notes
+    -----
+    Figures 1 to 4 of Frankle and Bau 2019, "Dissecting Pruned Neural Networks".
+    """
+    files = []
+    with mpl.rc_context(STYLE):
+        for name, figure in figures(curves).items():
+            for ending in formats:
+                path = Path(directory) / f"{name}.{ending}"
+                with replacing(path) as beside:
+                    figure.savefig(beside, dpi=300, metadata=NO_DATES[ending])
+                files.append(path)
+    return files
+
+
+def figures(curves: pd.DataFrame, width: float = PAGE_WIDE) -> dict[str, Figure]:
+    """Make the figures by name, `width` inches wide; narrow ones have their panels below each other."""
+    narrow = width < (PAGE_WIDE + PAGE_NARROW) / 2
+    drawn = {}
+    for name, (rows, panels) in panels_by_figure(curves).items():
+        most = 3 if len(panels) > 2 else 2
+        columns = min(len(panels), most - 1 if narrow else most)
+        single = min(width, 4.4) if len(panels) == 1 else width
+        with mpl.rc_context(STYLE):
+            drawn[name] = _draw(rows, panels, columns, single)
+    return drawn
+
+
+def panels_by_figure(curves: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, list[Panel]]]:
+    """Say which panels each figure has, and which rows of `curves` they show."""
+    layers = list(curves["layer"].unique())
+    first = curves[curves["layer"] == layers[0]]
+    made = {"figure1-accuracy": (first, [Panel("accuracy", "Top-1 accuracy (%)", percent=True, from_zero=False)])}
+    for layer in layers:
+        rows = curves[curves["layer"] == layer]
+        suffix = f"-{layer}" if len(layers) > 1 else ""
+        units = int(rows["units"].max())
+        categories = category_columns(rows)
+        most = max([1, *(int(rows[category].max()) for category in categories)])
+        made[f"figure2-units{suffix}"] = (
+            rows,
+            [
+                Panel("interpretable", f"Interpretable units (of {units})"),
+                Panel("concepts", "Detected concepts"),
+            ],
+        )
+        if categories:
+            panels = [Panel(category, "Concepts", title=category, top=most * 1.08) for category in categories]
+            made[f"figure3-categories{suffix}"] = (rows, panels)
+        made[f"figure4-consistency{suffix}"] = (
+            rows,
+            [
+                Panel("still_interpretable", "Still interpretable (%)", percent=True, top=104),
+                Panel("same_concept", "Of those, same concept (%)", percent=True, top=104),
+            ],
+        )
+    return made
+
+
+def percent(fraction: float) -> str:
+    """Write weights remaining as a percentage without its sign.
+
+    >>> [percent(0.8**level) for level in (0, 3, 20)], percent(0.0001)
+    (['100', '51.2', '1.2'], '0.01')
+    """
+    value = 100 * fraction
+    return f"{value:.1f}".removesuffix(".0") if value >= 1 else f"{value:.2g}"
+
+
+def _draw(rows: pd.DataFrame, panels: Sequence[Panel], columns: int, width: float) -> Figure:
+    lines = math.ceil(len(panels) / columns)
+    height = (2.1 if len(panels) > 2 else 2.75) * lines + 0.35
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03))
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for place, (axis, panel) in enumerate(zip(axes, panels, strict=False)):
+        _draw_panel(axis, rows, panel)
+        _weights_axis(axis, rows, most_ticks=8 if width / columns > 3 else 5)
+        axis.set_xlabel(WEIGHTS if place + columns >= len(panels) else "")
+        axis.set_ylabel(panel.label if len(panels) <= 2 or place % columns == 0 else "")
+        axis.set_title(panel.title)
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    handles, labels = axes[0].get_legend_handles_labels()
+    if len(handles) > 1:
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), int(width * 1.1)))
+    return figure
+
+
+def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel) -> None:
+    scale = 100 if panel.percent else 1
+    for place, (trial, line) in enumerate(rows.groupby("trial", sort=True)):
+        axis.plot(
+            line["weights_remaining"],
+            line[panel.column] * scale,
+            color=COLORS[place % len(COLORS)],
+            marker=MARKERS[place % len(MARKERS)],
+            linestyle=("-", "--", ":")[place // len(COLORS) % 3],
+            markeredgewidth=0,
+            alpha=0.9,
+            clip_on=False,
+            zorder=3,
+            label=f"Trial {trial}",
+        )
+    axis.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.margins(y=0.08)
+    if panel.from_zero:
+        highest = float((rows[panel.column] * scale).max())
+        natural = max(highest, 1.0) * 1.08 if math.isfinite(highest) else 1.0
+        axis.set_ylim(0, panel.top if panel.top is not None else natural)
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=not panel.percent, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _weights_axis(axis: Axes, rows: pd.DataFrame, most_ticks: int) -> None:
+    """Let weights remaining run from 100 % on the left downwards, with labels at levels of the study."""
+    levels = sorted(rows.groupby("level")["weights_remaining"].mean(), reverse=True)
+    axis.set_xscale("log")
+    axis.set_xlim(1.12 * max(levels), min(levels) / 1.12)
+    ticks = [levels[place] for place in _spaced(len(levels), most_ticks)]
+    axis.xaxis.set_major_locator(FixedLocator(ticks))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticks(ticks, [percent(tick) for tick in ticks])
+
+
+def _spaced(count: int, most: int) -> list[int]:
+    """Choose at most `most` of `count` places, both ends among them, as evenly as can be.
+
+    >>> _spaced(21, 7), _spaced(4, 7), _spaced(1, 7)
+    ([0, 4, 8, 12, 16, 20], [0, 1, 2, 3], [0])
+    """
+    last = count - 1
+    if count <= most:
+        return list(range(count))
+    even = [parts for parts in range(most - 1, most // 2, -1) if last % parts == 0]
+    parts = even[0] if even else most - 1
+    return sorted({round(place * last / parts) for place in range(parts + 1)})

@@ -1,0 +1,249 @@
+"""One page that shows a study: facts, figures, the table, and every level's units with what excites them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from prunescope.concepts.broden import ConceptData
+from prunescope.evidence import category_columns, interpretable
+from prunescope.evidence.stored import StoredStudy, open_study
+from prunescope.evidence.tables import gather
+from prunescope.files import write_text
+from prunescope.report.figures import PAGE_NARROW, figures, panels_by_figure, percent
+from prunescope.report.inline import inline_svg
+from prunescope.report.sheets import GUTTER, Bytes, Tiles, scaled
+from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
+
+REMEMBERED_BYTES = 256 * 2**20
+CAPTIONS = {
+    "figure1": "Accuracy on the validation set.",
+    "figure2": "Units that detect a concept (left), and how many different concepts they detect (right).",
+    "figure3": "Detected concepts by category.",
+    "figure4": "Consistency with the dense network of the same trial: how many of its interpretable units still are "
+    "(left), and how many of those detect the same concept (right).",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure on the page: for wide and narrow windows, with its caption and what it says in words."""
+
+    name: str
+    title: str
+    caption: str
+    words: str
+    wide: Markup
+    narrow: Markup
+
+
+@dataclass(frozen=True)
+class Part:
+    """One foldable level on the page."""
+
+    trial: int
+    level: int
+    layer: str
+    facts: dict[str, Any]
+    listing: LevelUnits
+
+
+def write_report(study_dir: str | Path, concepts: ConceptData) -> Path:
+    """Write ``report/index.html`` into a study's directory, beside the sheets of images it shows.
+
+    The page opens from disk and asks the network for nothing. It shows what is finished and says what is missing.
+
+    Parameters
+    ----------
+    study_dir : path
+        A study's directory, finished or not.
+    concepts : ConceptData
+        The data set the study was dissected with.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        The directory holds no study, no level is finished, a file of one is damaged, or the examples name images that
+        `concepts` does not hold.
+    """
+    study = open_study(study_dir)
+    curves = gather(study)
+    folder = study.root / "report"
+    parts = list(_parts(study, curves, concepts, folder))
+    tile = Tiles.fitting(concepts.image_size)
+    sheet_width = tile.size(1)[0]
+    environment = Environment(
+        loader=PackageLoader("prunescope.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, share=_share, number=_number)
+    script = _source(environment, "page.js")
+    page = environment.get_template("page.html").render(
+        settings=study.settings,
+        dissected=_dissection_settings(study),
+        facts=_facts(curves),
+        drawings=_drawings(curves),
+        curves=curves.to_dict("records"),
+        categories=category_columns(curves),
+        layers=list(curves["layer"].unique()),
+        trials=sorted(curves["trial"].unique()),
+        parts=parts,
+        missing=_missing(study),
+        without_examples=[part for part in parts if not part.listing.has_examples],
+        most_units=MOST_UNITS,
+        strip={
+            "ratio": f"{sheet_width} / {tile.height}",
+            "tile": f"{100 * tile.width / sheet_width:.4f}%",
+            "pitch": f"{100 * (tile.width + GUTTER) / sheet_width:.4f}%",
+        },
+        style=_source(environment, "page.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    write_text(folder / "index.html", page)
+    _remove_others(folder / "sheets", {sheet for part in parts for sheet in part.listing.sheets})
+    return folder / "index.html"
+
+
+def _parts(study: StoredStudy, curves: pd.DataFrame, concepts: ConceptData, folder: Path) -> Iterator[Part]:
+    tile = Tiles.fitting(concepts.image_size)
+
+    @lru_cache(maxsize=REMEMBERED_BYTES // (3 * tile.height * tile.width))
+    def show(image: int) -> Bytes:
+        return scaled(concepts.image(image), tile)
+
+    finished = set(study.finished)
+    for facts in curves.to_dict("records"):
+        trial, level, layer = int(facts["trial"]), int(facts["level"]), str(facts["layer"])
+        dense: dict[int, str] = {}
+        if level > 0 and (trial, 0) in finished:
+            units = study.units(trial, 0, layer)
+            found = units[interpretable(units, study.settings.iou)]
+            dense = dict(zip(found["unit"].astype(int), found["label"].astype(str), strict=True))
+        listing = level_units(study, (trial, level, layer), dense, folder, concepts.image_size, len(concepts), show)
+        yield Part(trial, level, layer, {str(name): value for name, value in facts.items()}, listing)
+
+
+def _drawings(curves: pd.DataFrame) -> list[Drawing]:
+    wide, narrow = figures(curves), figures(curves, PAGE_NARROW)
+    layers = list(curves["layer"].unique())
+    drawings = []
+    for name, (rows, panels) in panels_by_figure(curves).items():
+        number = name.split("-")[0]
+        layer = str(rows["layer"].iloc[0])
+        words = "; ".join(
+            f"{f'{panel.title}: ' if panel.title else ''}{panel.label} "
+            f"{_between(rows, panel.column, 100 if panel.percent else 1)}"
+            for panel in panels
+        )
+        drawings.append(
+            Drawing(
+                name=name,
+                title=f"Figure {number.removeprefix('figure')}",
+                caption=CAPTIONS[number] + (f" Layer {layer}." if len(layers) > 1 and number != "figure1" else ""),
+                words=f"{words}. Means over trials.",
+                wide=inline_svg(wide[name], f"{name}-w-"),
+                narrow=inline_svg(narrow[name], f"{name}-n-"),
+            )
+        )
+    return drawings
+
+
+def _between(rows: pd.DataFrame, column: str, scale: float) -> str:
+    """Say where a curve begins and ends."""
+    means = rows.groupby("level")[[column, "weights_remaining"]].mean()
+    ends = means.iloc[[0, -1]] if len(means) > 1 else means
+    return ", ".join(
+        f"{_number(scale * float(row[column]))} at {percent(float(row['weights_remaining']))} %"
+        for row in ends.to_dict("records")
+    )
+
+
+def _facts(curves: pd.DataFrame) -> list[dict[str, Any]]:
+    """The headline: what was there at the first finished level, and at the last."""
+    first, last = curves["level"].min(), curves["level"].max()
+    facts: list[dict[str, Any]] = []
+    for layer in curves["layer"].unique():
+        of_layer = curves[curves["layer"] == layer]
+        ends = [of_layer[of_layer["level"] == level] for level in ([first, last] if last > first else [first])]
+        where = [f"{percent(rows['weights_remaining'].mean())} %" for rows in ends]
+        several = f", {layer}" if curves["layer"].nunique() > 1 else ""
+        if not facts:
+            facts.append({"name": "Top-1 accuracy", "values": _pairs(where, ends, "accuracy", 100, " %"), "note": ""})
+        facts.append(
+            {
+                "name": f"Interpretable units{several}",
+                "values": _pairs(where, ends, "interpretable"),
+                "note": f"of {int(of_layer['units'].max())}",
+            }
+        )
+        facts.append({"name": f"Detected concepts{several}", "values": _pairs(where, ends, "concepts"), "note": ""})
+    return facts
+
+
+def _pairs(
+    where: list[str], ends: list[pd.DataFrame], column: str, scale: float = 1, unit: str = ""
+) -> list[dict[str, str]]:
+    pairs = []
+    for place, rows in zip(where, ends, strict=True):
+        values = rows[column] * scale
+        spread = f"{_number(values.min())} to {_number(values.max())}" if values.min() < values.max() else ""
+        pairs.append({"at": place, "mean": f"{_number(values.mean())}{unit}", "spread": spread})
+    return pairs
+
+
+def _missing(study: StoredStudy) -> list[str]:
+    """Say which levels are not finished, trial by trial."""
+    by_trial: dict[int, list[str]] = {}
+    for trial, level in study.missing:
+        by_trial.setdefault(trial, []).append(str(level))
+    return [
+        f"Trial {trial}: level{'s' if len(levels) > 1 else ''} {', '.join(levels)}"
+        for trial, levels in by_trial.items()
+    ]
+
+
+def _dissection_settings(study: StoredStudy) -> dict[str, Any]:
+    settings = study.summary(*study.finished[0], study.settings.layers[0]).get("settings", {})
+    return settings if isinstance(settings, dict) else {}
+
+
+def _remove_others(folder: Path, kept: set[str]) -> None:
+    """Remove the sheets that an earlier page showed and this one does not."""
+    names = {Path(sheet).name for sheet in kept}
+    for path in folder.glob("trial-*.jpg"):
+        if path.name not in names:
+            path.unlink()
+
+
+def _source(environment: Environment, name: str) -> Markup:
+    """One of the package's own files, to stand in the page as it is."""
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0])
+
+
+def _share(value: float) -> str:
+    """A fraction in percent; a dash when it is unknown."""
+    return "–" if pd.isna(value) else f"{100 * value:.1f}"
+
+
+def _number(value: float) -> str:
+    """At most one decimal; a dash when it is unknown."""
+    return "–" if pd.isna(value) else f"{value:.1f}".removesuffix(".0")
