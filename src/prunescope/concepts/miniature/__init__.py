@@ -1,0 +1,19 @@
+"""The miniature: a small world drawn by rule, labelled to the pixel."""
+
+from prunescope.concepts.miniature.colors import color_places
+from prunescope.concepts.miniature.scenes import Picture, draw
+from prunescope.concepts.miniature.vocabulary import CATEGORIES, COLORS, NAMES, PARTS_OF, SCENES, vocabulary
+from prunescope.concepts.miniature.write import make_miniature
+
+__all__ = [
+    "CATEGORIES",
+    "COLORS",
+    "NAMES",
+    "PARTS_OF",
+    "SCENES",
+    "Picture",
+    "color_places",
+    "draw",
+    "make_miniature",
+    "vocabulary",
+]

@@ -1,0 +1,51 @@
+"""Chance that is the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+class Chance:
+    """A stream of random numbers that belongs to one image of one seed.
+
+    Philox's raw bits are fixed for good, its derived distributions are not promised to be: so numbers are made here,
+    from the bits, by steps that IEEE arithmetic rounds alike everywhere.
+
+    Parameters
+    ----------
+    seed, index
+        The seed of the world and the image's index in it, both non-negative and below 2 ** 64.
+    """
+
+    def __init__(self, seed: int, index: int) -> None:
+        self._bits = np.random.Philox(key=np.array([seed, index], np.uint64))
+        self._drawn: list[int] = []
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        """Draw a number from low to high."""
+        if not self._drawn:
+            self._drawn = self._bits.random_raw(256).tolist()
+        return low + (high - low) * ((self._drawn.pop() >> 11) * 2.0**-53)
+
+    def coin(self, probability: float) -> bool:
+        """Say yes with the given probability."""
+        return self.uniform() < probability
+
+    def pick(self, options: Sequence[T]) -> T:
+        """Draw one of the options, all equally likely."""
+        return options[int(self.uniform() * len(options))]
+
+    def noise(self, *shape: int) -> np.ndarray:
+        """Draw an array of numbers from -1 to 1 with a bell-like distribution (the sum of two bytes), float32."""
+        count = 1
+        for side in shape:
+            count *= side
+        raw = self._bits.random_raw((2 * count + 7) // 8).astype("<u8").view(np.uint8)[: 2 * count]
+        pairs = raw.astype(np.int16).reshape(2, *shape)
+        noise: np.ndarray = (pairs[0] + pairs[1] - 255).astype(np.float32) * np.float32(1 / 256)
+        return noise

@@ -1,0 +1,115 @@
+"""Scenes: a habit's things, put in their places and drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunescope.concepts.miniature import backdrops, outdoors
+from prunescope.concepts.miniature.canvas import Canvas, Spot
+from prunescope.concepts.miniature.chance import Chance
+from prunescope.concepts.miniature.colors import color_places
+from prunescope.concepts.miniature.habits import ANYTHING, HABITS, RUG, Habit, Thing
+from prunescope.concepts.miniature.vocabulary import SCENES, TEXTURES
+
+OWN_GROUND = 0.55
+OWN_TEXTURE = 0.75
+PLAIN_CLOTH = 0.25
+DISTRACTOR = 0.55
+OCCLUDER = 0.2
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of the miniature, and what is on every pixel of it.
+
+    Attributes
+    ----------
+    image
+        Pixels, uint8 [size, size, 3].
+    scene
+        Its scene's place in `SCENES`.
+    layers
+        By category, label layers uint8 [size, size] of places in the vocabulary counted from 1, 0 where there is none.
+        Parts have two layers: the second holds what is set into a part of the first.
+    """
+
+    image: np.ndarray
+    scene: int
+    layers: dict[str, tuple[np.ndarray, ...]]
+
+
+def draw(seed: int, index: int, size: int = 64) -> Picture:
+    """Draw image `index` of the world `seed`; its scene is `index` modulo 16.
+
+    Parameters
+    ----------
+    seed, index
+        Which image, the same on every machine.
+    size
+        Side of the image in pixels.
+
+    Examples
+    --------
+    >>> draw(seed=0, index=3).image.shape
+    (64, 64, 3)
+    """
+    chance = Chance(seed, index)
+    scene = index % len(SCENES)
+    canvas = Canvas(size, chance)
+    _compose(canvas, chance, HABITS[SCENES[scene]])
+    image = _develop(canvas, chance)
+    return Picture(
+        image,
+        scene,
+        {
+            "object": (canvas.objects(),),
+            "part": (canvas.part, canvas.inset),
+            "material": (canvas.material,),
+            "texture": (canvas.texture,),
+            "color": (color_places(image) + np.uint8(1),),
+        },
+    )
+
+
+def _compose(canvas: Canvas, chance: Chance, habit: Habit) -> None:
+    horizon = chance.uniform(*habit.horizon)
+    grounds = habit.grounds if chance.coin(OWN_GROUND) else chance.pick([other.grounds for other in HABITS.values()])
+    ground = chance.pick(grounds)
+    if ground in backdrops.FLOORS:
+        backdrops.indoors(canvas, chance, ground, horizon)
+    else:
+        backdrops.outdoors(canvas, chance, ground, chance.pick(habit.skies), horizon)
+    things = [thing for thing, probability in habit.things if chance.coin(probability)]
+    while chance.coin(DISTRACTOR):
+        things.append(chance.pick(ANYTHING))
+    placed: list[tuple[float, float, Thing]] = []
+    for thing in things:
+        depth = chance.uniform(thing.near, thing.far)
+        placed.append((depth, _free(chance, [x for _, x, _ in placed]), thing))
+    for depth, x, thing in sorted(placed, key=lambda entry: entry[0]):
+        y = horizon + depth * (1.0 - horizon)
+        height = chance.uniform(thing.low, thing.high) * (0.75 + 0.45 * depth)
+        texture = None
+        if not chance.coin(PLAIN_CLOTH) or thing is RUG:
+            texture = habit.texture if chance.coin(OWN_TEXTURE) else chance.pick(TEXTURES)
+        thing.draw(canvas, chance, Spot(x, y, height, chance.coin(0.5), texture))
+    if chance.coin(OCCLUDER):
+        outdoors.post(canvas, chance, Spot(chance.uniform(0.05, 0.95), 1.0, chance.uniform(0.4, 1.0)))
+
+
+def _free(chance: Chance, taken: list[float]) -> float:
+    """Choose, of three places, the one that is farthest from those taken."""
+    candidates = [chance.uniform(0.08, 0.92) for _ in range(3)]
+    return max(candidates, key=lambda x: min((abs(x - other) for other in taken), default=1.0))
+
+
+def _develop(canvas: Canvas, chance: Chance) -> np.ndarray:
+    """Set light, tint and noise, and round to bytes."""
+    gain = chance.uniform(0.72, 1.12)
+    warmth = chance.uniform(-0.07, 0.07)
+    tint = np.array((gain * (1 + warmth), gain, gain * (1 - warmth)), np.float32)
+    grain = chance.uniform(0.008, 0.03)
+    exposed = canvas.pixels * tint + grain * 2 * chance.noise(*canvas.pixels.shape)
+    return np.clip(np.floor(exposed * 255 + 0.5), 0, 255).astype(np.uint8)

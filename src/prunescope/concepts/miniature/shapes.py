@@ -1,0 +1,91 @@
+"""Shapes with soft edges: how much of each pixel they cover.
+
+A shape's coverage is clip(d + 1/2, 0, 1) with d the distance to its edge in pixels, positive inside. Only + - * / and
+square roots are used, which are rounded alike on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Point = tuple[float, float]
+
+
+class Cover(NamedTuple):
+    """The part of an image that a shape touches."""
+
+    rows: slice
+    columns: slice
+    share: np.ndarray  # float32 [rows, columns], 0 to 1
+
+
+def _window(low: float, high: float, size: int) -> tuple[slice, np.ndarray] | None:
+    first = max(0, math.floor(low - 0.5))
+    last = min(size, math.ceil(high + 0.5))
+    if first >= last:
+        return None
+    return slice(first, last), np.arange(first, last, dtype=np.float32) + np.float32(0.5)
+
+
+def _covered(distance: np.ndarray) -> np.ndarray:
+    distance += 0.5
+    np.maximum(distance, 0, out=distance)
+    np.minimum(distance, 1, out=distance)
+    return distance
+
+
+def box(size: int, left: float, top: float, right: float, bottom: float, radius: float = 0.0) -> Cover | None:
+    """Cover a box with rounded corners; all lengths in pixels of a size x size image."""
+    across, down = _window(left, right, size), _window(top, bottom, size)
+    if across is None or down is None:
+        return None
+    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
+    inner_x, inner_y = (right - left) / 2 - radius, (bottom - top) / 2 - radius
+    x = np.abs(across[1] - centre_x) - inner_x
+    y = (np.abs(down[1] - centre_y) - inner_y)[:, None]
+    if radius <= 0:
+        # A side thinner than a pixel covers a share of it, in each direction for itself.
+        share = _covered(-x) * _covered(-y)
+    else:
+        corner_x, corner_y = np.maximum(x, 0), np.maximum(y, 0)
+        share = _covered(radius - np.sqrt(corner_x * corner_x + corner_y * corner_y))
+    return Cover(down[0], across[0], share)
+
+
+def ellipse(size: int, x: float, y: float, radius_x: float, radius_y: float) -> Cover | None:
+    """Cover an ellipse with its centre at (x, y); all lengths in pixels."""
+    across = _window(x - radius_x, x + radius_x, size)
+    down = _window(y - radius_y, y + radius_y, size)
+    if across is None or down is None:
+        return None
+    u = (across[1] - x) / radius_x
+    v = ((down[1] - y) / radius_y)[:, None]
+    share = _covered((1 - np.sqrt(u * u + v * v)) * min(radius_x, radius_y))
+    return Cover(down[0], across[0], share)
+
+
+def polygon(size: int, corners: Sequence[Point]) -> Cover | None:
+    """Cover a convex polygon; corners in pixels, in either direction around it."""
+    xs, ys = [corner[0] for corner in corners], [corner[1] for corner in corners]
+    across, down = _window(min(xs), max(xs), size), _window(min(ys), max(ys), size)
+    if across is None or down is None:
+        return None
+    edges = list(zip(corners, [*corners[1:], corners[0]], strict=True))
+    turning = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in edges)
+    sign = 1.0 if turning > 0 else -1.0
+    distance: np.ndarray | None = None
+    for (x0, y0), (x1, y1) in edges:
+        run, rise = x1 - x0, y1 - y0
+        length = math.sqrt(run * run + rise * rise)
+        if length == 0:
+            continue
+        run, rise = sign * run / length, sign * rise / length
+        beyond = ((down[1] - y0) * run)[:, None] - (across[1] - x0) * rise
+        distance = beyond if distance is None else np.minimum(distance, beyond, out=distance)
+    if distance is None:
+        return None
+    return Cover(down[0], across[0], _covered(distance))
