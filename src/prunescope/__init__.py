@@ -1,4 +1,4 @@
-"""What happens to the things a network's units detect when the network is pruned?
+"""prunescope: what happens to the things a network's units detect when the network is pruned.
 
 The public functions are imported on first use, so that `import prunescope` costs nothing.
 """

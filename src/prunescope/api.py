@@ -15,7 +15,7 @@ from prunescope.report import draw_figures, write_report
 from prunescope.study.data import study_concepts
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.recipe import Recipe, read_recipe
-from prunescope.study.run import Report, Stage, run_study, stages
+from prunescope.study.run import Report, Stage, run_study, stages, unreported
 
 
 class Study:
@@ -57,7 +57,7 @@ class Study:
         """List the stages in order, and which of them are complete."""
         return stages(self.recipe, self.out)
 
-    def run(self, report: Report = lambda event: None) -> pd.DataFrame:
+    def run(self, report: Report = unreported) -> pd.DataFrame:
         """Run what is missing, then write the evidence, the figures and the report.
 
         Parameters

@@ -30,7 +30,7 @@ OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdow
 class Commands(TyperGroup):
     """Turns what a user can mend into one clear message and exit code 2."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
@@ -110,10 +110,17 @@ def concepts_download(
 
     if name != "broden":
         raise InputError(f"there is no data set called {name!r} to download; there is: broden")
-    options = {} if address is None else {"address": address}
-    with _bar("downloading") as progress:
-        found = download_broden(directory, size, progress=progress, **options)
-    out.print(f"Broden is in {found}")
+    options: dict[str, Any] = {} if address is None else {"address": address}
+    steps = []
+    with _bar("broden") as progress:
+
+        def show(step: str, done: int, total: int) -> None:
+            steps.append(step)
+            progress(done, total)
+
+        found = download_broden(directory, size, progress=show, **options)
+    already = " already" if "already there" in steps else ""
+    out.print(f"Broden is{already} in {found}")
 
 
 @make_app.command("miniature")
@@ -155,18 +162,23 @@ def dissect(
     layer: Annotated[list[str] | None, typer.Option(help="A layer's name; may be repeated.")] = None,
     activations: Annotated[
         Path | None,
-        typer.Option(help="Instead of a network: an .npz with `features` [images, units, h, w], optionally `thresholds`."),
+        typer.Option(
+            help="Instead of a network: an .npz with `features` [images, units, h, w], optionally `thresholds`."
+        ),
     ] = None,
     weights: Weights = None,
     classes: Classes = None,
     quantile: Annotated[float, typer.Option(help="The fraction of positions above a unit's threshold.")] = 0.005,
     iou: Annotated[float, typer.Option(help="A unit is interpretable above this IoU.")] = 0.05,
     presence: Annotated[
-        str, typer.Option(help="Images on which a mask counts: `image` (a label of the category anywhere) or `overlap`.")
+        str,
+        typer.Option(help="Images on which a mask counts: `image` (a label of the category anywhere) or `overlap`."),
     ] = "image",
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
     device: Device = "auto",
-    mean: Annotated[str | None, typer.Option(help="Of each color channel, 0..1: R,G,B. ImageNet's unless told.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Of each color channel, 0..1: R,G,B. ImageNet's unless told.")
+    ] = None,
     std: Annotated[str | None, typer.Option(help="Of each color channel: R,G,B. ImageNet's unless told.")] = None,
 ) -> None:
     """Say which unit of a layer detects which concept."""
@@ -175,10 +187,10 @@ def dissect(
     if activations is not None:
         found: Any = _dissect_activations(activations, concepts, quantile, iou, presence)
     else:
-        from prunescope.networks.devices import choose_device
         from prunescope.dissection import dissect as run
         from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
         from prunescope.networks import build_network
+        from prunescope.networks.devices import choose_device
 
         with _bar("dissecting") as progress:
             found = run(
@@ -214,9 +226,8 @@ def import_netdissect(
     from prunescope.dissection import import_netdissect as run
 
     summary = run(file, out=out_directory, iou=iou).summary
-    out.print(
-        f"{summary['units']} units, {summary['interpretable']} interpretable, {summary['concepts']} concepts: {out_directory}"
-    )
+    counts = f"{summary['units']} units, {summary['interpretable']} interpretable, {summary['concepts']} concepts"
+    out.print(f"{counts}: {out_directory}")
 
 
 @app.command()
@@ -241,7 +252,9 @@ def study(
     what = Study(recipe, out_directory, changes=given, device=device)
     if dry_run:
         for stage in what.stages():
-            out.print(f"trial {stage.trial}  level {stage.level:02d}  {stage.work:8}{'done' if stage.done else ''}".rstrip())
+            out.print(
+                f"trial {stage.trial}  level {stage.level:02d}  {stage.work:8}{'done' if stage.done else ''}".rstrip()
+            )
         return
     with _study_progress(what.recipe.pruning.levels) as report:
         what.run(report)

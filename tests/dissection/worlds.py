@@ -13,7 +13,15 @@ from PIL import Image
 GOLDEN = Path(__file__).parents[1] / "golden" / "dissection"
 CATEGORIES = ("color", "object", "part", "scene", "nowhere")
 # Concept 5 is held by object and part, and covers most in part.
-CONCEPTS = {1: ("color",), 2: ("color",), 3: ("object",), 5: ("object", "part"), 6: ("part",), 8: ("scene",), 9: ("nowhere",)}
+CONCEPTS = {
+    1: ("color",),
+    2: ("color",),
+    3: ("object",),
+    5: ("object", "part"),
+    6: ("part",),
+    8: ("scene",),
+    9: ("nowhere",),
+}
 PRIMARY = {1: "color", 2: "color", 3: "object", 5: "part", 6: "part", 8: "scene", 9: "nowhere"}
 PIXEL_LAYERS = {"color": (1, 2), "object": (3, 5), "part": (5, 6)}
 

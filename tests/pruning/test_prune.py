@@ -120,7 +120,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     model = small_network()
     with torch.no_grad():
         model[0].weight[0, 0, 0, 0] = float("nan")
-    with pytest.raises(InputError, match="'0.weight'"):
+    with pytest.raises(InputError, match=r"'0\.weight'"):
         prune(model)
 
 

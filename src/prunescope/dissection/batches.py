@@ -54,7 +54,7 @@ def batches(concepts: ConceptData, size: int, *, with_images: bool = True) -> It
                     pending.append(pool.submit(read, asked))
                     asked += 1
                 read_ones = [pending.popleft().result() for _ in range(first, last)]
-                images = np.stack([image for image, _ in read_ones]) if with_images else None
+                images = np.stack([image for image, _ in read_ones if image is not None]) if with_images else None
                 labels = join_labels([found for _, found in read_ones], numbers, primary)
                 yield Batch(first, concepts.names[first:last], images, labels)
         finally:

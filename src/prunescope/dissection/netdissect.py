@@ -67,8 +67,9 @@ def read_netdissect(path: str | Path, iou: float = 0.05) -> tuple[pd.DataFrame, 
     missing = [name for name in wanted if name not in table.columns]
     if missing or not categories:
         raise InputError(
-            f"{path}: no table of NetDissect-Lite: it has no column {', '.join(missing) or 'CATEGORY-label'}; expected "
-            f"unit, category, label, score, then CATEGORY-label, -truth, -activation, -intersect, -iou for each category"
+            f"{path}: no table of NetDissect-Lite: it has no column {', '.join(missing) or 'CATEGORY-label'}; "
+            f"expected unit, category, label, score, then for each category CATEGORY-label, -truth, -activation, "
+            f"-intersect, -iou"
         )
     unit = _numbers(path, table, "unit").astype("int64") - 1
     if unit.duplicated().any():

@@ -117,5 +117,3 @@ def read_summary(directory: str | Path, layer: str) -> dict[str, Any]:
     """Read the summary of a layer that `save` wrote."""
     summary: dict[str, Any] = json.loads((Path(directory) / layer / "summary.json").read_text(encoding="utf-8"))
     return summary
-
-

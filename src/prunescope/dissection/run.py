@@ -157,10 +157,13 @@ def dissect_activations(
         )
     if len(features) != len(data):
         raise InputError(
-            f"features hold {len(features)} images, {data.root} has {len(data)}; expected one map per image in index order"
+            f"features hold {len(features)} images, {data.root} has {len(data)}; expected one map per image, "
+            f"in index order"
         )
     if thresholds is not None and (thresholds.shape != features.shape[1:2] or not np.isfinite(thresholds).all()):
-        raise InputError(f"thresholds are {list(thresholds.shape)}, expected {features.shape[1]} finite numbers, one a unit")
+        raise InputError(
+            f"thresholds are {list(thresholds.shape)}, expected {features.shape[1]} finite numbers, one a unit"
+        )
     maps = features.reshape(*features.shape[:2], *(features.shape[2:] or (1, 1)))
     stream = LayerStream("activations", len(maps), maps.shape[1:], quantile)
     labels = []

@@ -72,7 +72,8 @@ class LayerStream:
             values = maps[image, unit]
             raise InputError(
                 f"layer {self._layer!r}, unit {unit}, image {names[image]}: an activation is "
-                f"{values[~np.isfinite(values)][0]}; thresholds need finite values. Look at the weights and at --mean/--std"
+                f"{values[~np.isfinite(values)][0]}; thresholds need finite values. "
+                f"Look at the weights, and at mean and std"
             )
         images, units = np.nonzero(peaks > self._largest.bounds)
         self._kept.append(KeptMaps(units, images, maps[images, units]))

@@ -59,14 +59,16 @@ def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array) -
     )
 
 
-class KeptMaps(NamedTuple):
+@dataclass(frozen=True)
+class KeptMaps:
     """Maps that reach above their unit's threshold."""
 
     units: Array  # int64 [maps]
     images: Array  # int64 [maps]
     maps: Array  # float32 [maps, h, w]
 
-    def __getitem__(self, which: Any) -> KeptMaps:  # type: ignore[override]
+    def __getitem__(self, which: Array) -> KeptMaps:
+        """Take some of them, by place or by a mask."""
         return KeptMaps(self.units[which], self.images[which], self.maps[which])
 
 

@@ -101,7 +101,7 @@ def _add(
             peak = maps[image, unit, 0]
             for position in range(positions):
                 value = maps[image, unit, position]
-                if not (value - value == 0):
+                if value - value != 0:
                     peak = np.float32(np.nan)
                     break
                 peak = max(peak, value)

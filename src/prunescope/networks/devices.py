@@ -20,5 +20,6 @@ def choose_device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}); give cpu, cuda or auto") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used ({reason}); give cpu, cuda or auto") from error
     return name

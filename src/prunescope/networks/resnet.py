@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -53,6 +52,7 @@ class SmallResNet(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> SmallResNet(8, 16, classes=16)(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 16])
     """

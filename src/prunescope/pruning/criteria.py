@@ -111,5 +111,5 @@ def _keep_highest(names: list[str], scores: dict[str, Tensor], mask: Mask, fract
         stays[ties[: count - int((~stays).sum())]] = False
     kept = was_kept.clone()
     kept[was_kept] = stays
-    parts = kept.split([mask[name].numel() for name in names])
+    parts = torch.split(kept, [mask[name].numel() for name in names])
     return {name: part.reshape(mask[name].shape).clone() for name, part in zip(names, parts, strict=True)}

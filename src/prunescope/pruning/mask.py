@@ -38,7 +38,7 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
     for name, module in model.named_modules():
         if isinstance(module, _ConvNd | nn.Linear) and id(module.weight) not in seen:
             seen.add(id(module.weight))
-            weights[f"{name}.weight" if name else "weight"] = module.weight
+            weights[f"{name}.weight" if name else "weight"] = module.get_parameter("weight")
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in weights):
             raise InputError(f"exclude: no prunable weight is called {pattern!r}; {nearest(pattern, weights)}")
@@ -139,9 +139,8 @@ class Mask(Mapping[str, Tensor]):
             if name not in weights:
                 raise InputError(f"the mask's weight {name!r} is not in the network; {nearest(name, weights)}")
             if weights[name].shape != tensor.shape:
-                raise InputError(
-                    f"the mask's weight {name!r} has shape {list(tensor.shape)}, the network's {list(weights[name].shape)}"
-                )
+                shapes = f"{list(tensor.shape)}, the network's {list(weights[name].shape)}"
+                raise InputError(f"the mask's weight {name!r} has shape {shapes}")
         return {name: weights[name] for name in self}
 
     def apply(self, model: nn.Module) -> None:

@@ -96,7 +96,9 @@ class StudyDirectory:
         if self.recipe.is_file():
             there = self.recipe.read_text(encoding="utf-8")
             if there != text:
-                lines = difflib.unified_diff(there.splitlines(), text.splitlines(), "study.yaml there", "recipe given", "", "", 0, "")
+                lines = difflib.unified_diff(
+                    there.splitlines(), text.splitlines(), "study.yaml there", "recipe given", "", "", 0, ""
+                )
                 raise InputError(
                     f"{self.root} holds another study; nothing was changed. The difference:\n" + "\n".join(lines)
                     + "\nGive another --out, or the recipe that is there"

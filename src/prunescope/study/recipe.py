@@ -33,7 +33,9 @@ class Drawn(Strict):
     miniature: Miniature
 
 
-Origin = Annotated[str | Drawn, Field(description="a folder, or `miniature: {images: N, seed: S}`", union_mode="left_to_right")]
+Origin = Annotated[
+    str | Drawn, Field(description="a folder, or `miniature: {images: N, seed: S}`", union_mode="left_to_right")
+]
 
 
 class Data(Strict):
@@ -134,7 +136,9 @@ def recipe_text(name: str | Path) -> tuple[str, str]:
             raise InputError(f"{path}: the recipe cannot be read ({error}); expected a YAML file") from error
     known = shipped_recipes()
     if str(name) not in known:
-        raise InputError(f"there is no recipe called {str(name)!r}; {nearest(str(name), known)}; or give a path to a .yaml")
+        raise InputError(
+            f"there is no recipe called {str(name)!r}; {nearest(str(name), known)}; or give a path to a .yaml"
+        )
     file = resources.files("prunescope") / "recipes" / f"{name}.yaml"
     return f"recipe {name}", file.read_text(encoding="utf-8")
 
@@ -195,7 +199,9 @@ def _parse(where: str, text: str) -> tuple[dict[str, Any], dict[tuple[str, ...],
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{where}{line}: no YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(content, dict) or node is None:
-        raise InputError(f"{where}: expected a recipe (fields such as name, network, training); see `prunescope recipe show`")
+        raise InputError(
+            f"{where}: expected a recipe (fields such as name, network, training); see `prunescope recipe show`"
+        )
     walk(node, ())
     return content, lines
 

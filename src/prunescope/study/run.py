@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,10 @@ class Event:
 Report = Callable[[Event], None]
 
 
+def unreported(_event: Event) -> None:
+    """Say nothing of an event."""
+
+
 def stages(recipe: Recipe, out: str | Path) -> list[Stage]:
     """List a study's stages in order, and which of them are complete."""
     directory = StudyDirectory(Path(out))
@@ -67,7 +71,7 @@ def stages(recipe: Recipe, out: str | Path) -> list[Stage]:
     return found
 
 
-def run_study(recipe: Recipe, out: str | Path, *, device: str = "cpu", report: Report = lambda event: None) -> None:
+def run_study(recipe: Recipe, out: str | Path, *, device: str = "cpu", report: Report = unreported) -> None:
     """Run what is missing of a study (Frankle and Bau 2019, section 2).
 
     Parameters
@@ -97,8 +101,11 @@ def run_study(recipe: Recipe, out: str | Path, *, device: str = "cpu", report: R
         recipe.check_steps(Plan(len(task.train), recipe.training.batch_size, recipe.seed).steps_per_epoch)
         _check_layers(recipe, task, concepts)
         for stage in clock.each():
-            work = _train_level if stage.work == "train" else _dissect_level
-            work(_Level(recipe, directory, stage.trial, stage.level, device, clock), task, concepts)
+            at = _Level(recipe, directory, stage.trial, stage.level, device, clock)
+            if stage.work == "train":
+                _train_level(at, task)
+            else:
+                _dissect_level(at, len(task.classes), concepts)
 
 
 @dataclass(frozen=True)
@@ -114,15 +121,15 @@ class _Level:
     def seed(self) -> int:
         return self.recipe.seed + self.trial
 
-    def network(self, task: Task) -> nn.Module:
-        return build_network(self.recipe.network, classes=len(task.classes), seed=self.seed)
+    def network(self, classes: int) -> nn.Module:
+        return build_network(self.recipe.network, classes=classes, seed=self.seed)
 
 
-def _train_level(at: _Level, task: Task, concepts: ConceptData) -> None:
+def _train_level(at: _Level, task: Task) -> None:
     recipe, directory, trial, level = at.recipe, at.directory, at.trial, at.level
     plan = Plan(len(task.train), recipe.training.batch_size, at.seed)
     rewind_step = recipe.pruning.rewind_to.iterations(plan.steps_per_epoch)
-    model = at.network(task)
+    model = at.network(len(task.classes))
     snapshots: dict[int, Callable[[], None]] = {}
     if level == 0:
         save_weights(model, directory.initial(trial))
@@ -162,9 +169,9 @@ def _train_level(at: _Level, task: Task, concepts: ConceptData) -> None:
     write_json(directory.measured(trial, level), {"trial": trial, "level": level} | counts | accuracy)
 
 
-def _dissect_level(at: _Level, task: Task, concepts: ConceptData) -> None:
+def _dissect_level(at: _Level, classes: int, concepts: ConceptData) -> None:
     recipe, directory, trial, level = at.recipe, at.directory, at.trial, at.level
-    model = at.network(task)
+    model = at.network(classes)
     load_weights(model, directory.weights(trial, level))
     measured = directory.read_measured(trial, level)
     known = {"weights_remaining": measured["weights_remaining"], "top1": measured["top1"]}
@@ -196,22 +203,23 @@ def _check_layers(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
         scores = model(images)
     if scores.shape != (2, len(task.classes)):
         raise InputError(
-            f"network {recipe.network} puts out {list(scores.shape)} for 2 images, expected [2, {len(task.classes)}]: a "
-            f"score for each class of {task.root}"
+            f"network {recipe.network} puts out {list(scores.shape)} for 2 images, expected [2, {len(task.classes)}]: "
+            f"a score for each class of {task.root}"
         )
     assert set(seen) == set(recipe.dissection.layers)
+
+
+# Training takes most of a level; the share only shapes the estimate.
+SHARE: Mapping[str, float] = {"train": 0.9, "dissect": 0.1}
 
 
 class _Clock:
     """Knows what is left to do and estimates how long it takes, from what this run has done so far."""
 
-    # Training takes most of a level; the share only shapes the estimate.
-    SHARE = {"train": 0.9, "dissect": 0.1}
-
     def __init__(self, all_stages: list[Stage], report: Report) -> None:
         self.left = [stage for stage in all_stages if not stage.done]
         self._report = report
-        self._total = sum(self.SHARE[stage.work] for stage in self.left) or 1.0
+        self._total = sum(SHARE[stage.work] for stage in self.left) or 1.0
         self._done = 0.0
         self._began = time.monotonic()
         self._event = Event(0, 0, "data", 0.0, 0.0, None)
@@ -224,12 +232,10 @@ class _Clock:
         for stage in self.left:
             self._event = Event(stage.trial, stage.level, stage.work, 0.0, self._done / self._total, None)
             yield stage
-            self._done += self.SHARE[stage.work]
+            self._done += SHARE[stage.work]
 
     def tick(self, fraction: float, **known: Any) -> None:
-        overall = (self._done + fraction * self.SHARE[self._event.work]) / self._total
+        overall = (self._done + fraction * SHARE[self._event.work]) / self._total
         elapsed = time.monotonic() - self._began
         remaining = elapsed * (1 / overall - 1) if overall > 0 and elapsed > 1 else None
         self._report(replace(self._event, fraction=fraction, overall=overall, remaining=remaining, **known))
-
-

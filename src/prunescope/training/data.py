@@ -91,15 +91,15 @@ class Task:
 
     def training_batches(self, plan: Plan, start: int, stop: int, device: torch.device) -> Iterator[Batch]:
         """Yield the batches of the steps from `start` up to `stop`; augmentation depends on (seed, epoch, image)."""
-        keys = (
-            [(plan.seed, epoch, int(i)) for i in places] for epoch, places in plan.batches(start, stop)
-        )
+        keys = ([(plan.seed, epoch, int(i)) for i in places] for epoch, places in plan.batches(start, stop))
         yield from self._read(self.train, keys, self.augmentation, device)
 
     def validation_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
         """Yield all validation images in order, not augmented."""
         count = len(self.val)
-        keys = ([(0, 0, i) for i in range(first, min(first + batch_size, count))] for first in range(0, count, batch_size))
+        keys = (
+            [(0, 0, i) for i in range(first, min(first + batch_size, count))] for first in range(0, count, batch_size)
+        )
         yield from self._read(self.val, keys, "none", device)
 
     def _read(
@@ -240,7 +240,8 @@ def _list_files(root: Path, split: str) -> tuple[tuple[str, ...], tuple[tuple[st
     folder = root / split
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: there is no such folder; expected {root}/train/CLASS/* and {root}/val/CLASS/* (ImageNet's layout)"
+            f"{folder}: there is no such folder; expected ImageNet's layout: {root}/train/CLASS/* and "
+            f"{root}/val/CLASS/*"
         )
     import_torchvision()
     from torchvision.datasets import ImageFolder
@@ -266,7 +267,7 @@ def _collate(found: list[tuple[Tensor, int] | InputError]) -> tuple[Tensor, Tens
     for one in found:
         if isinstance(one, InputError):
             return one
-    images, targets = zip(*found, strict=True)  # type: ignore[arg-type]
+    images, targets = zip(*found, strict=True)
     return torch.stack(images), torch.tensor(targets)
 
 

@@ -152,7 +152,7 @@ def _take_step(
         group["lr"] = rate
     loss = nn.functional.cross_entropy(model(batch.images), batch.targets)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     for weight, hole in holes:
         if weight.grad is not None:
             weight.grad.masked_fill_(hole, 0.0)
@@ -165,8 +165,8 @@ def _mean(losses: list[Tensor], step: int, rate: float) -> float:
     bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
     if bad:
         raise InputError(
-            f"training diverged: the loss is {values[bad[0]].item()} at step {step - len(losses) + 1 + bad[0]}, learning "
-            f"rate about {rate:g}; try a lower learning_rate or a longer warmup"
+            f"training diverged: the loss is {values[bad[0]].item()} at step {step - len(losses) + 1 + bad[0]}, "
+            f"learning rate about {rate:g}; try a lower learning_rate or a longer warmup"
         )
     mean = values.mean().item()
     assert math.isfinite(mean)

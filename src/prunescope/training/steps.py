@@ -38,7 +38,9 @@ class Step:
         """
         found = re.fullmatch(FORM, text) if isinstance(text, str) else None
         if found is None or not any(found.groups()):
-            raise ValueError(f"{text!r} is no step of training; expected epochs, iterations or both: 90ep, 500it, 1ep20it")
+            raise ValueError(
+                f"{text!r} is no step of training; expected epochs, iterations or both: 90ep, 500it, 1ep20it"
+            )
         return cls(int(found[1] or 0), int(found[2] or 0))
 
     def iterations(self, steps_per_epoch: int) -> int:
