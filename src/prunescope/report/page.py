@@ -19,7 +19,7 @@ from prunescope.evidence import category_columns, interpretable
 from prunescope.evidence.stored import StoredStudy, open_study
 from prunescope.evidence.tables import gather
 from prunescope.files import write_text
-from prunescope.report.figures import PAGE_NARROW, figures, panels_by_figure, percent
+from prunescope.report.figures import PAGE_NARROW, PAGE_WIDE, figures, panels_by_figure, percent
 from prunescope.report.inline import inline_svg
 from prunescope.report.sheets import GUTTER, Bytes, Tiles, scaled
 from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
@@ -27,21 +27,25 @@ from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
 REMEMBERED_BYTES = 256 * 2**20
 CAPTIONS = {
     "figure1": "Accuracy on the validation set.",
-    "figure2": "Units that detect a concept (left), and how many different concepts they detect (right).",
+    "figure2": "Units that detect a concept (first panel), and how many different concepts they detect (second).",
     "figure3": "Detected concepts by category.",
     "figure4": "Consistency with the dense network of the same trial: how many of its interpretable units still are "
-    "(left), and how many of those detect the same concept (right).",
+    "(first panel), and how many of those detect the same concept (second).",
 }
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure on the page: for wide and narrow windows, with its caption and what it says in words."""
+    """One figure on the page: for wide and narrow windows, with its caption and what it says in words.
+
+    `share` is how much of the width it takes, so that all figures have letters of one size.
+    """
 
     name: str
     title: str
     caption: str
     words: str
+    share: str
     wide: Markup
     narrow: Markup
 
@@ -159,6 +163,7 @@ def _drawings(curves: pd.DataFrame) -> list[Drawing]:
                 title=f"Figure {number.removeprefix('figure')}",
                 caption=CAPTIONS[number] + (f" Layer {layer}." if len(layers) > 1 and number != "figure1" else ""),
                 words=f"{words}. Means over trials.",
+                share=f"{100 * wide[name].get_figwidth() / PAGE_WIDE:.1f}%",
                 wide=inline_svg(wide[name], f"{name}-w-"),
                 narrow=inline_svg(narrow[name], f"{name}-n-"),
             )
