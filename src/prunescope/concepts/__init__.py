@@ -1,8 +1,9 @@
-"""Labelled images: Broden's format, read, checked and downloaded."""
+"""Labelled images: Broden's format, read, checked, packed and downloaded."""
 
 from prunescope.concepts.broden import ConceptData, open_concepts, permuted
 from prunescope.concepts.check import Check, check_concepts
 from prunescope.concepts.download import download_broden
+from prunescope.concepts.packed import pack_concepts, packed_size
 from prunescope.concepts.pixels import ImageLabels
 from prunescope.concepts.problems import Problem
 
@@ -14,5 +15,7 @@ __all__ = [
     "check_concepts",
     "download_broden",
     "open_concepts",
+    "pack_concepts",
+    "packed_size",
     "permuted",
 ]

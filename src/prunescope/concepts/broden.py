@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from prunescope.concepts.fingerprint import fingerprint
 from prunescope.concepts.index import Row
+from prunescope.concepts.packed_file import Layout, PackedFile, open_packed, packed_path
 from prunescope.concepts.pixels import ImageLabels, read_image, read_labels
 from prunescope.concepts.problems import clean
-from prunescope.concepts.tables import read_tables
+from prunescope.concepts.tables import Tables, read_tables
 from prunescope.errors import InputError
 
 
@@ -37,6 +40,8 @@ class ConceptData:
         The index as read.
     labels_from : int64 array [images]
         Whose labels each image is held against: its own, unless the data are permuted.
+    packed : PackedFile or None
+        The packed copy that images and labels are read from, if there is one.
     """
 
     root: Path
@@ -48,6 +53,7 @@ class ConceptData:
     labels: pd.DataFrame
     rows: tuple[Row, ...]
     labels_from: np.ndarray
+    packed: PackedFile | None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,6 +66,8 @@ class ConceptData:
         InputError
             The file is missing, damaged or of another size than the index says.
         """
+        if self.packed is not None:
+            return self.packed.image(i)
         return clean(read_image(self.root, self.rows[i]))
 
     def image_labels(self, i: int) -> ImageLabels:
@@ -70,11 +78,16 @@ class ConceptData:
         InputError
             A layer is missing, damaged or of another size than the index says, or has numbers nobody defines.
         """
+        if self.packed is not None:
+            return self.packed.labels(self.labels_from[i])
         return clean(read_labels(self.root, self.rows[self.labels_from[i]], self.labels.index.to_numpy()))
 
 
 def open_concepts(directory: str | Path) -> ConceptData:
     """Open a data set in Broden's format; the tables are validated now, the images when they are read.
+
+    Where `pack_concepts` has made a packed copy, images and labels are read from it. Should the files have changed
+    since, which is looked for now and not again, a warning says so and the files themselves are read.
 
     Parameters
     ----------
@@ -100,7 +113,19 @@ def open_concepts(directory: str | Path) -> ConceptData:
         labels=tables.labels,
         rows=tables.rows,
         labels_from=np.arange(len(tables.rows)),
+        packed=_packed(root, tables),
     )
+
+
+def _packed(root: Path, tables: Tables) -> PackedFile | None:
+    path = packed_path(root)
+    if not path.exists():
+        return None
+    try:
+        return open_packed(path, Layout.of(tables.rows), fingerprint(root, tables))
+    except InputError as error:
+        warnings.warn(f"{error}; until then the files themselves are read, which is slower", stacklevel=3)
+        return None
 
 
 def permuted(data: ConceptData, seed: int) -> ConceptData:

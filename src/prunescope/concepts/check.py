@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prunescope.concepts.chunks import by_chunks
 from prunescope.concepts.index import Row
 from prunescope.concepts.pixels import read_image, read_labels
 from prunescope.concepts.problems import Problem, collect
 from prunescope.concepts.tables import Tables, read_tables
-
-# Enough work for a process to be worth a message, little enough for progress to move.
-_CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,30 +66,13 @@ def check_concepts(
     root = Path(directory).expanduser().absolute()
     tables, problems = collect(read_tables(root))
     rows = tables.rows if (root / "images").is_dir() else ()
-    chunks = [rows[at : at + _CHUNK] for at in range(0, len(rows), _CHUNK)]
     primary = tables.labels["category"].to_numpy()[:, None] == np.array(tables.categories, dtype=object)
     look = partial(_look, root, tables.labels.index.to_numpy(), primary)
-    seen, done = [], 0
-    for part in _map(look, chunks, min(workers or os.cpu_count() or 1, len(chunks))):
+    seen = []
+    for part in by_chunks(look, rows, workers, progress):
         seen.append(part)
         problems += part.problems
-        done = min(done + _CHUNK, len(rows))
-        if progress:
-            progress(done, len(rows))
     return Check(tuple(problems), _table(tables, seen))
-
-
-def _map(look: Callable[[tuple[Row, ...]], _Seen], chunks: list[tuple[Row, ...]], workers: int) -> Iterator[_Seen]:
-    if workers <= 1:
-        yield from map(look, chunks)
-        return
-    with ProcessPoolExecutor(workers) as processes:
-        try:
-            yield from processes.map(look, chunks)
-        except BaseException:
-            # An interrupt should not wait for thousands of images still queued.
-            processes.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _look(root: Path, defined: np.ndarray, primary: np.ndarray, rows: Iterable[Row]) -> _Seen:
