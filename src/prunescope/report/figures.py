@@ -224,14 +224,12 @@ def _weights_axis(axis: Axes, rows: pd.DataFrame, most_ticks: int) -> None:
 
 
 def _spaced(count: int, most: int) -> list[int]:
-    """Choose at most `most` of `count` places, both ends among them, as evenly as can be.
+    """Choose at most `most` of `count` places, evenly, the first and if possible the last among them.
 
-    >>> _spaced(21, 7), _spaced(4, 7), _spaced(1, 7)
-    ([0, 4, 8, 12, 16, 20], [0, 1, 2, 3], [0])
+    >>> _spaced(21, 7), _spaced(6, 5), _spaced(1, 7)
+    ([0, 4, 8, 12, 16, 20], [0, 2, 4], [0])
     """
     last = count - 1
-    if count <= most:
-        return list(range(count))
-    even = [parts for parts in range(most - 1, most // 2, -1) if last % parts == 0]
-    parts = even[0] if even else most - 1
-    return sorted({round(place * last / parts) for place in range(parts + 1)})
+    least = max(1, math.ceil(last / (most - 1)))
+    to_the_end = [step for step in range(least, 2 * least) if last % step == 0]
+    return list(range(0, count, to_the_end[0] if to_the_end else least))
