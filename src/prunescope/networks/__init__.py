@@ -1,7 +1,17 @@
 """Where a network comes from, its weights and its layers."""
 
+from prunescope.networks.geometry import Geometry, receptive_fields
 from prunescope.networks.layers import check_layers, list_layers, observe
 from prunescope.networks.source import build_network
 from prunescope.networks.weights import load_weights, save_weights
 
-__all__ = ["build_network", "check_layers", "list_layers", "load_weights", "observe", "save_weights"]
+__all__ = [
+    "Geometry",
+    "build_network",
+    "check_layers",
+    "list_layers",
+    "load_weights",
+    "observe",
+    "receptive_fields",
+    "save_weights",
+]

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from prunescope.errors import InputError
+from prunescope.networks import build_network, receptive_fields
+from prunescope.networks.geometry import Geometry
+from tests.reference.geometry import Window, fields
+
+HALF = Fraction(1, 2)
+
+ALEXNET = [Window(11, 4, 2), Window(3, 2), Window(5, 1, 2), Window(3, 2), *[Window(3, 1, 1)] * 3]
+VGG16 = [
+    window for convolutions in (2, 2, 3, 3, 3) for window in [*[Window(3, 1, 1)] * convolutions, Window(2, 2)]
+]  # fmt: skip
+RESNET18 = [
+    Window(7, 2, 3), Window(3, 2, 1), *[Window(3, 1, 1)] * 4,
+    *[Window(3, 2, 1), *[Window(3, 1, 1)] * 3] * 3,
+]  # fmt: skip
+
+
+def square(windows: list[Window]) -> Geometry:
+    stride, offset = fields(windows)
+    return Geometry((stride, stride), (offset, offset))
+
+
+def convolution(down: Window, along: Window, before: int, after: int) -> nn.Module:
+    return nn.Conv2d(before, after, *zip(down, along, strict=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "windows"),
+    [
+        ("torchvision:alexnet", "features.11", ALEXNET),
+        ("torchvision:alexnet", "features.12", [*ALEXNET, Window(3, 2)]),
+        ("torchvision:vgg16", "features.22", VGG16[:13]),
+        ("torchvision:resnet18", "layer4", RESNET18),
+        ("torchvision:resnet18", "layer2.0.conv1", RESNET18[:7]),
+    ],
+)
+def test_fields_of_known_networks_follow_from_their_kernels(network: str, layer: str, windows: list[Window]) -> None:
+    model = build_network(network, seed=0)
+    assert receptive_fields(model, [layer], (224, 224))[layer] == square(windows)
+
+
+def test_layer4_of_a_resnet50_looks_around_every_32nd_pixel_and_is_measured_in_seconds() -> None:
+    model = build_network("torchvision:resnet50", seed=0)
+    start = time.process_time()
+    found = receptive_fields(model, ["layer1", "layer4"], (224, 224))
+    assert time.process_time() - start < 30
+    assert found["layer1"] == Geometry((Fraction(4), Fraction(4)), (HALF, HALF))
+    assert found["layer4"] == Geometry((Fraction(32), Fraction(32)), (HALF, HALF))
+
+
+windows = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(0, 3), st.integers(1, 2)).map(
+    lambda drawn: Window(drawn[0], drawn[1], min(drawn[2], (drawn[0] - 1) * drawn[3]), drawn[3])
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(windows, windows), min_size=1, max_size=4), st.tuples(*[st.integers(90, 130)] * 2))
+def test_any_chain_of_convolutions_is_measured_exactly(
+    chain: list[tuple[Window, Window]], image_size: tuple[int, int]
+) -> None:
+    stages = [
+        nn.Sequential(convolution(down, along, 2 if depth else 3, 2), nn.BatchNorm2d(2), nn.ReLU())
+        for depth, (down, along) in enumerate(chain)
+    ]
+    model = nn.Sequential(*stages)
+    (rows, top), (columns, left) = (fields([pair[axis] for pair in chain]) for axis in (0, 1))
+    try:
+        model.eval()(torch.zeros(1, 3, *image_size))
+    except RuntimeError:
+        with pytest.raises(InputError, match="cannot take images"):
+            receptive_fields(model, ["0"], image_size)
+        return
+    last = str(len(chain) - 1)
+    assert receptive_fields(model, [last], image_size)[last] == Geometry((rows, columns), (top, left))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.ReLU(inplace=True), nn.ReLU6(), nn.Hardswish(), nn.Hardsigmoid(), nn.Hardtanh(), nn.SiLU(), nn.GELU(),
+        nn.ELU(), nn.Softplus(), nn.PReLU(), nn.Threshold(0.5, 0), nn.Dropout(), nn.LocalResponseNorm(2),
+        nn.Softmax2d(), nn.MaxPool2d(1), nn.Upsample(scale_factor=1),
+    ],
+    ids=lambda module: type(module).__name__,
+)  # fmt: skip
+def test_what_stands_between_convolutions_hides_no_part_of_a_field(between: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 4, 2), between, nn.Conv2d(4, 4, 3, 2, 1))
+    assert receptive_fields(model, ["2"], (32, 40))["2"] == square([Window(4, 2), Window(3, 2, 1)])
+
+
+def test_pruned_weights_leave_the_fields_as_they_are() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 5, 2), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.zero_()
+    assert receptive_fields(model, ["2"], (32, 32))["2"] == square([Window(5, 2), Window(3)])
+
+
+def test_padding_that_depends_on_the_images_size_is_measured_for_that_size() -> None:
+    class SamePadding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 2, 3, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            top, left = (size % 2 for size in images.shape[2:])
+            output: Tensor = self.convolution(nn.functional.pad(images, (left, 1, top, 1)))
+            return output
+
+    found = receptive_fields(SamePadding(), ["convolution"], (32, 33))["convolution"]
+    assert found == Geometry((Fraction(2), Fraction(2)), (Fraction(3, 2), HALF))
+
+
+def test_a_head_for_one_size_of_image_does_not_matter() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3, 2, 1), nn.Flatten(), nn.Linear(2 * 16 * 16, 5))
+    assert receptive_fields(model, ["0"], (32, 32))["0"] == square([Window(3, 2, 1)])
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    model = build_network("prunescope:resnet14x8", seed=0)
+    model.train()
+    next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
+    modes = [module.training for module in model.modules()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    layer = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)][-1]
+    backends = torch.backends.cudnn.enabled
+    receptive_fields(model, [layer], (64, 64))
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert all(weights.grad is None for weights in model.parameters())
+    assert torch.backends.cudnn.enabled == backends
+    assert torch.isfinite(model.eval()(torch.zeros(1, 3, 64, 64))).all()
+
+
+class Squeeze(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps * maps.mean((2, 3), keepdim=True)
+
+
+class FixedSize(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 2, 8, 8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[2:] != (32, 32):
+            raise ValueError("only 32 x 32")
+        output: Tensor = self.patches(images)
+        return output
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "message"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 2, 3), Squeeze()), "1", "layer '1': its units look at the whole image"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1)), "1", "has 1 positions"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(7)), "1", "adaptive pooling"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3, 2, 1), nn.Upsample(scale_factor=2)), "1", "layer '1': .* not evenly spread"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), "1", "no maps"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()), "l", "has no layer 'l'"),
+        (FixedSize(), "patches", "only 32 x 32"),
+    ],
+)
+def test_layers_without_centres_are_refused(model: nn.Module, layer: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        receptive_fields(model, [layer], (32, 32))
+
+
+def test_weights_that_are_not_numbers_are_said_to_be_so() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
+    nn.init.constant_(model[0].bias, torch.nan)
+    with pytest.raises(InputError, match="layer '1' puts out nan"):
+        receptive_fields(model, ["1"], (32, 32))
