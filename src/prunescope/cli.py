@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        warnings.showwarning = _show_warning
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -96,6 +98,19 @@ def concepts_check(
         err.print(f"{directory}: {len(check.problems)} problems")
         raise typer.Exit(1)
     out.print(f"{directory}: clean")
+
+
+@concepts_app.command("pack")
+def concepts_pack(
+    directory: Annotated[Path, typer.Argument(help="A data set in Broden's format.")],
+) -> None:
+    """Write a packed copy of images and labels into DIRECTORY/packed; it is used by itself from then on."""
+    from prunescope.concepts import pack_concepts, packed_size
+
+    err.print(f"the packed copy takes {packed_size(directory) / 1e9:.2f} GB")
+    with _bar("packing") as progress:
+        found = pack_concepts(directory, progress=progress)
+    out.print(f"packed: {found}")
 
 
 @concepts_app.command("download")
@@ -299,6 +314,11 @@ def recipe_schema() -> None:
 def main() -> None:
     """Run the command line: 0 done, 1 problems found, 2 bad input, 130 interrupted."""
     app()
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        err.print(f"note: {message}", markup=False)
 
 
 def _described(error: OSError) -> str:

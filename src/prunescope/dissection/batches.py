@@ -38,7 +38,7 @@ def batches(concepts: ConceptData, size: int, *, with_images: bool = True) -> It
         False reads the labels only.
     """
     numbers = concepts.labels.index.to_numpy()
-    primary = concepts.labels["category"].to_numpy()[:, None] == np.array(concepts.categories)
+    primary = np.array([concepts.categories.index(name) for name in concepts.labels["category"]], np.int64)
     workers = os.cpu_count() or 1
 
     def read(i: int) -> tuple[Array | None, Any]:
@@ -55,7 +55,7 @@ def batches(concepts: ConceptData, size: int, *, with_images: bool = True) -> It
                     asked += 1
                 read_ones = [pending.popleft().result() for _ in range(first, last)]
                 images = np.stack([image for image, _ in read_ones if image is not None]) if with_images else None
-                labels = join_labels([found for _, found in read_ones], numbers, primary)
+                labels = join_labels([found for _, found in read_ones], numbers, primary, len(concepts.categories))
                 yield Batch(first, concepts.names[first:last], images, labels)
         finally:
             pool.shutdown(cancel_futures=True)

@@ -99,7 +99,7 @@ class Dissection(Mapping[str, LayerDissection]):
 
     def _joined(self, table: str) -> pd.DataFrame:
         parts = [getattr(part, table).assign(layer=name) for name, part in self.items()]
-        joined = pd.concat(parts, ignore_index=True)
+        joined: pd.DataFrame = pd.concat(parts, ignore_index=True)
         return joined[["layer", *joined.columns.drop("layer")]]
 
 

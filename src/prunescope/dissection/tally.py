@@ -27,7 +27,7 @@ class LabelBatch(NamedTuple):
     present: Array  # bool [images, categories]: the categories that have a label anywhere in the image
 
 
-def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array) -> LabelBatch:
+def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array, count: int) -> LabelBatch:
     """Lay the palettes of several images end to end.
 
     Parameters
@@ -37,8 +37,10 @@ def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array) -
     numbers
         The data set's concept numbers, ascending; a concept's column is its place here.
     primary
-        bool [concepts, categories]: the primary category of each concept. A label makes its primary category present,
+        int64 [concepts]: the place of each concept's primary category. A label makes its primary category present,
         whichever layer names it.
+    count
+        Of categories.
     """
     rows = np.array([0, *(len(image.starts) - 1 for image in labels)])
     entries = np.array([0, *(len(image.numbers) for image in labels)]).cumsum()
@@ -47,8 +49,8 @@ def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array) -
     first_rows = rows.cumsum()
     spans = np.concatenate([*starts, entries[-1:]]).astype(np.int64)
     columns = np.searchsorted(numbers, np.concatenate([image.numbers for image in labels]))
-    categories = np.zeros((len(spans) - 1, primary.shape[1]), np.bool_)
-    np.logical_or.at(categories, np.repeat(np.arange(len(categories)), np.diff(spans)), primary[columns])
+    categories = np.zeros((len(spans) - 1, count), np.bool_)
+    categories[np.repeat(np.arange(len(categories)), np.diff(spans)), primary[columns]] = True
     return LabelBatch(
         codes=np.stack([image.codes for image in labels]).astype(widest, copy=False),
         first_rows=first_rows[:-1],

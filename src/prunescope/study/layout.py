@@ -85,7 +85,12 @@ class StudyDirectory:
         return measured
 
     def claim(self, recipe: Recipe) -> None:
-        """Make the directory this recipe's, or see that it is.
+        """Make the directory this recipe's."""
+        if not self.recipe.is_file():
+            write_text(self.recipe, recipe.to_yaml())
+
+    def refuse_others(self, recipe: Recipe) -> None:
+        """See that the directory is this recipe's, or free.
 
         Raises
         ------
@@ -104,9 +109,9 @@ class StudyDirectory:
                     + "\nGive another --out, or the recipe that is there"
                 )  # fmt: skip
             return
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        # Drawn data may be there before the recipe is found to fit them.
+        if self.root.exists() and (not self.root.is_dir() or {path.name for path in self.root.iterdir()} - {"data"}):
             raise InputError(f"{self.root} is there and is no study; give a new or an empty directory as --out")
-        write_text(self.recipe, text)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -92,14 +92,15 @@ def run_study(recipe: Recipe, out: str | Path, *, device: str = "cpu", report: R
     """
     directory = StudyDirectory(Path(out))
     with directory.locked():
-        directory.claim(recipe)
+        directory.refuse_others(recipe)
         clock = _Clock(stages(recipe, out), report)
         if not clock.left:
             return
         task = study_task(recipe, directory, clock.drawing)
         concepts = study_concepts(recipe, directory, clock.drawing)
         recipe.check_steps(Plan(len(task.train), recipe.training.batch_size, recipe.seed).steps_per_epoch)
-        _check_layers(recipe, task, concepts)
+        _check_network(recipe, task, concepts)
+        directory.claim(recipe)
         for stage in clock.each():
             at = _Level(recipe, directory, stage.trial, stage.level, device, clock)
             if stage.work == "train":
@@ -194,9 +195,10 @@ def _dissect_level(at: _Level, classes: int, concepts: ConceptData) -> None:
     at.clock.tick(1.0, **known, summaries=summaries)
 
 
-def _check_layers(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
-    """Refuse a layer that is not there or cannot be dissected before anything is trained."""
+def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
+    """Refuse what does not fit the network before anything is trained: layers, exclusions, the number of classes."""
     model = build_network(recipe.network, classes=len(task.classes), seed=recipe.seed)
+    Mask.dense(model, recipe.pruning.exclude)
     # Two images, since batch normalisation of one value would fail in training mode.
     images = torch.zeros(2, 3, *concepts.image_size)
     with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers) as seen:

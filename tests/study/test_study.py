@@ -1,0 +1,222 @@
+"""A study does what the paper's method says, stops and goes on anywhere, and keeps what it has done."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import prunescope
+from prunescope.errors import InputError
+from prunescope.networks import build_network, load_weights
+from prunescope.pruning import Mask, prune
+from prunescope.study import Event, read_recipe, run_study, stages
+from prunescope.study.data import study_task
+from prunescope.study.layout import StudyDirectory
+from prunescope.training import train
+from tests.training.test_training import folder_task
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[prunescope.Study, pd.DataFrame]:
+    study = prunescope.Study(recipe, tmp_path_factory.mktemp("out") / "small", device="cpu")
+    return study, study.run()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_file_of_the_layout_is_there(finished: tuple[prunescope.Study, pd.DataFrame]) -> None:
+    study, evidence = finished
+    for trial in range(2):
+        for level in range(3):
+            folder = study.out / f"trial-{trial}" / f"level-{level:02d}"
+            for name in ("mask.safetensors", "weights.safetensors", "training.csv", "measured.json"):
+                assert (folder / name).is_file()
+            for layer in ("stage1", "stage3"):
+                for name in ("units.parquet", "tally.safetensors", "summary.json"):
+                    assert (folder / "dissection" / layer / name).is_file()
+    assert len(evidence) == 2 * 3 * 2
+    assert json.loads((study.out / "evidence.json").read_text())["name"] == "small"
+    assert len(pd.read_csv(study.out / "evidence.csv")) == 12
+    for ending in ("svg", "pdf", "png"):
+        assert (study.out / "figures" / f"figure1-accuracy.{ending}").is_file()
+    assert "small" in (study.out / "report" / "index.html").read_text()
+    assert not list(study.out.rglob("*.part*"))
+
+
+def test_evidence_agrees_with_the_units_tables(finished: tuple[prunescope.Study, pd.DataFrame]) -> None:
+    study, evidence = finished
+    for row in evidence.itertuples():
+        units = study.units(row.trial, row.level, row.layer)
+        interpretable = units[units["iou"] > 0.05]
+        assert row.units == len(units)
+        assert row.interpretable == len(interpretable)
+        assert row.concepts == interpretable["label"].nunique()
+    assert sorted(evidence["weights_remaining"].round(2).unique()) == [0.25, 0.5, 1.0]
+
+
+def test_masks_only_lose_weights_and_pruned_weights_are_zero(finished: tuple[prunescope.Study, pd.DataFrame]) -> None:
+    directory = StudyDirectory(finished[0].out)
+    for trial in range(2):
+        masks = [Mask.load(directory.mask(trial, level)) for level in range(3)]
+        assert masks[0].weights_remaining == 1.0
+        for before, after in pairwise(masks):
+            assert after.kept == before.kept - -(-before.kept // 2)
+            assert all(not (after[name] & ~before[name]).any() for name in after)
+        for level, mask in enumerate(masks):
+            weights = load_file(directory.weights(trial, level))
+            assert all((weights[name][~mask[name]] == 0).all() for name in mask)
+
+
+def test_a_level_is_prune_rewind_retrain_written_out(finished: tuple[prunescope.Study, pd.DataFrame]) -> None:
+    study = finished[0]
+    directory, trial = StudyDirectory(study.out), 1
+    task = study_task(study.recipe, directory)
+    model = build_network("prunescope:resnet8x4", classes=16)
+    load_weights(model, directory.weights(trial, 0))
+    mask = prune(model, fraction=0.5)
+    rewound = load_file(directory.rewind(trial))
+    model.load_state_dict(rewound, strict=False)
+    mask.apply(model)
+    for name in mask:
+        assert torch.equal(model.get_parameter(name)[mask[name]], rewound[name][mask[name]])
+    train(model, task, study.recipe.training, seed=5 + trial, mask=mask, start=4)
+    expected = load_file(directory.weights(trial, 1))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items() if name in expected)
+
+
+def test_trials_differ_and_the_same_seed_gives_the_same_study_to_the_bit(
+    finished: tuple[prunescope.Study, pd.DataFrame], recipe: Path, tmp_path: Path
+) -> None:
+    study = finished[0]
+    first, second = (load_file(StudyDirectory(study.out).initial(trial))["fc.weight"] for trial in range(2))
+    assert not torch.equal(first, second)
+    run_study(read_recipe(recipe, ["trials=1"]), tmp_path / "again")
+    ours, theirs = contents(tmp_path / "again" / "trial-0"), contents(study.out / "trial-0")
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+@pytest.mark.parametrize(("at_level", "at_work"), [(0, "train"), (1, "train"), (1, "dissect")])
+def test_an_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(
+    finished: tuple[prunescope.Study, pd.DataFrame], recipe: Path, tmp_path: Path, at_level: int, at_work: str
+) -> None:
+    def interrupt(event: Event) -> None:
+        if (event.level, event.work) == (at_level, at_work) and event.fraction > 0.4:
+            raise KeyboardInterrupt
+
+    one_trial, out = read_recipe(recipe, ["trials=1"]), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_study(one_trial, out, report=interrupt)
+    assert sum(stage.done for stage in stages(one_trial, out)) == 2 * at_level + (at_work == "dissect")
+    run_study(one_trial, out)
+    assert contents(out / "trial-0") == contents(finished[0].out / "trial-0")
+
+
+def test_what_is_complete_is_not_run_again(recipe: Path, tmp_path: Path) -> None:
+    short, out = read_recipe(recipe, ["trials=1", "pruning.levels=1"]), tmp_path / "out"
+    run_study(short, out)
+    times = {path: path.stat().st_mtime_ns for path in (out / "trial-0").rglob("*") if path.is_file()}
+    (out / "trial-0/level-01/dissection/stage1/summary.json").unlink()
+    events: list[Event] = []
+    run_study(short, out, report=events.append)
+    assert {(event.level, event.work) for event in events if event.work != "data"} == {(1, "dissect")}
+    changed = {path.parent.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert changed <= {"stage1", "stage3"}
+
+
+def test_progress_tells_level_weights_accuracy_and_the_time_that_is_left(recipe: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    run_study(read_recipe(recipe, ["trials=1", "pruning.levels=1"]), tmp_path / "out", report=events.append)
+    finals = [event for event in events if event.summaries]
+    assert [(event.trial, event.level) for event in finals] == [(0, 0), (0, 1)]
+    assert finals[1].weights_remaining == pytest.approx(0.5, abs=1e-3)
+    assert finals[1].top1 is not None
+    overall = [event.overall for event in events if event.work != "data"]
+    assert overall == sorted(overall)
+    assert overall[-1] == pytest.approx(1.0)
+
+
+def test_another_recipe_in_the_same_directory_is_refused_showing_the_difference(
+    finished: tuple[prunescope.Study, pd.DataFrame], recipe: Path
+) -> None:
+    before = contents(finished[0].out)
+    with pytest.raises(InputError, match=r"holds another study(.|\n)*-  fraction: 0\.5\n\+  fraction: 0\.3"):
+        prunescope.Study(recipe, finished[0].out, changes=["pruning.fraction=0.3"], device="cpu").run()
+    assert contents(finished[0].out) == before
+
+
+def test_a_directory_of_something_else_is_refused(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="is no study"):
+        prunescope.Study(recipe, tmp_path, device="cpu").run()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("dissection.layers=[stage4]", "nearest are: stage3"),
+        ("dissection.layers=[stage2.0.relu]", "no layer"),
+        ("pruning.rewind_to=7it", "after the end of training.length"),
+        ("dissection.concepts=/nowhere", "/nowhere"),
+        ("data.task=/nowhere", "/nowhere/train"),
+        ("network=prunescope:resnet9x4", "6 *n"),
+        ("pruning.exclude=[conv.weight]", "exclude"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_trained(
+    recipe: Path, tmp_path: Path, change: str, said: str
+) -> None:
+    study = prunescope.Study(recipe, tmp_path / "out", changes=[change], device="cpu")
+    with pytest.raises(InputError, match=said):
+        study.run()
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_the_papers_recipe_runs_on_data_in_imagenets_layout(recipe: Path, tmp_path: Path) -> None:
+    folder_task(tmp_path / "imagenet", images=2, side=300)
+    concepts = read_recipe(recipe).dissection.concepts
+    few = ["trials=1", "pruning.levels=1", "training.length=2it", "pruning.rewind_to=1it", "data.workers=1"]
+    # With two images a class, the paper's learning rate would diverge at once.
+    few += ["training.learning_rate=1e-4"]
+    given = [f"data.task={tmp_path / 'imagenet'}", f"dissection.concepts={concepts}"]
+    study = prunescope.Study("paper", tmp_path / "out", changes=few + given, device="cpu")
+    run_study(study.recipe, study.out)
+    assert list(study.evidence()["weights_remaining"].round(2)) == [1.0, 0.8]
+    assert list(study.evidence()["units"]) == [2048, 2048]
+
+
+def test_units_of_a_level_that_is_not_there_yet_are_an_error(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="level 1 is not dissected"):
+        prunescope.Study(recipe, tmp_path / "out", device="cpu").units(0, 1)
+
+
+def test_a_damaged_training_image_stops_the_study_naming_it(recipe: Path, tmp_path: Path) -> None:
+    folder_task(tmp_path / "task", side=32)
+    damaged = tmp_path / "task" / "train" / "dark" / "002.png"
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    study = prunescope.Study(recipe, tmp_path / "out", changes=[f"data.task={tmp_path / 'task'}"], device="cpu")
+    with pytest.raises(InputError, match=r"dark/002\.png"):
+        study.run()
+
+
+def test_a_concept_called_like_a_script_is_text_in_the_page(recipe: Path, tmp_path: Path) -> None:
+    from prunescope.concepts.miniature import make_miniature
+
+    concepts = make_miniature(tmp_path / "concepts", 64, seed=2, size=32)
+    table, evil = pd.read_csv(concepts / "label.csv"), "<script>alert(1)</script>"
+    table["name"] = evil
+    table.to_csv(concepts / "label.csv", index=False)
+    changes = ["trials=1", "pruning.levels=0", f"dissection.concepts={concepts}", "dissection.iou=0.001"]
+    prunescope.Study(recipe, tmp_path / "out", changes=changes, device="cpu").run()
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert evil not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
