@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     labels: LabelBatch
 
 
-def batches(concepts: ConceptData, size: int, *, with_images: bool = True) -> Iterator[Batch]:
+def batches(concepts: ConceptData, size: int, places: range, *, with_images: bool = True) -> Iterator[Batch]:
     """Read a data set batch by batch, a few images ahead.
 
     Parameters
@@ -34,6 +34,8 @@ def batches(concepts: ConceptData, size: int, *, with_images: bool = True) -> It
         The data set.
     size
         Images in a batch; the last may have fewer.
+    places
+        Which images: consecutive ones.
     with_images
         False reads the labels only.
     """
@@ -46,11 +48,11 @@ def batches(concepts: ConceptData, size: int, *, with_images: bool = True) -> It
 
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[Future[tuple[Array | None, Any]]] = deque()
-        asked = 0
+        asked = places.start
         try:
-            for first in range(0, len(concepts), size):
-                last = min(first + size, len(concepts))
-                while asked < min(last + size, len(concepts)):
+            for first in range(places.start, places.stop, size):
+                last = min(first + size, places.stop)
+                while asked < min(last + size, places.stop):
                     pending.append(pool.submit(read, asked))
                     asked += 1
                 read_ones = [pending.popleft().result() for _ in range(first, last)]

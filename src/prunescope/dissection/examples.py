@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from prunescope.dissection.share import Share
+
 Array = np.ndarray[Any, Any]
 
 EXAMPLES = 4
@@ -28,6 +30,14 @@ class Examples:
             np.full((units, EXAMPLES), -np.inf, np.float32),
             np.zeros((units, EXAMPLES, h, w), np.float32),
         )
+
+    def reduce(self, share: Share) -> None:
+        """Take in what other processes saw of the same units, their images after this one's in order of processes."""
+        images, peaks, maps = (np.concatenate(share.gather(part), axis=1) for part in vars(self).values())
+        best = np.argsort(-peaks, axis=1, kind="stable")[:, :EXAMPLES]
+        self.images[:] = np.take_along_axis(images, best, axis=1)
+        self.peaks[:] = np.take_along_axis(peaks, best, axis=1)
+        self.maps[:] = np.take_along_axis(maps, best[:, :, None, None], axis=1)
 
     def add(self, first_image: int, peaks: Array, maps: Array) -> None:
         """Take in a batch of images that come after all earlier ones.

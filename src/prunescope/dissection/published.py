@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prunescope.dissection.netdissect import read_netdissect
 from prunescope.dissection.result import LayerDissection
+from prunescope.errors import InputError
 
 
 def import_netdissect(path: str | Path, *, out: str | Path | None = None, iou: float = 0.05) -> LayerDissection:
@@ -23,8 +24,10 @@ def import_netdissect(path: str | Path, *, out: str | Path | None = None, iou: f
     Raises
     ------
     InputError
-        It is no such table.
+        It is no such table, or `iou` is out of its range.
     """
+    if not 0 <= iou < 1:
+        raise InputError(f"iou is {iou}, expected a bound from 0 up to 1 (0.05 in the paper)")
     units, pairs, summary = read_netdissect(path, iou)
     found = LayerDissection("", units, pairs, summary)
     if out is not None:

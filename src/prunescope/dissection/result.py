@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from prunescope.dissection.examples import Examples
 from prunescope.dissection.netdissect import to_netdissect
-from prunescope.dissection.tally import Tally
 from prunescope.files import write_arrays, write_json, write_table
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,17 @@ class LayerDissection:
         A row for every unit and concept that meet: unit, label, number, category, truth, activation, intersect, iou.
     summary
         Counts of units, interpretable units, detected concepts (also by category), and the settings.
-    tally, examples
-        The pixel counts and the most exciting images; None in an imported table.
+    tally
+        The pixel counts, as `tally_arrays` names them; None in an imported table.
+    examples
+        The most exciting images; None in an imported table.
     """
 
     layer: str
     units: pd.DataFrame
     pairs: pd.DataFrame
     summary: dict[str, Any]
-    tally: Tally | None = None
+    tally: Mapping[str, Array] | None = None
     examples: Examples | None = None
 
     def save(self, directory: str | Path) -> Path:
@@ -50,7 +54,7 @@ class LayerDissection:
         write_table(folder / "pairs.parquet", self.pairs)
         write_table(folder / "netdissect.csv", to_netdissect(self.units, self.pairs, list(self.summary["by_category"])))
         if self.tally is not None:
-            write_arrays(folder / "tally.safetensors", vars(self.tally))
+            write_arrays(folder / "tally.safetensors", self.tally)
         if self.examples is not None:
             write_arrays(folder / "examples.safetensors", vars(self.examples))
         write_json(folder / "summary.json", self.summary)

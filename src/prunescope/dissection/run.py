@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+import numba
 import numpy as np
 import torch
 from torch import nn
 
 from prunescope.concepts.broden import ConceptData, open_concepts
-from prunescope.dissection.batches import batches
+from prunescope.dissection.batches import Batch, batches
 from prunescope.dissection.result import Dissection, LayerDissection
-from prunescope.dissection.stream import LayerStream
-from prunescope.dissection.tally import LabelBatch, Presence
+from prunescope.dissection.share import Share
+from prunescope.dissection.spool import Budget, Spill
+from prunescope.dissection.stream import Holding, LayerStream
+from prunescope.dissection.tally import KeptMaps, LabelBatch, Presence
 from prunescope.errors import InputError, nearest
-from prunescope.networks.layers import check_layers, observe
+from prunescope.networks.geometry import Geometry, receptive_fields
+from prunescope.networks.layers import check_layers, evaluating, observe
 from prunescope.progress import Progress, silent
 
 Array = np.ndarray[Any, Any]
+
+Align = Literal["half-pixel", "receptive-field"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,17 +41,20 @@ def dissect(
     quantile: float = 0.005,
     iou: float = 0.05,
     presence: Presence = "image",
+    align: Align = "half-pixel",
     batch_size: int = 32,
     device: str | torch.device = "cpu",
+    precision: Precision = "fp32",
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    budget: Budget = Budget(),  # noqa: B008 - frozen
     settings: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Dissection:
     """Say which unit of which layer detects which concept (Bau et al. 2017; Frankle and Bau 2019, section 3).
 
     The network runs once over the data set's images, in evaluation mode, and observes all layers. The results do not
-    depend on the batch size beyond the network's own floating point.
+    depend on the batch size, the budget or the number of processes beyond the network's own floating point.
 
     Parameters
     ----------
@@ -60,16 +71,24 @@ def dissect(
     presence
         On which images a mask counts as activation for a category: `image`, those with a label of the category
         anywhere; `overlap`, those with one under the mask.
+    align
+        How maps lie on the labels: `half-pixel`, stretched over the whole image; `receptive-field`, anchored at the
+        centres of the units' receptive fields, measured from the network (Bau et al. 2017, section 2.2).
     batch_size
         Images at a time.
     device
         Where the network runs.
+    precision
+        Of the forward pass: `fp32`; `tf32`, on GPUs that have it; `bf16`, mixed.
     mean, std
         Of each color channel, for images scaled to 0..1; ImageNet's unless told.
+    budget
+        How much may wait for the thresholds in memory and on disk. A layer that needs more than both gets a second
+        forward pass, alone.
     settings
         More to note in the summary (a network's name, say).
     progress
-        Called with images done and images in all.
+        Called with images done and images in all, of this process.
 
     Returns
     -------
@@ -81,6 +100,8 @@ def dissect(
     InputError
         A layer that is not there or has another output, a data set that cannot be read, activations that are not
         finite, a value out of its range.
+    OSError
+        The disk has no room for what waits; nothing is left there.
 
     Examples
     --------
@@ -89,36 +110,124 @@ def dissect(
         found = prunescope.dissect(model, layers=["layer4"], concepts="broden1_224")
         found.units.query("iou > 0.05").groupby("category").size()
     """
+    found = dissect_networks(
+        {"": model}, layers=layers, concepts=concepts, quantile=quantile, iou=iou, presence=presence, align=align,
+        batch_size=batch_size, device=device, precision=precision, mean=mean, std=std, budget=budget,
+        settings=settings, progress=progress,
+    )  # fmt: skip
+    return found[""]
+
+
+def dissect_networks(
+    models: Mapping[str, nn.Module],
+    *,
+    layers: Sequence[str],
+    concepts: ConceptData | str | Path,
+    quantile: float = 0.005,
+    iou: float = 0.05,
+    presence: Presence = "image",
+    align: Align = "half-pixel",
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+    precision: Precision = "fp32",
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    budget: Budget = Budget(),  # noqa: B008 - frozen
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> dict[str, Dissection]:
+    """Dissect several networks, decoding images and labels once.
+
+    Parameters
+    ----------
+    models
+        Networks by name, all with these layers.
+    layers, concepts, quantile, iou, presence, align, batch_size, device, precision, mean, std, budget, progress
+        As in `dissect`.
+    settings
+        To note in every summary, beside the network's name.
+
+    Returns
+    -------
+    dict
+        A `Dissection` by the network's name.
+    """
     _check_settings(quantile, iou, presence, batch_size, mean, std)
-    check_layers(model, layers)
+    _check_choice("align", align, Align)
+    _check_choice("precision", precision, Precision)
+    for model in models.values():
+        check_layers(model, layers)
     data = concepts if isinstance(concepts, ConceptData) else open_concepts(concepts)
+    share = Share()
+    mine = share.images(len(data))
+    if len(data) < share.processes:
+        raise InputError(f"{data.root} has {len(data)} images, fewer than the {share.processes} processes")
+    geometry: dict[tuple[str, str], Geometry] = {}
+    for name, model in models.items():
+        model.to(device)
+        if align == "receptive-field":
+            fields = receptive_fields(model, layers, data.image_size)
+            geometry |= {(name, layer): field for layer, field in fields.items()}
     shift = torch.tensor(mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
     scale = torch.tensor(std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-    streams: dict[str, LayerStream] = {}
-    labels: list[LabelBatch] = []
-    was_training = model.training
-    model.to(device).eval()
-    try:
-        with observe(model, layers) as seen, torch.inference_mode():
-            for batch in batches(data, batch_size):
-                pixels = torch.from_numpy(batch.images).to(device).permute(0, 3, 1, 2)
-                model((pixels.float() / 255 - shift) / scale)
-                for layer in layers:
-                    maps = _as_maps(seen[layer])
-                    if layer not in streams:
-                        streams[layer] = LayerStream(layer, len(data), maps.shape[1:], quantile)
-                    streams[layer].add(batch.first, maps, batch.names)
-                labels.append(batch.labels)
-                progress(batch.first + len(batch.names), len(data))
-    finally:
-        model.train(was_training)
-    noted = _settings(data, quantile, presence) | {"mean": list(mean), "std": list(std)} | dict(settings or {})
-    return Dissection(
-        {
-            layer: stream.finish(labels, data, presence=presence, iou=iou, settings={"layer": layer} | noted)
-            for layer, stream in streams.items()
-        }
-    )
+    holding = Holding(data, quantile, presence, iou)
+    streams: dict[tuple[str, str], LayerStream] = {}
+
+    def observed(batch: Batch, wanted: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Array]]:
+        pixels = torch.from_numpy(batch.images).to(device).permute(0, 3, 1, 2)
+        images = (pixels.float() / 255 - shift) / scale
+        for name, model in models.items():
+            of_model = [layer for other, layer in wanted if other == name]
+            if of_model:
+                with observe(model, of_model) as seen:
+                    model(images)
+                    for layer in of_model:
+                        yield (name, layer), _as_maps(seen[layer])
+
+    _use_as_many_threads_as_torch()
+    everything = [(name, layer) for name in models for layer in layers]
+    with ExitStack() as stack:
+        spill = stack.enter_context(Spill(budget))
+        for model in models.values():
+            stack.enter_context(evaluating(model))
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(_arithmetic(precision, torch.device(device)))
+        labels = spill.spool()
+        for batch in batches(data, batch_size, mine):
+            for key, maps in observed(batch, everything):
+                if key not in streams:
+                    streams[key] = LayerStream(key[1], maps.shape[1:], holding, spill, geometry.get(key))
+                streams[key].add(batch.first, maps, batch.names)
+            labels.append(tuple(batch.labels))
+            progress(batch.first + len(batch.names) - mine.start, len(mine))
+        for stream in streams.values():
+            stream.settle(share)
+        waiting = {key: stream.kept() for key, stream in streams.items() if not stream.overflowed}
+        first = mine.start
+        for record in labels:
+            batch_labels = LabelBatch(*record)
+            for key, kept in waiting.items():
+                streams[key].count(next(kept), first, batch_labels)
+            first += len(batch_labels.codes)
+        again = [key for key, stream in streams.items() if stream.overflowed]
+        for batch in batches(data, batch_size, mine) if again else ():
+            for key, maps in observed(batch, again):
+                units = np.tile(np.arange(maps.shape[1]), len(maps))
+                images = np.repeat(np.arange(len(maps)), maps.shape[1])
+                streams[key].count(
+                    KeptMaps(units, images, maps.reshape(-1, *maps.shape[2:])), batch.first, batch.labels
+                )
+    noted = _settings(data, quantile, presence) | {"align": align, "precision": precision}
+    noted |= {"mean": list(mean), "std": list(std)} | dict(settings or {})
+    found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
+    for key, stream in streams.items():
+        name, layer = key
+        own: dict[str, Any] = {"network": name} if name else {}
+        if key in geometry:
+            field = geometry[key]
+            own |= {"stride": [str(value) for value in field.stride], "offset": [str(value) for value in field.offset]}
+        found[name][layer] = stream.finish(share, noted | own)
+    return {name: Dissection(parts) for name, parts in found.items()}
 
 
 def dissect_activations(
@@ -165,16 +274,22 @@ def dissect_activations(
             f"thresholds are {list(thresholds.shape)}, expected {features.shape[1]} finite numbers, one a unit"
         )
     maps = features.reshape(*features.shape[:2], *(features.shape[2:] or (1, 1)))
-    stream = LayerStream("activations", len(maps), maps.shape[1:], quantile)
-    labels = []
-    for batch in batches(data, 64, with_images=False):
-        part = np.ascontiguousarray(maps[batch.first : batch.first + len(batch.names)], np.float32)
-        stream.add(batch.first, part, batch.names)
-        labels.append(batch.labels)
-        progress(batch.first + len(batch.names), len(data))
-    noted = {"layer": "activations"} | _settings(data, quantile, presence) | dict(settings or {})
     given = None if thresholds is None else np.asarray(thresholds, np.float64)
-    return stream.finish(labels, data, presence=presence, iou=iou, settings=noted, thresholds=given)
+    share, holding = Share(), Holding(data, quantile, presence, iou)
+    # The maps are in memory already: those that wait take no more than they do.
+    with Spill(Budget(memory=2 * features.nbytes + (1 << 30))) as spill:
+        stream = LayerStream("activations", maps.shape[1:], holding, spill, thresholds=given)
+        labels = spill.spool()
+        for batch in batches(data, 64, range(len(data)), with_images=False):
+            part = np.ascontiguousarray(maps[batch.first : batch.first + len(batch.names)], np.float32)
+            stream.add(batch.first, part, batch.names)
+            labels.append(tuple(batch.labels))
+            progress(batch.first + len(batch.names), len(data))
+        stream.settle(share)
+        for place, (kept, record) in enumerate(zip(stream.kept(), labels, strict=True)):
+            stream.count(kept, 64 * place, LabelBatch(*record))
+    noted = _settings(data, quantile, presence) | {"align": "half-pixel"} | dict(settings or {})
+    return stream.finish(share, noted)
 
 
 def _as_maps(output: torch.Tensor) -> Array:
@@ -194,9 +309,30 @@ def _check_settings(
         raise InputError(f"quantile is {quantile}, expected a fraction between 0 and 1 (0.005 keeps the top 0.5 %)")
     if not 0 <= iou < 1:
         raise InputError(f"iou is {iou}, expected a bound from 0 up to 1 (0.05 in the paper)")
-    if presence not in get_args(Presence):
-        raise InputError(f"presence is {presence!r}; {nearest(presence, get_args(Presence))}")
+    _check_choice("presence", presence, Presence)
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}, expected at least 1")
     if mean and (len(mean) != 3 or len(std) != 3 or min(std) <= 0):
         raise InputError(f"mean {list(mean)} and std {list(std)}: expected three numbers each, std above 0")
+
+
+def _check_choice(what: str, given: str, choices: Any) -> None:
+    if given not in get_args(choices):
+        raise InputError(f"{what} is {given!r}; {nearest(given, get_args(choices))}")
+
+
+def _use_as_many_threads_as_torch() -> None:
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(torch.get_num_threads(), most))
+
+
+@contextmanager
+def _arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Let the forward pass compute in this precision, for as long as the block lasts."""
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prunescope.dissection.tally import Tally
+from prunescope.dissection.tally import Counts, Tally
 
 Array = np.ndarray[Any, Any]
 
 
-def pair_scores(tally: Tally, labels: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
+def pair_scores(tally: Counts, labels: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
     """Score every unit and concept that meet: IoU = I / (A + G - I) (Bau et al. 2017, section 2.3).
 
     Parameters
@@ -45,6 +45,40 @@ def pair_scores(tally: Tally, labels: pd.DataFrame, categories: tuple[str, ...])
             "iou": intersect / (activation + truth - intersect),
         }
     )
+
+
+def tally_arrays(tally: Tally, labels: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Array]:
+    """Name the counts that are stored: those of the whole data set, and by block for the pairs that matter.
+
+    These are the pairs that are the best of their unit within a category, or have an IoU above 0.01; all others would
+    take a hundred times the room and can change no verdict.
+
+    Parameters
+    ----------
+    tally
+        Pixel counts by block.
+    labels
+        The concepts, indexed by number in the tally's order.
+    pairs
+        From `pair_scores`.
+
+    Returns
+    -------
+    dict
+        `numbers` int64 [concepts]; `truth`, `intersect`, `activation`, `area` as in `Counts`; `block_pairs` int64
+        [pairs, 2], unit and number; `block_intersect` [blocks, pairs]; `block_truth` [blocks, concepts];
+        `block_activation` [blocks, units, categories].
+    """
+    best = pairs.sort_values("iou", ascending=False, kind="stable").drop_duplicates(["unit", "category"]).index
+    mattering = pairs[(pairs["iou"] > 0.01) | pairs.index.isin(best)]
+    unit, number = mattering["unit"].to_numpy(), mattering["number"].to_numpy()
+    numbers = labels.index.to_numpy()
+    return {"numbers": numbers} | vars(tally.total()) | {
+        "block_pairs": np.stack([unit, number], axis=1).astype(np.int64),
+        "block_intersect": tally.intersect[:, unit, np.searchsorted(numbers, number)],
+        "block_truth": tally.truth,
+        "block_activation": tally.activation,
+    }  # fmt: skip
 
 
 def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:

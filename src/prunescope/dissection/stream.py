@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,37 @@ import pandas as pd
 
 from prunescope.concepts.broden import ConceptData
 from prunescope.dissection.examples import Examples
+from prunescope.dissection.masks import Stretch, anchored_axis, stretch_axis
 from prunescope.dissection.result import LayerDissection
-from prunescope.dissection.scores import pair_scores, summarise, unit_scores
-from prunescope.dissection.tally import KeptMaps, LabelBatch, Presence, Tally
+from prunescope.dissection.scores import pair_scores, summarise, tally_arrays, unit_scores
+from prunescope.dissection.share import Share
+from prunescope.dissection.spool import Record, Spill
+from prunescope.dissection.tally import BLOCKS, KeptMaps, LabelBatch, Presence, Tally
 from prunescope.dissection.thresholds import LargestValues
 from prunescope.errors import InputError
+from prunescope.networks.geometry import Geometry
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """How maps are held against labels: see `dissect`."""
+
+    concepts: ConceptData
+    quantile: float
+    presence: Presence
+    iou: float
+
+    def blocks(self, first_image: int, count: int) -> Array:
+        """Say to which block of consecutive images each of `count` images belongs, int64 [count]."""
+        return (first_image + np.arange(count)) * BLOCKS // len(self.concepts)
+
+    @property
+    def block_pixels(self) -> int:
+        """Label pixels of a block's images, at most."""
+        sh, sw = self.concepts.label_size
+        return -(-len(self.concepts) // BLOCKS) * sh * sw
 
 
 class LayerStream:
@@ -29,20 +54,41 @@ class LayerStream:
     ----------
     layer
         Its name.
-    images
-        How many there will be.
     shape
         (units, h, w) of the layer's output for one image.
-    quantile
-        The fraction of positions above the threshold.
+    holding
+        The data set and the settings.
+    spill
+        Where maps wait.
+    geometry
+        Where the units look, for maps anchored at receptive fields; half-pixel centres without it.
+    thresholds
+        float64 [units], instead of the quantile's.
     """
 
-    def __init__(self, layer: str, images: int, shape: tuple[int, int, int], quantile: float) -> None:
+    def __init__(
+        self,
+        layer: str,
+        shape: tuple[int, int, int],
+        holding: Holding,
+        spill: Spill,
+        geometry: Geometry | None = None,
+        thresholds: Array | None = None,
+    ) -> None:
         units, h, w = shape
-        self._layer, self._shape = layer, shape
-        self._largest = LargestValues(units, images * h * w, quantile)
+        self.layer, self._shape, self._holding, self._given = layer, shape, holding, thresholds
+        self._largest = LargestValues(units, len(holding.concepts) * h * w, holding.quantile)
         self._examples = Examples.empty(units, h, w)
-        self._kept: list[KeptMaps] = []
+        self._kept = spill.spool(self._still_possible)
+        self._axes = _axes(holding.concepts, (h, w), geometry)
+        self._levels = np.empty(0)
+        concepts = holding.concepts
+        self._tally = Tally.empty(units, len(concepts.labels), len(concepts.categories), holding.block_pixels)
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the maps did not fit the budget, so that the network has to run for this layer once more."""
+        return self._kept.overflowed
 
     def add(self, first_image: int, maps: Array, names: Sequence[str]) -> None:
         """Take in the maps of the next images.
@@ -63,7 +109,7 @@ class LayerStream:
         """
         if maps.shape[1:] != self._shape:
             raise InputError(
-                f"layer {self._layer!r}: its output is {list(maps.shape[1:])} for image {names[0]}, and was "
+                f"layer {self.layer!r}: its output is {list(maps.shape[1:])} for image {names[0]}, and was "
                 f"{list(self._shape)} for earlier ones; all images must give maps of one shape"
             )
         peaks = self._largest.add(maps.reshape(*maps.shape[:2], -1))
@@ -71,47 +117,80 @@ class LayerStream:
             image, unit = np.argwhere(np.isnan(peaks))[0]
             values = maps[image, unit]
             raise InputError(
-                f"layer {self._layer!r}, unit {unit}, image {names[image]}: an activation is "
+                f"layer {self.layer!r}, unit {unit}, image {names[image]}: an activation is "
                 f"{values[~np.isfinite(values)][0]}; thresholds need finite values. "
                 f"Look at the weights, and at mean and std"
             )
-        images, units = np.nonzero(peaks > self._largest.bounds)
-        self._kept.append(KeptMaps(units, images, maps[images, units]))
         self._examples.add(first_image, peaks, maps)
+        if not self.overflowed:
+            images, units = np.nonzero(peaks > self._bounds())
+            self._kept.append((units, images, peaks[images, units], maps[images, units]))
 
-    def finish(
-        self,
-        labels: Sequence[LabelBatch],
-        concepts: ConceptData,
-        *,
-        presence: Presence,
-        iou: float,
-        settings: dict[str, Any],
-        thresholds: Array | None = None,
-    ) -> LayerDissection:
-        """Hold the kept maps against the labels, batch by batch, and score the units.
+    def settle(self, share: Share) -> None:
+        """Fix the thresholds, once all images of all processes were taken in."""
+        self._largest.reduce(share)
+        self._examples.reduce(share)
+        self._dead = self._largest.lowest == self._largest.highest
+        levels = self._largest.thresholds() if self._given is None else self._given
+        self._levels = np.where(self._dead, self._largest.highest, levels)
+
+    def kept(self) -> Iterator[KeptMaps]:
+        """Give back the maps that wait, batch by batch as `add` took them in."""
+        for units, images, _, maps in self._kept:
+            yield KeptMaps(units, images, maps)
+
+    def count(self, kept: KeptMaps, first_image: int, labels: LabelBatch) -> None:
+        """Hold the maps of some images against their labels.
 
         Parameters
         ----------
+        kept
+            Maps; `images` counts from the batch's first.
+        first_image
+            The first one's place in the data set.
         labels
-            Of each batch that `add` took in, in the same order.
-        concepts
-            The data set.
-        presence, iou, settings
-            As in `dissect`; `settings` is noted in the summary.
-        thresholds
-            float64 [units], instead of the quantile's.
+            Of the batch's images.
         """
-        dead = self._largest.lowest == self._largest.highest
-        levels = self._largest.thresholds() if thresholds is None else thresholds
-        levels = np.where(dead, self._largest.highest, levels)
-        tally = Tally.empty(self._shape[0], len(concepts.labels), len(concepts.categories))
-        for kept, batch in zip(self._kept, labels, strict=True):
-            tally.add_labels(batch)
-            above = kept.maps.max(axis=(1, 2), initial=-np.inf) > levels[kept.units]
-            tally.add_masks(kept[above], levels, batch, presence)
-        pairs = pair_scores(tally, concepts.labels, concepts.categories)
-        known = pd.DataFrame({"unit": np.arange(self._shape[0]), "threshold": levels, "dead": dead})
+        above = kept.maps.max(axis=(1, 2), initial=-np.inf) > self._levels[kept.units]
+        blocks = self._holding.blocks(first_image, len(labels.codes))
+        self._tally.add_labels(labels, blocks)
+        self._tally.add_masks(kept[above], self._levels, labels, blocks, self._holding.presence, self._axes)
+
+    def finish(self, share: Share, settings: dict[str, Any]) -> LayerDissection:
+        """Score the units.
+
+        Parameters
+        ----------
+        share
+            The processes to add up.
+        settings
+            What to note in the summary.
+        """
+        self._tally.reduce(share)
+        concepts = self._holding.concepts
+        pairs = pair_scores(self._tally.total(), concepts.labels, concepts.categories)
+        known = pd.DataFrame({"unit": np.arange(self._shape[0]), "threshold": self._levels, "dead": self._dead})
         units = unit_scores(pairs, known, concepts.categories)
-        summary = summarise(units, concepts.categories, iou, settings)
-        return LayerDissection(self._layer, units, pairs, summary, tally, self._examples)
+        summary = summarise(units, concepts.categories, self._holding.iou, {"layer": self.layer} | settings)
+        arrays = tally_arrays(self._tally, concepts.labels, pairs)
+        return LayerDissection(self.layer, units, pairs, summary, arrays, self._examples)
+
+    def _bounds(self) -> Array:
+        return self._largest.bounds if self._given is None else self._given
+
+    def _still_possible(self, record: Record) -> Record:
+        units, _, peaks, _ = record
+        stays = peaks > self._bounds()[units]
+        return tuple(array[stays] for array in record)
+
+
+def _axes(data: ConceptData, cells: tuple[int, int], geometry: Geometry | None) -> tuple[Stretch, Stretch]:
+    if geometry is None:
+        return stretch_axis(cells[0], data.label_size[0]), stretch_axis(cells[1], data.label_size[1])
+    down, along = (
+        anchored_axis(count, pixels, image, stride, offset)
+        for count, pixels, image, stride, offset in zip(
+            cells, data.label_size, data.image_size, geometry.stride, geometry.offset, strict=True
+        )
+    )
+    return down, along

@@ -10,10 +10,13 @@ import numba
 import numpy as np
 
 from prunescope.concepts.pixels import ImageLabels
-from prunescope.dissection.masks import stretch_axis
+from prunescope.dissection.masks import Stretch
+from prunescope.dissection.share import Share
 
 Array = np.ndarray[Any, Any]
 Presence = Literal["image", "overlap"]
+
+BLOCKS = 32
 
 
 class LabelBatch(NamedTuple):
@@ -75,7 +78,7 @@ class KeptMaps:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Counts:
     """Pixel counts over a whole data set, exact integers."""
 
     truth: Array  # int64 [concepts]: G, pixels of each concept
@@ -83,17 +86,49 @@ class Tally:
     activation: Array  # int64 [units, categories]: A, mask pixels on the images where the category is present
     area: Array  # int64 [units]: mask pixels on all images
 
+
+@dataclass(frozen=True)
+class Tally:
+    """Pixel counts by block of consecutive images, for error bars; their sums are the data set's counts."""
+
+    truth: Array  # int64 [blocks, concepts]
+    intersect: Array  # int32 or int64 [blocks, units, concepts]
+    activation: Array  # int64 [blocks, units, categories]
+    area: Array  # int64 [blocks, units]
+
     @classmethod
-    def empty(cls, units: int, concepts: int, categories: int) -> Tally:
-        """Return a tally of nothing yet."""
-        shapes = ((concepts,), (units, concepts), (units, categories), (units,))
-        return cls(*(np.zeros(shape, np.int64) for shape in shapes))
+    def empty(cls, units: int, concepts: int, categories: int, block_pixels: int, blocks: int = BLOCKS) -> Tally:
+        """Return a tally of nothing yet; a count cannot pass `block_pixels`, the pixels of a block's images."""
+        small = np.int32 if block_pixels < 2**31 else np.int64
+        return cls(
+            np.zeros((blocks, concepts), np.int64),
+            np.zeros((blocks, units, concepts), small),
+            np.zeros((blocks, units, categories), np.int64),
+            np.zeros((blocks, units), np.int64),
+        )
 
-    def add_labels(self, labels: LabelBatch) -> None:
-        """Count the concepts' pixels on some images."""
-        _count_labels(labels.codes, labels.first_rows, labels.starts, labels.columns, self.truth)
+    def total(self) -> Counts:
+        """Add up the blocks."""
+        return Counts(*(part.sum(axis=0, dtype=np.int64) for part in vars(self).values()))
 
-    def add_masks(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, presence: Presence) -> None:
+    def reduce(self, share: Share) -> None:
+        """Add what other processes counted."""
+        for part in vars(self).values():
+            share.add(part)
+
+    def add_labels(self, labels: LabelBatch, blocks: Array) -> None:
+        """Count the concepts' pixels on some images; `blocks` int64 [images] says to which block each belongs."""
+        _count_labels(labels.codes, labels.first_rows, labels.starts, labels.columns, blocks, self.truth)
+
+    def add_masks(
+        self,
+        kept: KeptMaps,
+        thresholds: Array,
+        labels: LabelBatch,
+        blocks: Array,
+        presence: Presence,
+        axes: tuple[Stretch, Stretch],
+    ) -> None:
         """Hold the masks of some images against their labels.
 
         Parameters
@@ -105,30 +140,34 @@ class Tally:
             float64 [units].
         labels
             Of these images.
+        blocks
+            int64 [images]: to which block each belongs.
         presence
             On which images mask pixels count as activation: those with a label of the category anywhere (`image`,
             Bau et al. 2017) or under the mask (`overlap`, NetDissect-Lite).
+        axes
+            Where the label pixels lie on the maps, down and along.
         """
         order = np.argsort(kept.units, kind="stable")
         kept = kept[order]
         unit_starts = np.searchsorted(kept.units, np.arange(len(thresholds) + 1))
-        rows = stretch_axis(kept.maps.shape[1], labels.codes.shape[1])
-        columns = stretch_axis(kept.maps.shape[2], labels.codes.shape[2])
         _count_masks(
-            kept.maps, kept.images, unit_starts, thresholds, *rows, *columns, *labels, presence == "overlap",
-            self.intersect, self.activation, self.area,
+            kept.maps, kept.images, unit_starts, thresholds, *axes[0], *axes[1], *labels, blocks,
+            presence == "overlap", self.intersect, self.activation, self.area,
         )  # fmt: skip
 
 
 @numba.njit(cache=True)
-def _count_labels(codes: Array, first_rows: Array, starts: Array, columns: Array, truth: Array) -> None:
+def _count_labels(codes: Array, first_rows: Array, starts: Array, columns: Array, blocks: Array, truth: Array) -> None:
     histogram = np.zeros(len(starts), np.int64)
     for image in range(len(codes)):
+        first = first_rows[image]
+        last = first_rows[image + 1] if image + 1 < len(codes) else len(starts) - 1
         for code in codes[image].flat:
-            histogram[first_rows[image] + code] += 1
-    for row in range(len(starts) - 1):
-        for entry in range(starts[row], starts[row + 1]):
-            truth[columns[entry]] += histogram[row]
+            histogram[first + code] += 1
+        for row in range(first, last):
+            for entry in range(starts[row], starts[row + 1]):
+                truth[blocks[image], columns[entry]] += histogram[row]
 
 
 @numba.njit(parallel=True, cache=True)
@@ -147,6 +186,7 @@ def _count_masks(
     columns: Array,
     categories: Array,
     present: Array,
+    blocks: Array,
     overlap: bool,
     intersect: Array,
     activation: Array,
@@ -160,7 +200,7 @@ def _count_masks(
         here = np.empty(present.shape[1], np.bool_)
         for index in range(unit_starts[unit], unit_starts[unit + 1]):
             values, image = maps[index], images[index]
-            first, count, pixels = first_rows[image], 0, 0
+            first, count, pixels, block = first_rows[image], 0, 0, blocks[image]
             for y in range(h):
                 below = min(y + 1, h - 1)
                 for x in range(w):
@@ -181,15 +221,15 @@ def _count_masks(
                                     count += 1
                                 histogram[code] += 1
                                 pixels += 1
-            area[unit] += pixels
+            area[block, unit] += pixels
             for category in range(len(here)):
                 here[category] = present[image, category] and not overlap
             for code in touched[:count]:
                 for entry in range(starts[code], starts[code + 1]):
-                    intersect[unit, columns[entry]] += histogram[code]
+                    intersect[block, unit, columns[entry]] += histogram[code]
                 if overlap:
                     here |= categories[code]
                 histogram[code] = 0
             for category in range(len(here)):
                 if here[category]:
-                    activation[unit, category] += pixels
+                    activation[block, unit, category] += pixels

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
+from prunescope.dissection.share import Share
+
 Array = np.ndarray[Any, Any]
 
 
@@ -71,6 +73,18 @@ class LargestValues:
         self._seen += maps.shape[0] * maps.shape[2]
         return peaks
 
+    def reduce(self, share: Share) -> None:
+        """Take in what other processes saw of the same units."""
+        if share.processes == 1:
+            return
+        for unit, count in enumerate(self._filled):
+            self._buffer[unit, count:] = -np.inf
+        self._buffer = np.concatenate(share.gather(self._buffer), axis=1)
+        self._filled = np.full_like(self._filled, self._buffer.shape[1])
+        self.lowest = np.min(share.gather(self.lowest), axis=0)
+        self.highest = np.max(share.gather(self.highest), axis=0)
+        self._seen = int(np.sum(share.gather(np.array([self._seen]))))
+
     def thresholds(self) -> Array:
         """T_k of every unit, float64 [units]: equal to `numpy.quantile(values.astype(float64), 1 - quantile)`."""
         if self._seen != self._positions:
@@ -78,11 +92,16 @@ class LargestValues:
         result = np.empty(len(self._buffer), np.float64)
         fraction = self._position.fraction
         for unit, values in enumerate(self._buffer):
-            largest = np.partition(values[: self._filled[unit]], self._filled[unit] - self._keep)[-self._keep :]
-            if self._keep == 1:
-                result[unit] = largest[0]
+            count, keep = self._filled[unit], self._keep
+            if keep == 1:
+                result[unit] = values[:count].max()
                 continue
-            low, high = (float(value) for value in np.partition(largest, 1)[:2])
+            low, high = (
+                float(value)
+                for value in np.partition(values[:count], (count - keep, count - keep + 1))[
+                    count - keep : count - keep + 2
+                ]
+            )
             step = high - low
             result[unit] = high - step * (1 - fraction) if fraction >= 0.5 else low + step * fraction
         return result

@@ -1,0 +1,154 @@
+"""What has to wait until the thresholds are known: in memory, then on disk, within a budget."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Record = tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may wait.
+
+    Attributes
+    ----------
+    memory
+        Bytes in memory; what is more goes to disk.
+    disk
+        Bytes on disk; a layer that needs more gets a second forward pass.
+    folder
+        Where on disk; the system's temporary folder unless told. The file has no name there, so that nothing stays
+        behind, however the process ends.
+    """
+
+    memory: int = 1 << 30
+    disk: int = 64 << 30
+    folder: Path | None = None
+
+
+class Stored(NamedTuple):
+    """A record on disk."""
+
+    offset: int
+    layout: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
+
+
+class Spill(AbstractContextManager["Spill"]):
+    """Owns the records that wait, and the file of those that memory has no room for."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._file: IO[bytes] | None = None
+        self._end = 0
+        self._spools: list[Spool] = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._spools.clear()
+
+    def spool(self, shrink: Callable[[Record], Record] | None = None) -> Spool:
+        """Begin a sequence of records; one that can `shrink` may also overflow, and is then dropped."""
+        spool = Spool(self, shrink)
+        self._spools.append(spool)
+        return spool
+
+    def make_room(self) -> None:
+        """Bring what is in memory under the budget."""
+        if self._in_memory() <= self.budget.memory:
+            return
+        for spool in self._spools:
+            spool.shrink()
+        # Down to half, so that room is not made for every record.
+        for spool in sorted(self._spools, key=lambda spool: -spool.in_memory):
+            if self._in_memory() > self.budget.memory // 2:
+                spool.leave_memory(self.budget.disk - self._end)
+
+    def write(self, record: Record) -> Stored:
+        """Append a record to the file.
+
+        Raises
+        ------
+        OSError
+            The disk is full, say; the folder is named.
+        """
+        folder = self.budget.folder or Path(tempfile.gettempdir())
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the spill
+            stored = Stored(self._end, tuple((array.dtype, array.shape) for array in record))
+            for array in record:
+                self._file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+                self._end += array.nbytes
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+        return stored
+
+    def read(self, stored: Stored) -> Record:
+        """Read a record back."""
+        assert self._file is not None
+        arrays, offset = [], stored.offset
+        for dtype, shape in stored.layout:
+            size = dtype.itemsize * int(np.prod(shape))
+            content = os.pread(self._file.fileno(), size, offset)
+            arrays.append(np.frombuffer(content, dtype).reshape(shape))
+            offset += size
+        return tuple(arrays)
+
+    def _in_memory(self) -> int:
+        return sum(spool.in_memory for spool in self._spools)
+
+
+class Spool:
+    """A sequence of records in the order in which they came."""
+
+    def __init__(self, spill: Spill, shrink: Callable[[Record], Record] | None) -> None:
+        self._spill, self._shrink = spill, shrink
+        self._records: list[Record | Stored] = []
+        self.in_memory = 0
+        self.overflowed = False
+
+    def append(self, record: Record) -> None:
+        """Add a record; the spill may move earlier ones to disk."""
+        if self.overflowed:
+            return
+        self._records.append(record)
+        self.in_memory += _size(record)
+        self._spill.make_room()
+
+    def __iter__(self) -> Iterator[Record]:
+        for record in self._records:
+            yield self._spill.read(record) if isinstance(record, Stored) else record
+
+    def shrink(self) -> None:
+        """Drop what turned out not to matter from the records in memory."""
+        if self._shrink is not None:
+            self._records = [one if isinstance(one, Stored) else self._shrink(one) for one in self._records]
+            self.in_memory = sum(_size(one) for one in self._records if not isinstance(one, Stored))
+
+    def leave_memory(self, room: int) -> None:
+        """Move the records in memory to disk; without room there, overflow."""
+        if self.in_memory > room:
+            if self._shrink is not None:
+                self._records, self.in_memory, self.overflowed = [], 0, True
+            return
+        self._records = [one if isinstance(one, Stored) else self._spill.write(one) for one in self._records]
+        self.in_memory = 0
+
+
+def _size(record: Record) -> int:
+    return sum(array.nbytes for array in record)

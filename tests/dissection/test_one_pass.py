@@ -1,0 +1,197 @@
+"""One pass gives the same integers whatever waits where, however many networks, layers or processes there are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+
+from prunescope.concepts import open_concepts
+from prunescope.dissection import dissect
+from prunescope.dissection.masks import anchored_axis, stretch
+from prunescope.dissection.run import dissect_networks
+from prunescope.dissection.spool import Budget, Spill
+from prunescope.dissection.thresholds import LargestValues
+from prunescope.errors import InputError
+from prunescope.networks import build_network, receptive_fields
+from tests.dissection.worlds import GOLDEN
+
+CONCEPTS = GOLDEN / "concepts"
+LAYERS = ["stem.0", "stage1", "stage3"]
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return build_network("prunescope:resnet8x4", classes=3, seed=0)
+
+
+@pytest.fixture(scope="module")
+def expected(model: nn.Module) -> Any:
+    return dissect(model, layers=LAYERS, concepts=CONCEPTS)
+
+
+def same(found: Any, expected: Any) -> None:
+    pd.testing.assert_frame_equal(found.units, expected.units)
+    pd.testing.assert_frame_equal(found.pairs, expected.pairs)
+    for layer, part in expected.items():
+        for name, array in part.tally.items():
+            assert np.array_equal(found[layer].tally[name], array), name
+        for name, array in vars(part.examples).items():
+            assert np.array_equal(getattr(found[layer].examples, name), array), name
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk"), [(1 << 30, 0), (200_000, 1 << 30), (0, 1 << 30), (200_000, 300_000), (0, 0)]
+)
+def test_any_budget_gives_the_same_integers(
+    model: nn.Module, expected: Any, tmp_path: Path, memory: int, disk: int
+) -> None:
+    budget = Budget(memory=memory, disk=disk, folder=tmp_path)
+    same(dissect(model, layers=LAYERS, concepts=CONCEPTS, budget=budget), expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_forward_pass_is_for_the_layers_alone_that_do_not_fit(model: nn.Module) -> None:
+    passes: list[int] = []
+    handle = model.register_forward_hook(lambda *_: passes.append(1))
+    for memory, runs in ((1 << 30, 2), (0, 4)):
+        passes.clear()
+        dissect(model, layers=["stage3"], concepts=CONCEPTS, batch_size=24, budget=Budget(memory=memory, disk=0))
+        assert len(passes) == runs
+    handle.remove()
+
+
+def test_what_waits_leaves_nothing_behind_when_dissection_fails(tmp_path: Path) -> None:
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.AvgPool2d(16)
+            self.calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.pool(x) * (float("nan") if self.calls == 40 else 1)
+
+    model = nn.Sequential(Late())
+    with pytest.raises(InputError, match=r"image made/00039\.jpg"):
+        dissect(model, layers=["0"], concepts=CONCEPTS, batch_size=1, budget=Budget(memory=0, folder=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_room_is_named(tmp_path: Path) -> None:
+    with Spill(Budget(memory=0, folder=tmp_path / "absent")) as spill, pytest.raises(OSError, match="absent"):
+        spill.spool().append((np.zeros(10),))
+
+
+def test_several_networks_at_once_give_what_each_gives_alone(model: nn.Module, expected: Any) -> None:
+    other = build_network("prunescope:resnet8x4", classes=3, seed=1)
+    found = dissect_networks({"a": model, "b": other}, layers=LAYERS, concepts=CONCEPTS)
+    same(found["a"], expected)
+    same(found["b"], dissect(other, layers=LAYERS, concepts=CONCEPTS))
+    assert found["b"]["stage3"].summary["settings"]["network"] == "b"
+
+
+def test_blocks_add_up_to_the_whole(expected: Any) -> None:
+    for part in expected.values():
+        tally = part.tally
+        place = np.searchsorted(tally["numbers"], tally["block_pairs"][:, 1])
+        assert (tally["block_intersect"].sum(0) == tally["intersect"][tally["block_pairs"][:, 0], place]).all()
+        assert (tally["block_truth"].sum(0) == tally["truth"]).all()
+        assert (tally["block_activation"].sum(0) == tally["activation"]).all()
+        best = part.units.dropna(subset="label").set_index("unit")["label"]
+        numbers = part.pairs.sort_values("iou", ascending=False).drop_duplicates("unit").set_index("unit")["number"]
+        stored = {(unit, number) for unit, number in tally["block_pairs"].tolist()}
+        assert {(unit, numbers[unit]) for unit in best.index} <= stored
+
+
+def test_receptive_field_alignment_moves_the_masks_to_where_units_look(model: nn.Module) -> None:
+    data = open_concepts(CONCEPTS)
+    found = dissect(model, layers=["stage3"], concepts=data, align="receptive-field")["stage3"]
+    field = receptive_fields(model, ["stage3"], data.image_size)["stage3"]
+    assert found.summary["settings"]["stride"] == [str(value) for value in field.stride]
+    assert found.examples is not None
+    assert found.tally is not None
+    features = [maps_of(model, data.image(i)) for i in range(len(data))]
+    cells = features[0].shape[1]
+    axes = [anchored_axis(cells, 112, 224, field.stride[axis], field.offset[axis]) for axis in range(2)]
+    thresholds = found.units["threshold"].to_numpy()
+    areas = sum(
+        (stretch(maps, (112, 112), (axes[0], axes[1])) > thresholds[:, None, None]).sum((1, 2)) for maps in features
+    )
+    assert np.abs(areas - found.tally["area"]).max() <= 2
+    plain = dissect(model, layers=["stage3"], concepts=data)["stage3"]
+    assert (plain.tally["area"] != found.tally["area"]).any()  # type: ignore[index]
+
+
+def maps_of(model: nn.Module, image: np.ndarray) -> np.ndarray:
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = ((torch.from_numpy(image.copy()).float() / 255 - mean) / std).permute(2, 0, 1)[None]
+    model.eval()
+    with torch.inference_mode():
+        return model.stage3(model.stage2(model.stage1(model.stem(pixels))))[0].numpy()  # type: ignore[operator]
+
+
+def test_lower_precision_changes_little_and_is_noted(model: nn.Module, expected: Any) -> None:
+    found = dissect(model, layers=["stage3"], concepts=CONCEPTS, precision="bf16")["stage3"]
+    assert found.summary["settings"]["precision"] == "bf16"
+    ours, theirs = found.units["threshold"], expected["stage3"].units["threshold"]
+    assert not ours.equals(theirs)
+    assert np.allclose(ours, theirs, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(("option", "value"), [("align", "receptive"), ("precision", "fp16"), ("presence", "images")])
+def test_unknown_choices_are_refused_naming_the_nearest(model: nn.Module, option: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{option} is '{value}'; the nearest are"):
+        dissect(model, layers=["stage3"], concepts=CONCEPTS, **{option: value})
+
+
+@pytest.mark.parametrize("spread", [1, 7, 1000])
+def test_bounds_only_rise_and_never_pass_the_threshold(spread: int) -> None:
+    random = np.random.default_rng(spread)
+    values = random.integers(-spread, spread + 1, (200, 3, 40)).astype(np.float32)
+    largest = LargestValues(3, 200 * 40, 0.05)
+    truth = np.quantile(values.transpose(1, 0, 2).reshape(3, -1).astype(np.float64), 0.95, axis=1)
+    before = largest.bounds.copy()
+    for first in range(0, 200, 9):
+        largest.add(values[first : first + 9])
+        assert (largest.bounds >= before).all()
+        assert (largest.bounds <= truth).all()
+        before = largest.bounds.copy()
+    assert (largest.thresholds() == truth).all()
+
+
+SCRIPT = """
+import sys
+from prunescope.dissection import dissect
+from prunescope.dissection.share import processes
+from prunescope.networks import build_network
+model = build_network("prunescope:resnet8x4", classes=3, seed=0)
+with processes() as share:
+    found = dissect(model, layers=["stage1", "stage3"], concepts=sys.argv[1], batch_size=1)
+    if share.rank == 0:
+        found.save(sys.argv[2])
+"""
+
+
+def test_two_processes_give_the_integers_of_one(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for start, out in (([sys.executable], "one"), (torchrun, "two")):
+        subprocess.run([*start, str(script), str(CONCEPTS), str(tmp_path / out)], check=True, env=environment)
+    for layer in ("stage1", "stage3"):
+        for name in ("tally", "examples"):
+            one, two = (load_file(tmp_path / out / layer / f"{name}.safetensors") for out in ("one", "two"))
+            assert all(np.array_equal(one[key], two[key]) for key in one)
+        one, two = (pd.read_parquet(tmp_path / out / layer / "units.parquet") for out in ("one", "two"))
+        pd.testing.assert_frame_equal(one, two)
