@@ -1,0 +1,240 @@
+"""What dissection costs beside the network's own forward pass.
+
+    python benchmarks/dissection.py [--images 256] [--repeats 3] [--quick]
+
+Everything is measured side by side in this run: each row's two loops take turns, the ratio is that of the medians. The
+images are drawn here in Broden's format (224 pixels, labels at 112, five label layers), the network has random weights.
+On a machine with a GPU, rows for the GPU are added, from a packed copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunescope.concepts import ConceptData, open_concepts, pack_concepts
+from prunescope.concepts.miniature import make_miniature
+from prunescope.dissection import dissect, dissect_activations
+from prunescope.dissection.batches import batches
+from prunescope.dissection.masks import stretch_axis
+from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
+from prunescope.dissection.tally import KeptMaps, Tally
+from prunescope.networks import build_network
+
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+BRODEN = 63_305
+BATCH = 16
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few images, for a look")
+    parser.add_argument("--memory", type=int, help="(internal) measure peak memory with this many images")
+    options = parser.parse_args()
+    if options.memory is not None:
+        print_peak(options.memory)
+        return
+    images = 32 if options.quick else options.images
+    repeats = 1 if options.quick else options.repeats
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        data = open_concepts(make_miniature(Path(folder) / "data", images, seed=0, size=224))
+        model = build_network("torchvision:resnet50", seed=0).eval()
+        print(f"{images} images of 224 px, ResNet-50, {torch.get_num_threads()} threads, medians of {repeats}\n")
+        bare, layer4 = turns(repeats, lambda: forward(model, data), lambda: run(model, data, LAYERS[3:]))
+        print_row("layer4, decode to finished table / bare forward", layer4, bare, 1.08)
+        four, bare_again = turns(repeats, lambda: run(model, data, LAYERS), lambda: forward(model, data))
+        print_row("layer1 to layer4 at once / bare forward", four, bare_again, 1.4)
+        ours, plain = tally_alone(data, repeats)
+        print_row("tally of a kept map / the plain torch way", ours, plain, 1 / 12, unit="us")
+        one, two = scaling(data, repeats)
+        print_row("two processes of one thread / one of one thread", two, one, 0.6)
+        print_memory(256 if not options.quick else 32, 2048 if not options.quick else 64)
+        per_image = layer4 / images
+        hours = per_image * BRODEN / 3600
+        print(f"\nBroden's {BRODEN:,} images, layer4, on this machine: {hours:.1f} h ({per_image:.3f} s an image)")
+        if torch.cuda.is_available():
+            on_gpu(model, data, Path(folder) / "data")
+
+
+def forward(model: nn.Module, data: ConceptData) -> None:
+    """Run the bare loop: decode images as dissection does, and nothing but the forward pass."""
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.inference_mode():
+        for first in range(0, len(data), BATCH):
+            pixels = np.stack([data.image(i) for i in range(first, min(first + BATCH, len(data)))])
+            model((torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std)
+
+
+def run(model: nn.Module, data: ConceptData, layers: Sequence[str]) -> None:
+    """Dissect, from decoding to the finished table."""
+    dissect(model, layers=layers, concepts=data, batch_size=BATCH)
+
+
+def turns(repeats: int, *actions: Callable[[], None]) -> list[float]:
+    """Run the actions in turn, once to warm up; return the median seconds of each."""
+    for action in actions:
+        action()
+    times: list[list[float]] = [[] for _ in actions]
+    for _ in range(repeats):
+        for action, found in zip(actions, times, strict=True):
+            began = time.perf_counter()
+            action()
+            found.append(time.perf_counter() - began)
+    return [statistics.median(found) for found in times]
+
+
+def tally_alone(data: ConceptData, repeats: int) -> tuple[float, float]:
+    """Measure microseconds of a kept 7 x 7 map on two threads: ours, and upsampled, compared and counted by torch."""
+    random = np.random.default_rng(0)
+    units, count = 2048, min(64, len(data))
+    batch = next(batches(data, count, range(count), with_images=False))
+    maps = np.maximum(random.normal(size=(count, units, 7, 7)), 0).astype(np.float32)
+    thresholds = np.quantile(maps.transpose(1, 0, 2, 3).reshape(units, -1), 0.995, axis=1)
+    image, unit = np.nonzero(maps.max(axis=(2, 3)) > thresholds)
+    kept = KeptMaps(unit, image, maps[image, unit])
+    tally = Tally.empty(units, len(data.labels), len(data.categories), count * 224 * 224)
+    axes = (stretch_axis(7, data.label_size[0]), stretch_axis(7, data.label_size[1]))
+    blocks = np.zeros(count, np.int64)
+    some = random.choice(len(unit), 500, replace=False)
+    stacks = [torch.from_numpy(plain_layers(data, i)) for i in range(count)]
+
+    def ours() -> None:
+        tally.add_masks(kept, thresholds, batch.labels, blocks, "image", axes)
+
+    def plain() -> None:
+        for place in some:
+            stretched = nn.functional.interpolate(
+                torch.from_numpy(kept.maps[place])[None, None], size=data.label_size, mode="bilinear"
+            )[0, 0]
+            mask = stretched > float(thresholds[unit[place]])
+            for layer in stacks[image[place]]:
+                torch.bincount(layer[mask], minlength=len(data.labels))
+
+    fast, slow = turns(repeats, ours, plain)
+    return fast / len(unit) * 1e6, slow / len(some) * 1e6
+
+
+def plain_layers(data: ConceptData, i: int) -> np.ndarray:
+    """Unpack an image's labels into layers of concept columns, int64 [layers, sh, sw]."""
+    labels = data.image_labels(i)
+    most = int(np.diff(labels.starts).max())
+    table = np.zeros((len(labels.starts) - 1, most), np.int64)
+    for row in range(len(table)):
+        numbers = labels.numbers[labels.starts[row] : labels.starts[row + 1]]
+        table[row, : len(numbers)] = np.searchsorted(data.labels.index, numbers)
+    return table[labels.codes].transpose(2, 0, 1).copy()
+
+
+def scaling(data: ConceptData, repeats: int) -> tuple[float, float]:
+    """Measure seconds of one process of one thread and of two, start included in neither."""
+    script = (
+        "import sys, time, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from prunescope.concepts import open_concepts\n"
+        "from prunescope.dissection import dissect\n"
+        "from prunescope.dissection.share import processes\n"
+        "from prunescope.networks import build_network\n"
+        "model = build_network('torchvision:resnet50', seed=0)\n"
+        "data = open_concepts(sys.argv[1])\n"
+        "with processes() as share:\n"
+        "    dissect(model, layers=['layer4'], concepts=data, batch_size=8)\n"
+        "    for _ in range(int(sys.argv[2])):\n"
+        "        began = time.perf_counter()\n"
+        "        dissect(model, layers=['layer4'], concepts=data, batch_size=8)\n"
+        "        if share.rank == 0: print(time.perf_counter() - began, flush=True)\n"
+    )
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        part = make_miniature(Path(folder) / "part", min(len(data), 64), seed=0, size=224)
+        file = Path(folder) / "run.py"
+        file.write_text(script)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        for start in ([sys.executable], torchrun):
+            done = subprocess.run(
+                [*start, str(file), str(part), str(repeats)],
+                check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            found.append(statistics.median(float(line) for line in done.stdout.split()))
+    return found[0], found[1]
+
+
+def print_peak(images: int) -> None:
+    """Dissect random maps of layer4's shape and print the peak memory above their own, in bytes."""
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        data = open_concepts(make_miniature(Path(folder) / "data", images, seed=0, size=32))
+        maps = random.random((images, 2048, 7, 7), np.float32)
+        dissect_activations(maps[:8].repeat(images // 8, 0), concepts=data)  # compiles and allocates what stays
+        Path("/proc/self/clear_refs").write_text("5")
+        before = kilobytes("VmRSS")
+        dissect_activations(maps, concepts=data)
+        print((kilobytes("VmHWM") - before) * 1024)
+
+
+def kilobytes(field: str) -> int:
+    """Read a figure of this process's memory (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def print_memory(few: int, many: int) -> None:
+    """Print what dissection takes above the maps it is given, for few and for many images."""
+    peaks = []
+    for images in (few, many):
+        command = [sys.executable, __file__, "--memory", str(images)]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    print(f"{'peak memory above the maps, layer4: ' + f'{few} / {many:,} images':58}", end="")
+    print(" / ".join(f"{peak / 2**20:,.0f} MiB" for peak in peaks))
+
+
+def print_row(what: str, ours: float, other: float, most: float, unit: str = "s") -> None:
+    """Print one measured ratio beside the most that it should be."""
+    print(f"{what:58}{ours:8.2f} {unit} / {other:8.2f} {unit} = {ours / other:6.3f}   (at most {most:.3f})")
+
+
+def on_gpu(model: nn.Module, data: ConceptData, folder: Path) -> None:
+    """Print images per second on the GPU, bare and dissected, from a packed copy."""
+    pack_concepts(folder)
+    data = open_concepts(folder)
+    model = model.to("cuda")
+    images = torch.zeros(256, 3, 224, 224, device="cuda")
+    print("\non the GPU, batch 256, images a second")
+    for precision in ("fp32", "tf32", "bf16"):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        for layout in (torch.contiguous_format, torch.channels_last):
+            model.to(memory_format=layout)  # type: ignore[call-overload]
+            batch = images.contiguous(memory_format=layout)
+
+            def bare(batch: torch.Tensor = batch, precision: str = precision) -> None:
+                with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+                    model(batch)
+                torch.cuda.synchronize()
+
+            (seconds,) = turns(5, bare)
+            print(f"  bare forward, {precision}, {layout}: {len(images) / seconds:,.0f}")
+        (seconds,) = turns(
+            3,
+            lambda precision=precision: dissect(  # type: ignore[misc]
+                model, layers=["layer4"], concepts=data, batch_size=256, device="cuda", precision=precision
+            ),
+        )
+        print(f"  dissection, {precision}: {len(data) / seconds:,.0f}")
+
+
+if __name__ == "__main__":
+    main()
