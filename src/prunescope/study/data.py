@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.concepts.miniature import make_miniature
+from prunescope.concepts.packed import pack_concepts
 from prunescope.progress import Progress, silent
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.recipe import Drawn, Recipe
@@ -28,11 +30,23 @@ def study_task(recipe: Recipe, directory: StudyDirectory, progress: Progress = s
 
 
 def study_concepts(recipe: Recipe, directory: StudyDirectory, progress: Progress = silent) -> ConceptData:
-    """Open the labelled images, drawing them first if the recipe says so."""
+    """Open the labelled images, drawing and packing them first if the recipe says so.
+
+    Every level reads them again, so that a packed copy saves decoding them each time.
+    """
     origin = recipe.dissection.concepts
     if isinstance(origin, Drawn):
-        return open_concepts(_draw(origin, directory.data / "concepts", recipe.data.size, progress))
-    return open_concepts(origin)
+        drawn = _draw(origin, directory.data / "concepts", recipe.data.size, progress)
+        pack_concepts(drawn)
+        return open_concepts(drawn)
+    concepts = open_concepts(origin)
+    if concepts.packed is None:
+        warnings.warn(
+            f"every level decodes the images and labels of {origin} anew; "
+            f"`prunescope concepts pack {origin}` saves that",
+            stacklevel=2,
+        )
+    return concepts
 
 
 def _draw(origin: Drawn, directory: Path, size: int, progress: Progress) -> Path:
