@@ -45,9 +45,9 @@ WALLPAPERS: tuple[Paint, ...] = (
 def _fill(canvas: Canvas, first: int, last: int, upper: Paint, lower: Paint) -> None:
     if last <= first:
         return
-    steps = (np.arange(last - first, dtype=np.float32) / max(last - first - 1, 1))[:, None, None]
-    one, other = np.array(upper, np.float32), np.array(lower, np.float32)
-    canvas.pixels[first:last] = one + steps * (other - one)
+    steps = (np.arange(last - first, dtype=np.float32) / max(last - first - 1, 1))[:, None]
+    one, other = np.array(upper, np.float32)[:, None, None], np.array(lower, np.float32)[:, None, None]
+    canvas.pixels[:, first:last] = one + steps * (other - one)
 
 
 def outdoors(canvas: Canvas, chance: Chance, ground: str, sky: str, horizon: float) -> None:
@@ -81,7 +81,16 @@ def outdoors(canvas: Canvas, chance: Chance, ground: str, sky: str, horizon: flo
         canvas.begin(None)
         canvas.lay(shapes.box(size, -2, line, size + 2, size + 2), tone(paint, 1.05), material="water", relief=0.12)
     else:
-        canvas.pixels[line:] *= 1 + 0.05 * canvas.grain[line:, :, None]
+        canvas.pixels[:, line:] *= 1 + 0.05 * canvas.grain[line:]
+
+
+def sea(canvas: Canvas, chance: Chance, horizon: float) -> None:
+    """Draw a band of water below the horizon."""
+    size = canvas.size
+    canvas.begin(None)
+    line, shore = int(horizon * size + 0.5), (horizon + chance.uniform(0.07, 0.14)) * size
+    canvas.lay(shapes.box(size, -2, shore, size + 2, shore + 0.02 * size), CHALK, relief=0.0)
+    canvas.lay(shapes.box(size, -2, line, size + 2, shore), GROUNDS["water"], material="water", relief=0.1)
 
 
 def indoors(canvas: Canvas, chance: Chance, floor: str, horizon: float) -> None:
@@ -100,4 +109,4 @@ def indoors(canvas: Canvas, chance: Chance, floor: str, horizon: float) -> None:
     canvas.lay(shapes.box(size, -2, line - 0.025 * size, size + 2, line + 0.5), tone(wall, 0.72), relief=0.0)
     paint = FLOORS[floor]
     _fill(canvas, line, size, tone(paint, 0.9), tone(paint, 1.06))
-    canvas.pixels[line:] *= 1 + 0.04 * canvas.grain[line:, :, None]
+    canvas.pixels[:, line:] *= 1 + 0.04 * canvas.grain[line:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
@@ -15,9 +16,20 @@ from prunescope.concepts.miniature.vocabulary import MATERIALS, OBJECTS, PARTS, 
 
 Paint = tuple[float, float, float]
 
-TEXTURE_CONTRAST = 0.13
+TEXTURE_CONTRAST = 0.26
 TEXTURE_PERIOD = 6.0
-MATERIAL_CONTRAST = 0.05
+MATERIAL_CONTRAST = 0.1
+
+
+@cache
+def _ramp(length: int) -> np.ndarray:
+    """Steps from -1 to 1, float32 [length]."""
+    return np.arange(length, dtype=np.float32) * (2 / max(length - 1, 1)) - 1
+
+
+def _place(names: tuple[str, ...], name: str | None) -> int:
+    """Place of a name in the vocabulary from 1, 0 for none."""
+    return names.index(name) + 1 if name else 0
 
 
 class Surface(TypedDict, total=False):
@@ -60,15 +72,15 @@ class Canvas:
     def __init__(self, size: int, chance: Chance) -> None:
         self.size = size
         self.chance = chance
-        self.pixels = np.zeros((size, size, 3), np.float32)
-        self.instance = np.zeros((size, size), np.uint8)
-        self.part = np.zeros((size, size), np.uint8)
-        self.inset = np.zeros((size, size), np.uint8)
-        self.material = np.zeros((size, size), np.uint8)
-        self.texture = np.zeros((size, size), np.uint8)
+        self.pixels = np.zeros((3, size, size), np.float32)
+        self._labels = np.zeros((5, size, size), np.uint8)
+        self.part, self._instance, self.inset, self.material, self.texture = self._labels
         self.grain = chance.noise(size, size)
         self.slope = chance.uniform(-0.12, 0.12)
         self._kinds = [0]
+        # Patterns are as large as on a picture of 64 pixels, whatever the size.
+        self._across = (np.arange(size, dtype=np.float32) + 0.5) * (64 / size)
+        self._down = self._across[:, None]
 
     def begin(self, name: str | None) -> None:
         """Begin another thing: an object of the vocabulary, or None for what has no name in it."""
@@ -76,7 +88,8 @@ class Canvas:
 
     def objects(self) -> np.ndarray:
         """Which object is seen at every pixel: place in the vocabulary from 1, or 0; uint8 [size, size]."""
-        return np.array(self._kinds, np.uint8)[self.instance]
+        objects: np.ndarray = np.array(self._kinds, np.uint8)[self._instance]
+        return objects
 
     def lay(
         self,
@@ -109,41 +122,39 @@ class Canvas:
         rows, columns, share = cover
         window = (rows, columns)
         height, width = share.shape
-        down = np.arange(height, dtype=np.float32)[:, None] * (2 / max(height - 1, 1)) - 1
-        across = np.arange(width, dtype=np.float32) * (2 / max(width - 1, 1)) - 1
-        light = 1 - relief * down + self.slope * across
+        light = (1 - relief * _ramp(height))[:, None] + self.slope * _ramp(width)
         if texture or material:
-            unit = 64 / self.size
-            x = (np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5) * unit
-            y = ((np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5) * unit)[:, None]
-            if texture:
-                shift_x, shift_y = self.chance.uniform(), self.chance.uniform()
-                pattern = TEXTURE_PATTERNS[texture](x / TEXTURE_PERIOD + shift_x, y / TEXTURE_PERIOD + shift_y)
-                light += TEXTURE_CONTRAST / 0.5 * pattern
-            elif material:
-                relief_of = material_pattern(material, x, y, self.grain[window])
-                if relief_of is not None:
-                    light += MATERIAL_CONTRAST / 0.5 * relief_of
-        target = self.pixels[window]
-        target += share[:, :, None] * (light[:, :, None] * np.array(paint, np.float32) - target)
+            light += self._pattern(window, material, texture)
+        target = self.pixels[:, rows, columns]
+        target += share * (light * np.array(paint, np.float32)[:, None, None] - target)
         inside = share > 0.5
         current = len(self._kinds) - 1
+        place = _place(PARTS, part)
+        around = 0 if inset else place
+        values = (around, current, place if inset else 0, _place(MATERIALS, material), _place(TEXTURES, texture))
+        first = 0
         if inset:
-            self.part[window][inside & (self.instance[window] != current)] = 0
-            self.inset[window][inside] = PARTS.index(part) + 1 if part else 0
-        else:
-            self.part[window][inside] = PARTS.index(part) + 1 if part else 0
-            self.inset[window][inside] = 0
-        self.instance[window][inside] = current
-        self.material[window][inside] = MATERIALS.index(material) + 1 if material else 0
-        self.texture[window][inside] = TEXTURES.index(texture) + 1 if texture else 0
+            first = 1
+            self.part[window][inside & (self._instance[window] != current)] = 0
+        below = np.array(values[first:], np.uint8)[:, None, None]
+        np.copyto(self._labels[first:, rows, columns], below, where=inside)
+
+    def _pattern(self, window: tuple[slice, slice], material: str | None, texture: str | None) -> np.ndarray | float:
+        """How much lighter or darker a surface is at each pixel of a window; a texture hides the material's relief."""
+        x, y = self._across[window[1]], self._down[window[0]]
+        if texture:
+            shift_x, shift_y = self.chance.uniform(), self.chance.uniform()
+            pattern = TEXTURE_PATTERNS[texture](x / TEXTURE_PERIOD + shift_x, y / TEXTURE_PERIOD + shift_y)
+            return TEXTURE_CONTRAST * pattern
+        relief = material_pattern(material, x, y, self.grain[window]) if material else None
+        return 0.0 if relief is None else MATERIAL_CONTRAST * relief
 
     def shadow(self, x: float, y: float, radius_x: float, radius_y: float, depth: float = 0.3) -> None:
         """Darken the ground softly around (x, y); lengths as shares of the picture's side, labels stay."""
         size = self.size
         cover = shapes.ellipse(size, x * size, y * size, radius_x * size, radius_y * size)
         if cover is not None:
-            self.pixels[cover.rows, cover.columns] *= 1 - depth * cover.share[:, :, None]
+            self.pixels[:, cover.rows, cover.columns] *= 1 - depth * cover.share
 
 
 class Pen:

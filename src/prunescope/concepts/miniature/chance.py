@@ -20,10 +20,13 @@ class Chance:
     ----------
     seed, index
         The seed of the world and the image's index in it, both non-negative and below 2 ** 64.
+    stream
+        Which of the image's streams; they have nothing in common.
     """
 
-    def __init__(self, seed: int, index: int) -> None:
-        self._bits = np.random.Philox(key=np.array([seed, index], np.uint64))
+    def __init__(self, seed: int, index: int, stream: int = 0) -> None:
+        start = np.array([0, 0, 0, stream], np.uint64)
+        self._bits = np.random.Philox(key=np.array([seed, index], np.uint64), counter=start)
         self._drawn: list[int] = []
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:

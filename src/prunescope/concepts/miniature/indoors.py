@@ -56,7 +56,7 @@ def desk(canvas: Canvas, chance: Chance, spot: Spot) -> None:
 
 
 def computer(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a computer: a screen and a keyboard."""
+    """Draw a computer: a screen on its foot, and a keyboard."""
     pen = Pen(canvas, "computer", spot)
     case = chance.pick((INK, METALS[0], CHALK))
     pen.box((-0.07, 0.0, 0.07, 0.3), tone(case, 0.8), None, material="metal")
@@ -70,7 +70,7 @@ def computer(canvas: Canvas, chance: Chance, spot: Spot) -> None:
             "screen",
             material="glass",
         )
-    pen.box((-0.5, -0.04, 0.5, 0.1), tone(case, 1.25), "keyboard", radius=0.03)
+    pen.box((-0.5, -0.04, 0.5, 0.1), tone(case, 1.25), None, radius=0.03)
 
 
 def bed(canvas: Canvas, chance: Chance, spot: Spot) -> None:
@@ -94,10 +94,10 @@ def bookcase(canvas: Canvas, chance: Chance, spot: Spot) -> None:
     canvas.shadow(spot.x, spot.y, 0.42 * spot.height, 0.04 * spot.height)
     pen = Pen(canvas, "bookcase", spot)
     wood = chance.pick(WOODS)
-    pen.box((-0.36, 0.0, 0.36, 1.0), tone(wood, 0.8), "shelf", material="wood")
+    pen.box((-0.36, 0.0, 0.36, 1.0), tone(wood, 0.8), None, material="wood")
     for row in range(4):
         bottom = 0.05 + row * 0.24
-        pen.box((-0.32, bottom, 0.32, bottom + 0.2), tone(wood, 0.45), "shelf", material="wood")
+        pen.box((-0.32, bottom, 0.32, bottom + 0.2), tone(wood, 0.45), None, material="wood")
         x = -0.31
         while x < 0.27:
             wide, tall = chance.uniform(0.07, 0.12), chance.uniform(0.13, 0.185)
@@ -122,7 +122,7 @@ def stove(canvas: Canvas, chance: Chance, spot: Spot) -> None:
     """Draw a stove with a pot on it."""
     canvas.shadow(spot.x, spot.y, 0.5 * spot.height, 0.06 * spot.height)
     pen = Pen(canvas, "stove", spot)
-    case = chance.pick((CHALK, METALS[1], METALS[2]))
+    case = chance.pick((METALS[0], METALS[1], METALS[2], (0.78, 0.72, 0.62)))
     pen.box((-0.44, 0.0, 0.44, 0.72), case, "body", material="metal", radius=0.03)
     pen.box((-0.32, 0.1, 0.32, 0.46), DARK_GLASS, "door", material="glass", inset=True, radius=0.04)
     for x in (-0.27, -0.09, 0.09, 0.27):

@@ -46,16 +46,17 @@ def snowman(canvas: Canvas, chance: Chance, spot: Spot) -> None:
     """Draw a snowman."""
     canvas.shadow(spot.x, spot.y, 0.32 * spot.height, 0.06 * spot.height)
     pen = Pen(canvas, "snowman", spot)
-    pen.disc(0.0, 0.24, 0.27, SNOW, "body", relief=0.15)
-    pen.disc(0.0, 0.54, 0.2, SNOW, "body", relief=0.15)
+    snow, hat = tone(SNOW, 0.92), chance.pick((LIVELY[1], LIVELY[3], LIVELY[5], (0.34, 0.33, 0.36)))
+    pen.disc(0.0, 0.24, 0.27, snow, "body", relief=0.15)
+    pen.disc(0.0, 0.54, 0.2, snow, "body", relief=0.15)
     for y in (0.48, 0.58):
         pen.disc(0.0, y, 0.03, INK, "body")
     pen.box((-0.16, 0.62, 0.16, 0.68), chance.pick(LIVELY[:4]), "body", material="fabric")
-    pen.disc(0.0, 0.76, 0.135, SNOW, "head", relief=0.15)
+    pen.disc(0.0, 0.76, 0.135, snow, "head", relief=0.15)
     for x in (-0.05, 0.06):
         pen.disc(x, 0.79, 0.02, INK, "head")
     pen.shape([(0.0, 0.72), (0.0, 0.77), (0.16, 0.73)], LIVELY[6], "head")
     for x in (-1, 1):
         pen.shape([(x * 0.16, 0.56), (x * 0.16, 0.52), (x * 0.42, 0.68), (x * 0.42, 0.71)], BARK, None, material="wood")
-    pen.box((-0.2, 0.85, 0.2, 0.9), INK, "hat")
-    pen.box((-0.12, 0.88, 0.12, 1.06), INK, "hat")
+    pen.box((-0.2, 0.85, 0.2, 0.9), tone(hat, 0.85), "hat")
+    pen.box((-0.12, 0.88, 0.12, 1.06), hat, "hat")

@@ -12,7 +12,6 @@ from prunescope.concepts.miniature.paints import (
     CLOTH,
     DARK_GLASS,
     GLASS,
-    INK,
     LEAVES,
     LIT,
     LIVELY,
@@ -49,7 +48,7 @@ def boat(canvas: Canvas, chance: Chance, spot: Spot) -> None:
     """Draw a sailing boat."""
     canvas.shadow(spot.x, spot.y, 0.6 * spot.height, 0.06 * spot.height)
     pen = Pen(canvas, "boat", spot)
-    pen.box((-0.06, 0.15, -0.01, 1.0), WOODS[2], "mast", material="wood")
+    pen.box((-0.06, 0.15, -0.01, 1.0), WOODS[2], "pole", material="wood")
     sail = CHALK if spot.texture is None else chance.pick(CLOTH)
     pen.shape([(0.02, 0.28), (0.02, 0.98), (0.5, 0.28)], sail, "sail", material="fabric", texture=spot.texture)
     pen.shape([(-0.09, 0.3), (-0.09, 0.9), (-0.42, 0.3)], CHALK, "sail", material="fabric")
@@ -94,8 +93,8 @@ def tower(canvas: Canvas, chance: Chance, spot: Spot) -> None:
     pen = Pen(canvas, "tower", spot)
     paint = chance.pick((*STONES, (0.36, 0.40, 0.50), (0.58, 0.46, 0.42)))
     wide = chance.uniform(0.15, 0.2)
-    pen.box((-wide, 0.0, wide, 1.0), paint, "facade", material="stone")
-    pen.box((-0.5 * wide, 1.0, 0.5 * wide, 1.05), tone(paint, 0.7), "facade", material="stone")
+    pen.box((-wide, 0.0, wide, 1.0), paint, "facade")
+    pen.box((-0.5 * wide, 1.0, 0.5 * wide, 1.05), tone(paint, 0.7), "facade")
     for row in range(6):
         bottom = 0.1 + row * 0.145
         for column in (-0.62, 0.0, 0.62):
@@ -185,41 +184,11 @@ def slide(canvas: Canvas, chance: Chance, spot: Spot) -> None:
     """Draw a slide with its ladder."""
     canvas.shadow(spot.x, spot.y, 0.6 * spot.height, 0.06 * spot.height)
     pen = Pen(canvas, "slide", spot)
-    paint = chance.pick(LIVELY)
+    paint = chance.pick((LIVELY[0], LIVELY[2], LIVELY[6]))
     frame = chance.pick(METALS)
     for x in (-0.5, -0.24):
         pen.box((x - 0.035, 0.0, x + 0.035, 1.0), frame, "ladder", material="metal")
     for y in (0.2, 0.42, 0.64):
         pen.box((-0.5, y, -0.24, y + 0.06), frame, "ladder", material="metal")
-    pen.shape([(-0.26, 0.82), (-0.26, 0.68), (0.56, 0.02), (0.72, 0.02), (0.72, 0.12)], paint, "chute", relief=0.2)
+    pen.shape([(-0.26, 0.88), (-0.26, 0.66), (0.5, 0.0), (0.76, 0.0), (0.76, 0.12)], paint, "chute", relief=0.2)
     pen.box((-0.54, 0.76, -0.2, 0.84), tone(paint, 0.8), "chute")
-
-
-def mountain(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a mountain with a white peak."""
-    pen = Pen(canvas, "mountain", spot)
-    paint = chance.pick(STONES)
-    lean = chance.uniform(-0.12, 0.12)
-    wide = chance.uniform(0.75, 1.0)
-    pen.shape([(-wide, 0.0), (lean, 1.0), (wide, 0.0)], paint, None, material="stone", relief=0.05)
-    pen.shape(
-        [(lean, 1.0), (lean + 0.1 * wide, 0.0), (wide, 0.0)], tone(paint, 0.8), None, material="stone", relief=0.05
-    )
-    side = 0.34 * wide
-    low = [(lean - side - 0.34 * lean, 0.66), (lean, 1.0), (lean + side - 0.34 * lean, 0.66), (lean * 0.7, 0.58)]
-    pen.shape(low, SNOW, "peak", relief=0.05)
-
-
-def rock(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a boulder, which has no name in the vocabulary."""
-    canvas.shadow(spot.x, spot.y, 0.8 * spot.height, 0.14 * spot.height)
-    pen = Pen(canvas, None, spot)
-    paint = chance.pick((*STONES, (0.62, 0.48, 0.38)))
-    outline = [(-0.75, 0.0), (-0.62, 0.52), (-0.15, 0.95), (0.36, 0.82), (0.7, 0.3), (0.72, 0.0)]
-    pen.shape(outline, paint, None, material="stone", relief=0.22)
-
-
-def post(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a dark bar across the picture, which has no name and hides what is behind."""
-    pen = Pen(canvas, None, spot)
-    pen.box((-0.05, 0.0, 0.05, 3.0), tone(INK, chance.uniform(0.8, 2.2)), None)

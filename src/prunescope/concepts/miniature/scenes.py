@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunescope.concepts.miniature import backdrops, outdoors
+from prunescope.concepts.miniature import backdrops, clutter
 from prunescope.concepts.miniature.canvas import Canvas, Spot
 from prunescope.concepts.miniature.chance import Chance
 from prunescope.concepts.miniature.colors import color_places
 from prunescope.concepts.miniature.habits import ANYTHING, HABITS, RUG, Habit, Thing
 from prunescope.concepts.miniature.vocabulary import SCENES, TEXTURES
 
-OWN_GROUND = 0.55
-OWN_TEXTURE = 0.75
-PLAIN_CLOTH = 0.25
-DISTRACTOR = 0.55
-OCCLUDER = 0.2
+OWN_GROUND = 0.65
+SWAPPED = tuple(sorted({ground for habit in HABITS.values() for ground in habit.grounds} - {"water"}))
+OWN_TEXTURE = 0.92
+PLAIN_CLOTH = 0.15
+DISTRACTOR = 0.34
+OCCLUDER = 0.15
+SEA = 0.75
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ def draw(seed: int, index: int, size: int = 64) -> Picture:
     >>> draw(seed=0, index=3).image.shape
     (64, 64, 3)
     """
-    chance = Chance(seed, index)
+    # What is where comes from one stream, how surfaces look from another: so it does not depend on the size.
+    chance, surfaces = Chance(seed, index), Chance(seed, index, stream=1)
     scene = index % len(SCENES)
-    canvas = Canvas(size, chance)
+    canvas = Canvas(size, surfaces)
     _compose(canvas, chance, HABITS[SCENES[scene]])
-    image = _develop(canvas, chance)
+    image = _develop(canvas, surfaces)
     return Picture(
         image,
         scene,
@@ -75,12 +78,13 @@ def draw(seed: int, index: int, size: int = 64) -> Picture:
 
 def _compose(canvas: Canvas, chance: Chance, habit: Habit) -> None:
     horizon = chance.uniform(*habit.horizon)
-    grounds = habit.grounds if chance.coin(OWN_GROUND) else chance.pick([other.grounds for other in HABITS.values()])
-    ground = chance.pick(grounds)
+    ground = chance.pick(habit.grounds if chance.coin(OWN_GROUND) else SWAPPED)
     if ground in backdrops.FLOORS:
         backdrops.indoors(canvas, chance, ground, horizon)
     else:
         backdrops.outdoors(canvas, chance, ground, chance.pick(habit.skies), horizon)
+        if habit.sea and chance.coin(SEA):
+            backdrops.sea(canvas, chance, horizon)
     things = [thing for thing, probability in habit.things if chance.coin(probability)]
     while chance.coin(DISTRACTOR):
         things.append(chance.pick(ANYTHING))
@@ -96,20 +100,21 @@ def _compose(canvas: Canvas, chance: Chance, habit: Habit) -> None:
             texture = habit.texture if chance.coin(OWN_TEXTURE) else chance.pick(TEXTURES)
         thing.draw(canvas, chance, Spot(x, y, height, chance.coin(0.5), texture))
     if chance.coin(OCCLUDER):
-        outdoors.post(canvas, chance, Spot(chance.uniform(0.05, 0.95), 1.0, chance.uniform(0.4, 1.0)))
+        clutter.post(canvas, chance, Spot(chance.uniform(0.05, 0.95), 1.0, chance.uniform(0.4, 1.0)))
 
 
 def _free(chance: Chance, taken: list[float]) -> float:
     """Choose, of three places, the one that is farthest from those taken."""
-    candidates = [chance.uniform(0.08, 0.92) for _ in range(3)]
+    candidates = [chance.uniform(0.14, 0.86) for _ in range(3)]
     return max(candidates, key=lambda x: min((abs(x - other) for other in taken), default=1.0))
 
 
 def _develop(canvas: Canvas, chance: Chance) -> np.ndarray:
     """Set light, tint and noise, and round to bytes."""
-    gain = chance.uniform(0.72, 1.12)
-    warmth = chance.uniform(-0.07, 0.07)
-    tint = np.array((gain * (1 + warmth), gain, gain * (1 - warmth)), np.float32)
-    grain = chance.uniform(0.008, 0.03)
-    exposed = canvas.pixels * tint + grain * 2 * chance.noise(*canvas.pixels.shape)
-    return np.clip(np.floor(exposed * 255 + 0.5), 0, 255).astype(np.uint8)
+    gain = chance.uniform(0.78, 1.1)
+    warmth = chance.uniform(-0.06, 0.06)
+    tint = np.array((gain * (1 + warmth), gain, gain * (1 - warmth)), np.float32)[:, None, None]
+    grain = chance.uniform(0.01, 0.04)
+    exposed = canvas.pixels * tint + grain * chance.noise(*canvas.pixels.shape)
+    levels = np.clip(np.floor(exposed * 255 + 0.5), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +24,19 @@ class Cover(NamedTuple):
     share: np.ndarray  # float32 [rows, columns], 0 to 1
 
 
+@cache
+def _centres(size: int) -> np.ndarray:
+    """Where the pixels' centres are, float32 [size]."""
+    return np.arange(size, dtype=np.float32) + np.float32(0.5)
+
+
 def _window(low: float, high: float, size: int) -> tuple[slice, np.ndarray] | None:
     first = max(0, math.floor(low - 0.5))
     last = min(size, math.ceil(high + 0.5))
     if first >= last:
         return None
-    return slice(first, last), np.arange(first, last, dtype=np.float32) + np.float32(0.5)
+    window = slice(first, last)
+    return window, _centres(size)[window]
 
 
 def _covered(distance: np.ndarray) -> np.ndarray:
@@ -38,20 +46,24 @@ def _covered(distance: np.ndarray) -> np.ndarray:
     return distance
 
 
+def _overlap(centres: np.ndarray, low: float, high: float) -> np.ndarray:
+    """How much of each pixel lies between low and high along one axis, exactly."""
+    overlap: np.ndarray = np.minimum(centres + 0.5, high) - np.maximum(centres - 0.5, low)
+    np.maximum(overlap, 0, out=overlap)
+    return overlap
+
+
 def box(size: int, left: float, top: float, right: float, bottom: float, radius: float = 0.0) -> Cover | None:
     """Cover a box with rounded corners; all lengths in pixels of a size x size image."""
     across, down = _window(left, right, size), _window(top, bottom, size)
     if across is None or down is None:
         return None
-    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
-    inner_x, inner_y = (right - left) / 2 - radius, (bottom - top) / 2 - radius
-    x = np.abs(across[1] - centre_x) - inner_x
-    y = (np.abs(down[1] - centre_y) - inner_y)[:, None]
     if radius <= 0:
-        # A side thinner than a pixel covers a share of it, in each direction for itself.
-        share = _covered(-x) * _covered(-y)
+        share = _overlap(across[1], left, right) * _overlap(down[1], top, bottom)[:, None]
     else:
-        corner_x, corner_y = np.maximum(x, 0), np.maximum(y, 0)
+        x = np.abs(across[1] - (left + right) / 2) - ((right - left) / 2 - radius)
+        y = np.abs(down[1] - (top + bottom) / 2) - ((bottom - top) / 2 - radius)
+        corner_x, corner_y = np.maximum(x, 0), np.maximum(y, 0)[:, None]
         share = _covered(radius - np.sqrt(corner_x * corner_x + corner_y * corner_y))
     return Cover(down[0], across[0], share)
 

@@ -25,7 +25,7 @@ SCENES = (
 
 PARTS_OF = {
     "car": ("body", "window", "wheel"),
-    "boat": ("hull", "mast", "sail"),
+    "boat": ("hull", "sail", "pole"),
     "train": ("body", "window", "wheel", "door"),
     "house": ("facade", "roof", "door", "window"),
     "tower": ("facade", "window"),
@@ -37,16 +37,15 @@ PARTS_OF = {
     "chair": ("seat", "back", "leg"),
     "table": ("top", "leg"),
     "bed": ("blanket", "pillow", "back", "leg"),
-    "bookcase": ("shelf", "book"),
+    "bookcase": ("book",),
     "lamp": ("shade", "pole"),
-    "computer": ("screen", "keyboard"),
+    "computer": ("screen",),
     "flower": ("bloom", "stem"),
     "parasol": ("canopy", "pole"),
     "fence": ("post",),
     "snowman": ("body", "head", "hat"),
     "stove": ("body", "door", "pot"),
     "slide": ("chute", "ladder"),
-    "mountain": ("peak",),
     "rug": (),
 }
 """The objects, and the parts each is made of."""

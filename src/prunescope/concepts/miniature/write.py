@@ -102,10 +102,15 @@ def make_miniature(
         return folder
     with _beside(folder) as part:
         (part / "images").mkdir()
-        tally = _draw_all(part, settings, workers or len(os.sched_getaffinity(0)), progress)
+        tally = _draw_all(part, settings, workers or _processors(), progress)
         _write_tables(part, settings, tally)
         (part / _MARK).write_text(json.dumps(asdict(settings)) + "\n", encoding="utf-8")
     return folder
+
+
+def _processors() -> int:
+    """Count the processors this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(settings: _Settings) -> None:
