@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,20 +36,22 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         warnings.showwarning = _show_warning
+        interrupts: list[int] = []
         try:
-            return super().invoke(ctx)
-        except InputError as error:
-            err.print(f"error: {error}", markup=False)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            err.print("interrupted; nothing is half-written, and the same command goes on from here")
-            raise typer.Exit(130) from error
-        except BrokenPipeError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from error
-        except OSError as error:
-            err.print(f"error: {_described(error)}", markup=False)
-            raise typer.Exit(2) from error
+            with _noting_interrupts(interrupts):
+                return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            # Libraries in C turn a Ctrl-C into other errors of theirs.
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                err.print("interrupted; nothing is half-written, and the same command goes on from here")
+                raise typer.Exit(130) from error
+            if isinstance(error, BrokenPipeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from error
+            if isinstance(error, InputError | OSError):
+                err.print(f"error: {_described(error) if isinstance(error, OSError) else error}", markup=False)
+                raise typer.Exit(2) from error
+            raise
 
 
 app = typer.Typer(
@@ -70,7 +74,18 @@ app.add_typer(recipe_app, name="recipe")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Out = Annotated[Path, typer.Option("--out", help="Where results go.", show_default=False)]
+
+def _folder(path: Path) -> Path:
+    """Refuse a path that cannot become a folder before the work that would be lost."""
+    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise InputError(f"{path}: {there} is a file; give a folder, new or old")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{path}: nothing can be written in {there}; give a folder of your own")
+    return path
+
+
+Out = Annotated[Path, typer.Option("--out", help="Where results go.", show_default=False, callback=_folder)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
 Weights = Annotated[Path | None, typer.Option(help="A safetensors or torch file; nothing in it is run.")]
 Classes = Annotated[int | None, typer.Option(help="Outputs of the network, where they are not its own default's.")]
@@ -78,7 +93,10 @@ Network = Annotated[
     str, typer.Argument(help="torchvision:resnet50[@WEIGHTS], prunescope:resnet14x32 or path/to/file.py:function.")
 ]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a field of the recipe: training.length=2ep. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Change a field of the recipe: training.length=2ep. May be repeated."
+    ),
 ]
 
 
@@ -95,9 +113,10 @@ def concepts_check(
         out.print(str(problem), markup=False)
     _print_table(check.table)
     if check.problems:
-        err.print(f"{directory}: {len(check.problems)} problems")
+        count = len(check.problems)
+        err.print(f"{directory}: {count} problem{'s' if count > 1 else ''}", markup=False)
         raise typer.Exit(1)
-    out.print(f"{directory}: clean")
+    out.print(f"{directory}: clean", markup=False)
 
 
 @concepts_app.command("pack")
@@ -105,9 +124,11 @@ def concepts_pack(
     directory: Annotated[Path, typer.Argument(help="A data set in Broden's format.")],
 ) -> None:
     """Write a packed copy of images and labels into DIRECTORY/packed; it is used by itself from then on."""
+    from rich.filesize import decimal
+
     from prunescope.concepts import pack_concepts, packed_size
 
-    err.print(f"the packed copy takes {packed_size(directory) / 1e9:.2f} GB")
+    err.print(f"the packed copy takes {decimal(packed_size(directory))}")
     with _bar("packing") as progress:
         found = pack_concepts(directory, progress=progress)
     out.print(f"packed: {found}")
@@ -140,7 +161,7 @@ def concepts_download(
 
 @make_app.command("miniature")
 def concepts_make_miniature(
-    directory: Annotated[Path, typer.Argument(help="A new folder.")],
+    directory: Annotated[Path, typer.Argument(help="A new folder.", callback=_folder)],
     images: Annotated[int, typer.Option(help="How many; a quarter of them for validation.")],
     seed: Annotated[int, typer.Option(help="Image i of a seed is the same everywhere.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
@@ -174,7 +195,7 @@ def dissect(
         str | None,
         typer.Argument(help="torchvision:resnet50[@WEIGHTS], prunescope:resnet14x32 or path/to/file.py:function."),
     ] = None,
-    layer: Annotated[list[str] | None, typer.Option(help="A layer's name; may be repeated.")] = None,
+    layer: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A layer's name; may be repeated.")] = None,
     activations: Annotated[
         Path | None,
         typer.Option(
@@ -200,6 +221,8 @@ def dissect(
     if (network is None) == (activations is None):
         raise InputError("give a NETWORK or --activations FILE.npz, one of the two")
     if activations is not None:
+        if layer or weights or classes:
+            raise InputError("--layer, --weights and --classes are of a network; leave them out with --activations")
         found: Any = _dissect_activations(activations, concepts, quantile, iou, presence)
     else:
         from prunescope.dissection import dissect as run
@@ -249,7 +272,9 @@ def import_netdissect(
 def study(
     recipe: Annotated[str, typer.Argument(help="A recipe's name (`prunescope recipe list`) or path.")],
     out_directory: Out,
-    data: Annotated[Path | None, typer.Option(help="The classification task: train/CLASS/*, val/CLASS/*.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The classification task: a folder of train/CLASS and val/CLASS.")
+    ] = None,
     concepts: Annotated[Path | None, typer.Option(help="Labelled images in Broden's format.")] = None,
     changes: Changes = None,
     device: Device = "auto",
@@ -260,12 +285,14 @@ def study(
     What is complete in --out is not run again: the same command goes on where it stopped.
     """
     from prunescope.api import Study
+    from prunescope.study.layout import StudyDirectory
 
     given = [*(changes or [])]
     given += [f"data.task={json.dumps(str(data))}"] if data else []
     given += [f"dissection.concepts={json.dumps(str(concepts))}"] if concepts else []
     what = Study(recipe, out_directory, changes=given, device=device)
     if dry_run:
+        StudyDirectory(out_directory).refuse_others(what.recipe)
         for stage in what.stages():
             out.print(
                 f"trial {stage.trial}  level {stage.level:02d}  {stage.work:8}{'done' if stage.done else ''}".rstrip()
@@ -313,7 +340,22 @@ def recipe_schema() -> None:
 
 def main() -> None:
     """Run the command line: 0 done, 1 problems found, 2 bad input, 130 interrupted."""
-    app()
+    app(prog_name="prunescope")
+
+
+@contextmanager
+def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
+    """Add to `interrupts` when Ctrl-C is pressed, and interrupt as ever."""
+
+    def interrupt(number: int, _frame: Any) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -325,23 +367,20 @@ def _described(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"{where}no space left on the device; nothing is half-written. Make room and run the same command again"
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return f"{where}a file stands where a folder is needed; name another place"
+    if isinstance(error, IsADirectoryError):
+        return f"{where}is a folder; give a file"
+    if isinstance(error, PermissionError):
+        return f"{where}permission denied; give a file or folder of your own, or change its permissions"
     return f"{where}{error.strerror or error}"
 
 
 def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float, presence: str) -> Any:
-    import zipfile
-
-    import numpy as np
-
     from prunescope.dissection import dissect_activations
+    from prunescope.dissection.activations import read_activations
 
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in ("features", "thresholds") if name in content.files}
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: no readable .npz of plain arrays: {error}") from error
-    if "features" not in arrays:
-        raise InputError(f"{file}: it holds no `features`; expected an array [images, units, h, w] of that name")
+    arrays = read_activations(file)
     with _bar("dissecting") as progress:
         return dissect_activations(
             arrays["features"],
@@ -358,10 +397,14 @@ def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float
 def _colors(option: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
+    expected = f"{option} is {text!r}, expected three numbers such as 0.485,0.456,0.406"
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"{option} is {text!r}, expected three numbers such as 0.485,0.456,0.406") from error
+        raise InputError(expected) from error
+    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+        raise InputError(expected)
+    return numbers
 
 
 def _print_table(table: pd.DataFrame) -> None:

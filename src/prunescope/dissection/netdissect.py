@@ -102,7 +102,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no readable CSV table: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
+        raise InputError(f"{path}: no readable CSV table of NetDissect-Lite ({reason})") from error
 
 
 def _numbers(path: Path, table: pd.DataFrame, column: str) -> pd.Series[float]:

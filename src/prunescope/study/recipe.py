@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
 from prunescope.dissection.tally import Presence
@@ -87,9 +88,13 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _rewind_within_training(self) -> Self:
         rewind, length = self.pruning.rewind_to, self.training.length
-        # Whole epochs can be compared without the data; `check_steps` compares all once the data are known.
-        if not rewind.steps and not length.steps and rewind.epochs > length.epochs:
-            raise ValueError(f"pruning.rewind_to is {rewind}, after the end of training.length, {length}")
+        # What is later in epochs and iterations alike is so whatever an epoch has; `check_steps` compares the rest.
+        if rewind != length and rewind.epochs >= length.epochs and rewind.steps >= length.steps:
+            raise PydanticCustomError(
+                "rewind_to",
+                "expected a step within training, not after its end, {length}",
+                {"field": ("pruning", "rewind_to"), "input": str(rewind), "length": str(length)},
+            )
         return self
 
     def check_steps(self, steps_per_epoch: int) -> None:
@@ -133,7 +138,8 @@ def recipe_text(name: str | Path) -> tuple[str, str]:
         try:
             return str(path), path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: the recipe cannot be read ({error}); expected a YAML file") from error
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path}: the recipe cannot be read ({reason}); expected a YAML file") from error
     known = shipped_recipes()
     if str(name) not in known:
         raise InputError(
@@ -236,7 +242,9 @@ def _without_other_forms(problems: Sequence[Any]) -> list[Any]:
 
 
 def _described(where: str, problem: Any, lines: Mapping[tuple[str, ...], str]) -> str:
-    field = tuple(str(part) for part in problem["loc"])
+    # A problem of the recipe as a whole brings the field that is to be mended.
+    problem = problem | problem.get("ctx", {})
+    field = tuple(str(part) for part in problem.get("field", problem["loc"]))
     at = next((field[:length] for length in range(len(field), 0, -1) if field[:length] in lines), ())
     place = f"{where}, {lines[at]}" if at else where
     if problem["type"] == "extra_forbidden":

@@ -1,0 +1,221 @@
+"""Every command does what its help says, on small data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from prunescope.study import recipe_text, shipped_recipes
+from tests.cli.commands import GOLDEN, leftovers, typed, without_notes
+
+
+def test_a_miniature_is_drawn_checked_and_packed(tmp_path: Path) -> None:
+    folder = tmp_path / "miniature"
+    made = typed("concepts", "make", "miniature", folder, "--images", 64, "--seed", 3, "--size", 32)
+    assert made.exit_code == 0
+    assert str(folder) in made.stdout
+    assert {path.name for path in (folder / "classification").iterdir()} == {"train", "val"}
+    checked = typed("concepts", "check", folder)
+    assert checked.exit_code == 0
+    assert checked.stdout.endswith(f"{folder}: clean\n")
+    assert checked.stdout.splitlines()[0].split() == ["category", "images", "concepts", "pixels"]
+    assert {line.split()[0] for line in checked.stdout.splitlines()[1:7]} == {
+        "object", "part", "material", "texture", "color", "scene",
+    }  # fmt: skip
+    packed = typed("concepts", "pack", folder)
+    assert packed.exit_code == 0
+    assert "takes" in packed.stderr
+    assert " kB" in packed.stderr
+    assert list((folder / "packed").iterdir())
+    assert leftovers(tmp_path) == []
+
+
+def test_a_check_lists_every_problem_with_its_file_and_line(miniature: Path) -> None:
+    index = miniature / "index.csv"
+    index.write_text(index.read_text().replace("\n000001.png", "\n../../x.png").replace("000003_object.png", "no.png"))
+    picture = miniature / "images" / "000002.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    result = typed("concepts", "check", miniature)
+    assert result.exit_code == 1
+    assert f"{index}:3: the image's path '../../x.png' leaves the folder" in result.stdout
+    assert "000002.png" in result.stdout
+    assert "no.png" in result.stdout
+    assert "3 problems" in result.stderr
+
+
+def test_one_problem_is_one_problem(miniature: Path) -> None:
+    (miniature / "images" / "000002.png").unlink()
+    assert "1 problem\n" in typed("concepts", "check", miniature).stderr
+
+
+def test_layers_are_listed_with_shapes_and_units() -> None:
+    result = typed("layers", "prunescope:resnet8x4", "--size", 64)
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[0] == ["layer", "type", "shape", "units"]
+    assert next(row for row in rows if row[0] == "stage3") == ["stage3", "Sequential", "(16,", "8,", "8)", "16"]
+
+
+def test_a_network_of_ones_own_file_is_dissected_with_its_weights(drawn: Path, tmp_path: Path) -> None:
+    import torch
+
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\ndef net(classes=7):\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), "
+        "torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(5, classes))\n"
+    )
+    state = {"0.weight": torch.ones(5, 3, 3, 3), "0.bias": torch.zeros(5)}
+    state |= {"3.weight": torch.zeros(7, 5), "3.bias": torch.zeros(7)}
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "weights.pth")
+    words = ["dissect", f"{tmp_path}/mine.py:net", "--weights", tmp_path / "weights.pth", "--concepts", drawn]
+    words += ["--layer", "0", "--layer", "3", "--out", tmp_path / "out", "--batch-size", "5", "--device", "cpu"]
+    result = typed(*words, "--mean", "0,0,0", "--std", "1,1,1", "--presence", "overlap", "--quantile", "0.01")
+    assert result.exit_code == 0, result.output
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["0", "3"]
+    units = pd.read_csv(tmp_path / "out" / "0" / "units.csv")
+    assert len(units) == 5
+    assert units["threshold"].nunique() == 1
+    assert 0 < units["threshold"][0] <= 27
+    summary = json.loads((tmp_path / "out" / "0" / "summary.json").read_text())
+    assert summary["settings"]["presence"] == "overlap"
+    assert summary["settings"]["mean"] == [0, 0, 0]
+    assert leftovers(tmp_path) == []
+
+
+def test_a_relative_out_is_below_the_working_folder(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = typed("dissect", "prunescope:resnet8x4", "--layer", "stage3", "--concepts", drawn, "--out", "a/b")
+    assert result.exit_code == 0
+    assert (tmp_path / "a" / "b" / "stage3" / "units.parquet").is_file()
+
+
+@pytest.mark.parametrize("presence", ["image", "overlap"])
+def test_activations_of_any_framework_are_dissected(tmp_path: Path, presence: str) -> None:
+    given, out = GOLDEN / "dissection", tmp_path / "out"
+    words = ["--activations", given / "activations.npz", "--concepts", given / "concepts", "--presence", presence]
+    result = typed("dissect", *words, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("activations: ")
+    pairs = pd.read_parquet(out / "activations" / "pairs.parquet").set_index(["unit", "label"])
+    expected = pd.read_csv(given / f"pairs_{presence}.csv").set_index(["unit", "label"])
+    shared = pairs.index.intersection(expected.index)
+    assert len(shared) > 100
+    for column in {"truth", "activation", "intersect"} & set(expected.columns):
+        assert (pairs.loc[shared, column] == expected.loc[shared, column]).all()
+
+
+@pytest.mark.parametrize(
+    ("table", "counts", "by_category"),
+    [
+        (
+            "resnet152_imagenet",
+            "2048 units, 990 interpretable, 169 concepts",
+            {"scene": 58, "object": 52, "texture": 41, "part": 13, "material": 3, "color": 2},
+        ),
+        ("alexnet_imagenet", "256 units, 69 interpretable, 40 concepts", None),
+    ],
+)
+def test_a_published_table_is_read(tmp_path: Path, table: str, counts: str, by_category: dict[str, int] | None) -> None:
+    out = tmp_path / "out"
+    result = typed("import", "netdissect", GOLDEN / "tables" / f"{table}.csv", "--out", out)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(counts)
+    summary = json.loads((out / "summary.json").read_text())
+    assert by_category is None or summary["by_category"] == by_category
+    assert len(pd.read_parquet(out / "units.parquet")) == summary["units"]
+    assert pd.read_csv(out / "units.csv")["unit"].min() == 0
+
+
+def test_recipes_are_listed_and_shown() -> None:
+    listed = typed("recipe", "list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["demo", "miniature", "paper"] == shipped_recipes()
+    assert all(len(line.split()) > 5 for line in listed)
+    for name in shipped_recipes():
+        shown = typed("recipe", "show", name)
+        assert shown.exit_code == 0
+        assert yaml.safe_load(shown.stdout)["name"] == name
+        assert shown.stdout.rstrip() == recipe_text(name)[1].rstrip()
+
+
+def test_a_shown_recipe_can_be_kept_and_run_by_its_path(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(typed("recipe", "show", "miniature").stdout)
+    result = typed("study", mine, "--out", tmp_path / "out", "--dry-run", "--set", "trials=2")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 2 * 2 * (20 + 1)
+
+
+def fields(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Follow a reference and the forms a field may take to its fields."""
+    if "$ref" in part:
+        return fields(schema, schema["$defs"][part["$ref"].rsplit("/", 1)[1]])
+    for form in part.get("anyOf", []):
+        if found := fields(schema, form):
+            return found
+    return dict(part.get("properties", {}))
+
+
+def test_the_schema_is_json_and_knows_every_field_of_the_shipped_recipes() -> None:
+    schema = json.loads(typed("recipe", "schema").stdout)
+
+    def check(content: dict[str, Any], part: dict[str, Any], at: str) -> None:
+        known = fields(schema, part)
+        for name, value in content.items():
+            assert name in known, f"{at}.{name}"
+            if isinstance(value, dict):
+                check(value, known[name], f"{at}.{name}")
+
+    assert schema["additionalProperties"] is False
+    for name in shipped_recipes():
+        content = yaml.safe_load(recipe_text(name)[1])
+        check(content, schema, name)
+        assert set(schema["required"]) <= set(content)
+
+
+def test_a_dry_run_prints_the_stages_and_writes_nothing(recipe: Path, tmp_path: Path) -> None:
+    result = typed("study", recipe, "--out", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0
+    stages = [line.split() for line in result.stdout.splitlines()]
+    assert stages == [["trial", "0", "level", f"0{level}", work] for level in (0, 1) for work in ("train", "dissect")]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_is_run_shown_and_reported_anew(recipe: Path, drawn: Path, tmp_path: Path) -> None:
+    out, task = tmp_path / "out", tmp_path / "task, of: mine"
+    shutil.copytree(drawn / "classification", task)
+    concepts = tmp_path / "concepts"
+    shutil.copytree(drawn, concepts)
+    words = ["study", recipe, "--out", out, "--data", task, "--concepts", concepts, "--device", "cpu"]
+    words += ["--set", "pruning.fraction=0.4", "--set", "dissection.layers=[stage3]"]
+    result = typed(*words)
+    assert result.exit_code == 0, result.output
+    page = out / "report" / "index.html"
+    assert result.stdout == f"The report is {page}\n"
+    lines = without_notes(result.stderr)
+    assert [line.split(":")[0] for line in lines] == ["trial 0, level  0", "trial 0, level  1"]
+    assert "60.0% of the weights, top-1 " in lines[1]
+    kept = yaml.safe_load((out / "study.yaml").read_text())
+    assert (kept["data"]["task"], kept["dissection"]["concepts"]) == (str(task), str(concepts))
+    assert leftovers(tmp_path) == []
+
+    shown = typed(*words, "--dry-run").stdout.splitlines()
+    assert [line.split()[-1] for line in shown] == ["done"] * 4
+    other = typed(*words, "--set", "pruning.fraction=0.3", "--dry-run")
+    assert other.exit_code == 2
+    assert "-  fraction: 0.4\n+  fraction: 0.3" in other.stderr
+
+    (out / "evidence.csv").unlink()
+    page.unlink()
+    # A study that is not finished has a report too.
+    shutil.rmtree(out / "trial-0" / "level-01")
+    again = typed("report", out)
+    assert again.exit_code == 0
+    assert page.is_file()
+    assert list(pd.read_csv(out / "evidence.csv")["level"]) == [0]
