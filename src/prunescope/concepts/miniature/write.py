@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -254,7 +255,7 @@ def _encoded(numbers: np.ndarray) -> np.ndarray:
 
 
 def _save(file: Path, pixels: np.ndarray) -> None:
-    Image.fromarray(pixels).save(file, compress_level=1)
+    Image.fromarray(pixels).save(file, compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def _link(file: Path, other: Path) -> None:
