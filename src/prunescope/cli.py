@@ -24,6 +24,7 @@ from prunescope.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from prunescope.dissection import LayerDissection
     from prunescope.progress import Progress
     from prunescope.study import Event
 
@@ -202,7 +203,12 @@ def dissect(
             help="Instead of a network: an .npz with `features` [images, units, h, w], optionally `thresholds`."
         ),
     ] = None,
-    weights: Weights = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A safetensors or torch file; nothing in it is run. Several are dissected at once, each in OUT/STEM."
+        ),
+    ] = None,
     classes: Classes = None,
     quantile: Annotated[float, typer.Option(help="The fraction of positions above a unit's threshold.")] = 0.005,
     iou: Annotated[float, typer.Option(help="A unit is interpretable above this IoU.")] = 0.05,
@@ -210,48 +216,71 @@ def dissect(
         str,
         typer.Option(help="Images on which a mask counts: `image` (a label of the category anywhere) or `overlap`."),
     ] = "image",
+    align: Annotated[
+        str, typer.Option(help="How maps lie on the labels: `half-pixel` (stretched) or `receptive-field` (anchored).")
+    ] = "half-pixel",
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
     device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="Of the forward pass: `fp32`, `tf32` or `bf16`.")] = "fp32",
+    memory: Annotated[float, typer.Option(min=0, help="GB in which maps may wait for the thresholds.")] = 1.0,
+    spill: Annotated[float, typer.Option(min=0, help="GB on disk for those that do not fit.")] = 64.0,
+    spill_in: Annotated[Path | None, typer.Option(help="Where on disk; the temporary folder unless told.")] = None,
     mean: Annotated[
         str | None, typer.Option(help="Of each color channel, 0..1: R,G,B. ImageNet's unless told.")
     ] = None,
     std: Annotated[str | None, typer.Option(help="Of each color channel: R,G,B. ImageNet's unless told.")] = None,
 ) -> None:
-    """Say which unit of a layer detects which concept."""
+    """Say which unit of a layer detects which concept.
+
+    With `torchrun --nproc-per-node N -m prunescope dissect ...` N processes share the images.
+    """
     if (network is None) == (activations is None):
         raise InputError("give a NETWORK or --activations FILE.npz, one of the two")
     if activations is not None:
         if layer or weights or classes:
             raise InputError("--layer, --weights and --classes are of a network; leave them out with --activations")
-        found: Any = _dissect_activations(activations, concepts, quantile, iou, presence)
-    else:
-        from prunescope.dissection import dissect as run
-        from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
-        from prunescope.networks import build_network
-        from prunescope.networks.devices import choose_device
+        _save(_dissect_activations(activations, concepts, quantile, iou, presence), out_directory)
+        return
+    from prunescope.dissection import Budget, dissect_networks
+    from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
+    from prunescope.dissection.share import processes
+    from prunescope.networks import build_network
+    from prunescope.networks.devices import choose_device
 
-        with _bar("dissecting") as progress:
-            found = run(
-                build_network(network or "", classes=classes, weights=weights),
-                layers=layer or (),
-                concepts=concepts,
-                quantile=quantile,
-                iou=iou,
-                presence=presence,  # type: ignore[arg-type]
-                batch_size=batch_size,
-                device=choose_device(device),
-                mean=_colors("--mean", mean) or IMAGENET_MEAN,
-                std=_colors("--std", std) or IMAGENET_STD,
-                settings={"network": network, "weights": str(weights) if weights else None},
-                progress=progress,
-            )
-    found.save(out_directory)
-    for part in found.values() if hasattr(found, "values") else [found]:
-        summary = part.summary
-        out.print(
-            f"{part.layer}: {summary['interpretable']} of {summary['units']} units interpretable, "
-            f"{summary['concepts']} concepts: {out_directory / part.layer}"
+    files: dict[str, Path | None] = {file.stem: file for file in weights or ()} or {"": None}
+    if len(files) < len(weights or ()):
+        raise InputError("--weights: two files have the same name, which names their folders in --out; rename one")
+    with processes() as share, _bar("dissecting", shown=share.rank == 0) as progress:
+        found = dissect_networks(
+            {name: build_network(network or "", classes=classes, weights=file) for name, file in files.items()},
+            layers=layer or (),
+            concepts=concepts,
+            quantile=quantile,
+            iou=iou,
+            presence=presence,  # type: ignore[arg-type]
+            align=align,  # type: ignore[arg-type]
+            batch_size=batch_size,
+            device=choose_device(device, share.rank),
+            precision=precision,  # type: ignore[arg-type]
+            mean=_colors("--mean", mean) or IMAGENET_MEAN,
+            std=_colors("--std", std) or IMAGENET_STD,
+            budget=Budget(round(memory * 1e9), round(spill * 1e9), spill_in),
+            settings={"network": network, "weights": [str(file) for file in weights or ()]},
+            progress=progress,
         )
+    if share.rank == 0:
+        for name, dissection in found.items():
+            for part in dissection.values():
+                _save(part, out_directory / name if len(found) > 1 else out_directory)
+
+
+def _save(part: LayerDissection, folder: Path) -> None:
+    part.save(folder)
+    summary = part.summary
+    out.print(
+        f"{part.layer}: {summary['interpretable']} of {summary['units']} units interpretable, "
+        f"{summary['concepts']} concepts: {folder / part.layer}"
+    )
 
 
 @import_app.command("netdissect")
@@ -376,7 +405,7 @@ def _described(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
-def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float, presence: str) -> Any:
+def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float, presence: str) -> LayerDissection:
     from prunescope.dissection import dissect_activations
     from prunescope.dissection.activations import read_activations
 
@@ -417,13 +446,13 @@ def _print_table(table: pd.DataFrame) -> None:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Progress]:
+def _bar(what: str, shown: bool = True) -> Iterator[Progress]:
     """Show one piece of work: how much is done, and the time that is left."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Bar(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Bar(*columns, console=err, transient=True, disable=not (shown and err.is_terminal)) as bar:
         task = bar.add_task(what)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import yaml
 
 from prunescope.study import recipe_text, shipped_recipes
-from tests.cli.commands import GOLDEN, leftovers, typed, without_notes
+from tests.cli.commands import GOLDEN, PLAIN, leftovers, typed, without_notes
 
 
 def test_a_miniature_is_drawn_checked_and_packed(tmp_path: Path) -> None:
@@ -219,3 +221,51 @@ def test_a_study_is_run_shown_and_reported_anew(recipe: Path, drawn: Path, tmp_p
     assert again.exit_code == 0
     assert page.is_file()
     assert list(pd.read_csv(out / "evidence.csv")["level"]) == [0]
+
+
+def test_several_weights_are_dissected_at_once_each_in_its_folder(drawn: Path, tmp_path: Path) -> None:
+    from prunescope.networks import build_network, save_weights
+
+    for seed in range(2):
+        save_weights(build_network("prunescope:resnet8x4", classes=3, seed=seed), tmp_path / f"seed{seed}.safetensors")
+    words = ["dissect", "prunescope:resnet8x4", "--layer", "stage3", "--concepts", drawn, "--memory", "0"]
+    both = [word for seed in range(2) for word in ("--weights", tmp_path / f"seed{seed}.safetensors")]
+    assert typed(*words, *both, "--out", tmp_path / "both").exit_code == 0
+    assert typed(*words, *both[:2], "--out", tmp_path / "one").exit_code == 0
+    together, alone = (pd.read_parquet(tmp_path / out / "stage3/units.parquet") for out in ("both/seed0", "one"))
+    pd.testing.assert_frame_equal(together, alone)
+    assert (tmp_path / "both" / "seed1" / "stage3" / "summary.json").is_file()
+
+
+def test_alignment_and_precision_are_chosen_and_noted(drawn: Path, tmp_path: Path) -> None:
+    words = ["dissect", "prunescope:resnet8x4", "--layer", "stage3", "--concepts", drawn, "--out", tmp_path]
+    result = typed(*words, "--align", "receptive-field", "--precision", "bf16")
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "stage3" / "summary.json").read_text())["settings"]
+    assert (settings["align"], settings["precision"]) == ("receptive-field", "bf16")
+    assert settings["stride"] == ["8", "8"]
+
+
+def test_torchrun_shares_the_images_and_writes_what_one_process_writes(drawn: Path, tmp_path: Path) -> None:
+    words = [
+        "-m",
+        "prunescope",
+        "dissect",
+        "torchvision:squeezenet1_1",
+        "--layer",
+        "features",
+        "--concepts",
+        str(drawn),
+    ]
+    words += ["--device", "cpu", "--batch-size", "1", "--weights", str(tmp_path / "weights.safetensors"), "--out"]
+    from prunescope.networks import build_network, save_weights
+
+    save_weights(build_network("torchvision:squeezenet1_1", seed=0), tmp_path / "weights.safetensors")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for start, out in (([sys.executable], "one"), (torchrun, "two")):
+        done = subprocess.run(
+            [*start, *words, str(tmp_path / out)], env=PLAIN, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.count("units interpretable") == 1
+    one, two = (pd.read_parquet(tmp_path / out / "features" / "pairs.parquet") for out in ("one", "two"))
+    pd.testing.assert_frame_equal(one, two)

@@ -97,7 +97,7 @@ def test_several_networks_at_once_give_what_each_gives_alone(model: nn.Module, e
     found = dissect_networks({"a": model, "b": other}, layers=LAYERS, concepts=CONCEPTS)
     same(found["a"], expected)
     same(found["b"], dissect(other, layers=LAYERS, concepts=CONCEPTS))
-    assert found["b"]["stage3"].summary["settings"]["network"] == "b"
+    assert found["b"]["stage3"].summary["settings"]["name"] == "b"
 
 
 def test_blocks_add_up_to_the_whole(expected: Any) -> None:

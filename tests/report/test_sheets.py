@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
 
+from prunescope.dissection.masks import stretch
 from prunescope.errors import InputError
 from prunescope.report.sheets import (
     EDGE,
@@ -21,7 +22,6 @@ from prunescope.report.sheets import (
     outlined,
     read_examples,
     scaled,
-    stretch,
 )
 
 

@@ -2,13 +2,16 @@
 
 from prunescope.dissection.published import import_netdissect
 from prunescope.dissection.result import Dissection, LayerDissection, read_summary, read_units
-from prunescope.dissection.run import dissect, dissect_activations
+from prunescope.dissection.run import dissect, dissect_activations, dissect_networks
+from prunescope.dissection.spool import Budget
 
 __all__ = [
+    "Budget",
     "Dissection",
     "LayerDissection",
     "dissect",
     "dissect_activations",
+    "dissect_networks",
     "import_netdissect",
     "read_summary",
     "read_units",

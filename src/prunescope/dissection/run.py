@@ -222,7 +222,7 @@ def dissect_networks(
     found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
     for key, stream in streams.items():
         name, layer = key
-        own: dict[str, Any] = {"network": name} if name else {}
+        own: dict[str, Any] = {"name": name} if name else {}
         if key in geometry:
             field = geometry[key]
             own |= {"stride": [str(value) for value in field.stride], "offset": [str(value) for value in field.offset]}

@@ -7,8 +7,8 @@ import torch
 from prunescope.errors import InputError
 
 
-def choose_device(name: str) -> str:
-    """Return the device called `name`; `auto` is a GPU where there is one.
+def choose_device(name: str, rank: int = 0) -> str:
+    """Return the device called `name`; `auto` is a GPU where there is one, the one of this process's rank.
 
     Raises
     ------
@@ -16,7 +16,7 @@ def choose_device(name: str) -> str:
         There is no such device.
     """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

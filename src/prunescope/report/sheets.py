@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch.nn.functional import interpolate
 
+from prunescope.dissection.masks import stretch
 from prunescope.errors import InputError
 from prunescope.files import replacing
 
@@ -99,13 +100,6 @@ def read_examples(path: Path, units: int, images: int) -> Examples | None:
         known = f"the concepts hold {images} images"
         raise InputError(f"{path}: names image {wrong}, but {known}; give the ones the study was dissected with")
     return found
-
-
-def stretch(maps: Maps, size: tuple[int, int]) -> Maps:
-    """Stretch maps [..., h, w] to `size` bilinearly, with half-pixel centres (``align_corners=False``)."""
-    flat = torch.from_numpy(np.ascontiguousarray(maps)).reshape(-1, 1, *maps.shape[-2:])
-    stretched = interpolate(flat, size=size, mode="bilinear", align_corners=False)
-    return stretched.reshape(*maps.shape[:-2], *size).numpy()
 
 
 def outlined(tiles: Bytes, masks: Mask) -> Bytes:
