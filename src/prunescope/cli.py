@@ -206,7 +206,8 @@ def dissect(
     weights: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A safetensors or torch file; nothing in it is run. Several are dissected at once, each in OUT/STEM."
+            metavar="FILE",
+            help="A safetensors or torch file; nothing in it is run. Several are dissected at once, each in OUT/STEM.",
         ),
     ] = None,
     classes: Classes = None,

@@ -269,6 +269,8 @@ def dissect_activations(
             f"features hold {len(features)} images, {data.root} has {len(data)}; expected one map per image, "
             f"in index order"
         )
+    if thresholds is not None and thresholds.dtype.kind not in "fiu":
+        raise InputError(f"thresholds are {thresholds.dtype}, expected numbers")
     if thresholds is not None and (thresholds.shape != features.shape[1:2] or not np.isfinite(thresholds).all()):
         raise InputError(
             f"thresholds are {list(thresholds.shape)}, expected {features.shape[1]} finite numbers, one a unit"
@@ -312,7 +314,7 @@ def _check_settings(
     _check_choice("presence", presence, Presence)
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}, expected at least 1")
-    if mean and (len(mean) != 3 or len(std) != 3 or min(std) <= 0):
+    if mean and (len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std)):
         raise InputError(f"mean {list(mean)} and std {list(std)}: expected three numbers each, std above 0")
 
 

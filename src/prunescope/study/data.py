@@ -44,7 +44,7 @@ def study_concepts(recipe: Recipe, directory: StudyDirectory, progress: Progress
         warnings.warn(
             f"every level decodes the images and labels of {origin} anew; "
             f"`prunescope concepts pack {origin}` saves that",
-            stacklevel=2,
+            stacklevel=1,  # said once, whoever opens them
         )
     return concepts
 
