@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from prunescope.concepts.index import Row
 from prunescope.concepts.pixels import read_image, read_labels
 from prunescope.concepts.problems import Problem, collect
 from prunescope.concepts.tables import Tables, read_tables
+from prunescope.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +45,7 @@ class _Seen:
     numbers: np.ndarray  # int64: the concepts on them
 
 
-def check_concepts(
-    directory: str | Path, workers: int | None = None, progress: Callable[[int, int], None] | None = None
-) -> Check:
+def check_concepts(directory: str | Path, workers: int | None = None, progress: Progress | None = None) -> Check:
     """Find every problem of a data set in Broden's format, in its tables and in all of its images.
 
     Parameters

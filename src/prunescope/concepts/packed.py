@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,12 @@ from prunescope.concepts.problems import clean
 from prunescope.concepts.tables import Tables, read_tables
 from prunescope.errors import InputError
 from prunescope.files import replacing
+from prunescope.progress import Progress
 
 _SAMPLE = 64
 
 
-def pack_concepts(
-    directory: str | Path, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
-) -> Path:
+def pack_concepts(directory: str | Path, *, workers: int | None = None, progress: Progress | None = None) -> Path:
     """Pack the images and labels of a data set into one file, which `open_concepts` uses by itself from then on.
 
     The file is `packed/concepts.safetensors` in the data set's folder: complete or absent, whatever happens. If it is
@@ -136,7 +135,7 @@ def _write(
     tables: Tables,
     source: str,
     workers: int | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     layout = Layout.of(tables.rows)
     labels_at = layout.image(layout.images)

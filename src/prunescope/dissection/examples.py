@@ -51,11 +51,14 @@ class Examples:
         maps
             float32 [images, units, h, w].
         """
-        for unit in np.flatnonzero((peaks > self.peaks[:, -1]).any(axis=0)):
-            candidates = np.concatenate([self.peaks[unit], peaks[:, unit]])
-            best = np.argsort(-candidates, kind="stable")[:EXAMPLES]
-            images = np.concatenate([self.images[unit], first_image + np.arange(len(peaks))])[best]
-            earlier = self.maps[unit].copy()
-            for place, source in enumerate(best):
-                self.maps[unit, place] = earlier[source] if source < EXAMPLES else maps[source - EXAMPLES, unit]
-            self.peaks[unit], self.images[unit] = candidates[best], images
+        units = np.flatnonzero((peaks > self.peaks[:, -1]).any(axis=0))
+        candidates = np.concatenate([self.peaks[units], peaks[:, units].T], axis=1)
+        places = np.broadcast_to(first_image + np.arange(len(peaks)), (len(units), len(peaks)))
+        images = np.concatenate([self.images[units], places], axis=1)
+        best = np.argsort(-candidates, axis=1, kind="stable")[:, :EXAMPLES]
+        kept = np.take_along_axis(self.maps[units], np.minimum(best, EXAMPLES - 1)[:, :, None, None], axis=1)
+        rows, columns = np.nonzero(best >= EXAMPLES)
+        kept[rows, columns] = maps[best[rows, columns] - EXAMPLES, units[rows]]
+        self.maps[units] = kept
+        self.peaks[units] = np.take_along_axis(candidates, best, axis=1)
+        self.images[units] = np.take_along_axis(images, best, axis=1)

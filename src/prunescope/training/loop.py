@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -168,6 +167,4 @@ def _mean(losses: list[Tensor], step: int, rate: float) -> float:
             f"training diverged: the loss is {values[bad[0]].item()} at step {step - len(losses) + 1 + bad[0]}, "
             f"learning rate about {rate:g}; try a lower learning_rate or a longer warmup"
         )
-    mean = values.mean().item()
-    assert math.isfinite(mean)
-    return mean
+    return values.mean().item()

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,8 +20,7 @@ from PIL import Image
 from prunescope.concepts.miniature.scenes import draw
 from prunescope.concepts.miniature.vocabulary import CATEGORIES, NAMES, SCENES, vocabulary
 from prunescope.errors import InputError
-
-Progress = Callable[[int, int], None]
+from prunescope.progress import Progress
 
 _WORLD = 1  # Counts the versions of the drawn world: images of different versions differ.
 _MARK = "miniature.json"
