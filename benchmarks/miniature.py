@@ -23,7 +23,7 @@ from prunescope.study import Recipe, read_recipe
 from prunescope.study.data import study_concepts, study_task
 from prunescope.study.layout import StudyDirectory
 from prunescope.training import Task
-from prunescope.training.data import Plan
+from prunescope.training.plan import Plan
 
 
 def main() -> None:

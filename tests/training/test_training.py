@@ -14,7 +14,7 @@ from prunescope.errors import InputError
 from prunescope.networks import build_network
 from prunescope.pruning import Mask, prune
 from prunescope.training import Step, Task, Training, learning_rate, open_task, train
-from prunescope.training.data import Plan
+from prunescope.training.plan import Plan
 
 
 def folder_task(root: Path, images: int = 12, side: int = 16) -> Path:

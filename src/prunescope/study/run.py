@@ -23,8 +23,9 @@ from prunescope.pruning import Mask, prune
 from prunescope.study.data import study_concepts, study_task
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.recipe import Recipe
-from prunescope.training.data import Plan, Task
+from prunescope.training.data import Task
 from prunescope.training.loop import train
+from prunescope.training.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from prunescope.errors import InputError
 from prunescope.networks.torchvision_shim import import_torchvision
-from prunescope.training.randomness import generator_for
+from prunescope.training.plan import Plan
+from prunescope.training.randomness import AUGMENTATION, generator_for
 from prunescope.training.recipe import Augmentation
 
 Split = Literal["train", "val"]
 SHIFT = 4  # pixels, He et al. 2016, section 4.2
-ORDER, AUGMENTATION = 0, 1  # purposes of randomness
 
 
 class Batch(NamedTuple):
@@ -27,29 +27,6 @@ class Batch(NamedTuple):
 
     images: Tensor  # float32 [n, 3, size, size], channels last
     targets: Tensor  # int64 [n]
-
-
-class Plan(NamedTuple):
-    """Which training images come in which step: a permutation per epoch, a function of the seed and the epoch."""
-
-    images: int
-    batch_size: int
-    seed: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches of an epoch; one, where the images are fewer than a batch."""
-        return max(1, self.images // self.batch_size)
-
-    def batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield the epoch and the images' places, int64 [n], of the steps from `start` up to `stop`."""
-        order, at = torch.empty(0, dtype=torch.int64), -1
-        for step in range(start, stop):
-            epoch, position = divmod(step, self.steps_per_epoch)
-            if epoch != at:
-                order = torch.randperm(self.images, generator=generator_for(self.seed, ORDER, epoch))
-                at = epoch
-            yield epoch, order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
 @dataclass(frozen=True)
@@ -94,12 +71,10 @@ class Task:
         keys = ([(plan.seed, epoch, int(i)) for i in places] for epoch, places in plan.batches(start, stop))
         yield from self._read(self.train, keys, self.augmentation, device)
 
-    def validation_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
-        """Yield all validation images in order, not augmented."""
-        count = len(self.val)
-        keys = (
-            [(0, 0, i) for i in range(first, min(first + batch_size, count))] for first in range(0, count, batch_size)
-        )
+    def validation_batches(self, batch_size: int, device: torch.device, places: range | None = None) -> Iterator[Batch]:
+        """Yield the validation images at `places` (all unless told) in order, not augmented."""
+        wanted = range(len(self.val)) if places is None else places
+        keys = ([(0, 0, i) for i in wanted[first : first + batch_size]] for first in range(0, len(wanted), batch_size))
         yield from self._read(self.val, keys, "none", device)
 
     def _read(

@@ -13,7 +13,8 @@ from prunescope.errors import InputError
 from prunescope.networks.layers import evaluating
 from prunescope.progress import Progress, silent
 from prunescope.pruning import Mask
-from prunescope.training.data import Batch, Plan, Task
+from prunescope.training.data import Batch, Task
+from prunescope.training.plan import Plan
 from prunescope.training.recipe import Training, learning_rate
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+ORDER, AUGMENTATION = 0, 1  # what randomness is for
+
 
 def generator_for(*key: int) -> torch.Generator:
     """Return a generator that depends on the whole key alone: (seed, purpose, epoch, image), say."""
