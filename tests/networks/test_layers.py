@@ -81,6 +81,28 @@ def test_observing_gives_what_the_layer_put_out_even_if_it_is_overwritten_later(
     assert not outputs["bn"].requires_grad
 
 
+def test_outputs_are_handed_over_as_they_are_before_later_layers_write_over_them(network: nn.Module) -> None:
+    images, taken, copies = torch.randn(2, 3, 16, 16), {}, {}
+
+    def take(layer: str, output: Tensor) -> None:
+        taken[layer], copies[layer] = output, output.clone()
+
+    with observe(network.eval(), ["bn", "fc"], take) as outputs:
+        network(images)
+    assert outputs == {}
+    assert not taken["bn"].requires_grad
+    assert torch.equal(copies["bn"], network.bn(network.conv(images)))
+    assert taken["bn"].min() == 0
+
+
+def test_a_layer_called_twice_is_handed_over_once_and_refused(network: nn.Module) -> None:
+    taken: list[str] = []
+    observing = observe(network, ["relu"], lambda layer, _: taken.append(layer))
+    with pytest.raises(InputError, match="'relu' is called 2 times"), observing:
+        network(torch.zeros(2, 3, 16, 16))
+    assert taken == ["relu"]
+
+
 def test_each_forward_pass_replaces_the_outputs(network: nn.Module) -> None:
     with observe(network.eval(), ["conv"]) as outputs, torch.inference_mode():
         network(torch.zeros(4, 3, 16, 16))

@@ -100,7 +100,9 @@ def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
 
 
 @contextmanager
-def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def observe(
+    model: nn.Module, layers: Sequence[str], take: Callable[[str, Tensor], None] | None = None
+) -> Iterator[dict[str, Tensor]]:
     """Observe what layers put out, and leave nothing behind.
 
     Parameters
@@ -109,12 +111,15 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         The network. The first tensor it is called with is the images, [n, 3, h, w].
     layers
         Names as `named_modules()` gives them.
+    take
+        Called with a layer's name and its output, [n, units, h, w] or [n, units], without gradient, as soon as the
+        layer has put it out and once per forward pass. The output itself, in whatever memory layout: later layers may
+        write over it, so what is kept of it must be copied.
 
     Yields
     ------
     dict of str to Tensor
-        After each forward pass, by layer: its output in that pass, [n, units, h, w] or [n, units]; a copy, without
-        gradient, as later layers may write over the original.
+        After each forward pass, by layer: a copy of its output in that pass; empty where `take` was given them.
 
     Raises
     ------
@@ -129,6 +134,9 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     ...     _ = model(torch.zeros(4, 3, 32, 32))
     >>> outputs["0"].shape
     torch.Size([4, 8, 30, 30])
+    >>> with observe(model, ["0"], lambda layer, output: print(layer, output.shape)):
+    ...     _ = model(torch.zeros(4, 3, 32, 32))
+    0 torch.Size([4, 8, 30, 30])
     """
     check_layers(model, layers)
     modules = dict(model.named_modules())
@@ -145,7 +153,10 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         def record(_module: nn.Module, _arguments: Any, output: Any) -> None:
             calls[layer] += 1
             _check_output(layer, output, images[0])
-            outputs[layer] = output.detach().clone()
+            if take is None:
+                outputs[layer] = output.detach().clone()
+            elif calls[layer] == 1:
+                take(layer, output.detach())
 
         return record
 
