@@ -18,7 +18,7 @@ from prunescope.pruning import Mask, prune
 from prunescope.study import Event, read_recipe, run_study, stages
 from prunescope.study.data import study_task
 from prunescope.study.layout import StudyDirectory
-from prunescope.training import train
+from prunescope.training import Course, train
 from tests.training.test_training import folder_task
 
 
@@ -87,7 +87,7 @@ def test_a_level_is_prune_rewind_retrain_written_out(finished: tuple[prunescope.
     mask.apply(model)
     for name in mask:
         assert torch.equal(model.get_parameter(name)[mask[name]], rewound[name][mask[name]])
-    train(model, task, study.recipe.training, seed=5 + trial, mask=mask, start=4)
+    train(model, task, study.recipe.training, seed=5 + trial, mask=mask, course=Course(4, 8))
     expected = load_file(directory.weights(trial, 1))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items() if name in expected)
 

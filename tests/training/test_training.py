@@ -13,7 +13,7 @@ from torch import nn
 from prunescope.errors import InputError
 from prunescope.networks import build_network
 from prunescope.pruning import Mask, prune
-from prunescope.training import Step, Task, Training, learning_rate, open_task, train
+from prunescope.training import Course, Step, Task, Training, learning_rate, open_task, train
 from prunescope.training.plan import Plan
 
 
@@ -110,14 +110,16 @@ def test_a_pruned_weight_is_exactly_zero_after_every_step(root: Path) -> None:
     def check() -> None:
         seen.append(all((model.get_parameter(name)[~mask[name]] == 0).all() for name in mask))
 
-    train(model, opened(root), recipe(), seed=0, mask=mask, at_step=dict.fromkeys(range(10), check))
+    train(
+        model, opened(root), recipe(), seed=0, mask=mask, course=Course(0, 9), at_step=dict.fromkeys(range(10), check)
+    )
     assert seen == [True] * 10
     assert all((model.get_parameter(name)[mask[name]] != 0).all() for name in mask)
 
 
 def test_it_learns(root: Path) -> None:
     model = network()
-    rows = train(model, opened(root), recipe("8ep"), seed=0, mask=Mask.dense(model))
+    rows = train(model, opened(root), recipe("8ep"), seed=0, mask=Mask.dense(model), course=Course(0, 24))
     assert list(rows["step"]) == [3 * epoch for epoch in range(1, 9)]
     assert rows["loss"].iloc[-1] < rows["loss"].iloc[0]
     assert rows["top1"].iloc[-1] >= 0.9
@@ -128,7 +130,7 @@ def test_two_runs_give_the_same_weights_to_the_bit_and_another_seed_does_not(roo
     found = []
     for seed in (3, 3, 4):
         model = network()
-        train(model, opened(root), recipe(), seed=seed, mask=Mask.dense(model))
+        train(model, opened(root), recipe(), seed=seed, mask=Mask.dense(model), course=Course(0, 9))
         found.append(weights_of(model))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -143,10 +145,10 @@ def test_rewinding_to_a_step_and_training_on_under_the_same_mask_repeats_the_run
     def keep() -> None:
         kept.update({name: tensor.clone() for name, tensor in whole.state_dict().items()})
 
-    train(whole, task, training, seed=0, mask=mask, at_step={4: keep})
+    train(whole, task, training, seed=0, mask=mask, course=Course(0, 9), at_step={4: keep})
     again = network(seed=9)
     again.load_state_dict(kept)
-    train(again, task, training, seed=0, mask=mask, start=4)
+    train(again, task, training, seed=0, mask=mask, course=Course(4, 9))
     assert torch.equal(weights_of(whole), weights_of(again))
 
 
@@ -191,7 +193,7 @@ def test_measuring_does_not_depend_on_the_batch_size_or_on_where_images_are_held
 def test_a_diverging_run_stops_with_its_step_and_learning_rate(root: Path) -> None:
     model = network()
     with pytest.raises(InputError, match=r"diverged: the loss is (nan|inf) at step \d+, learning rate about 1e\+30"):
-        train(model, opened(root), recipe(learning_rate=1e30), seed=0, mask=Mask.dense(model))
+        train(model, opened(root), recipe(learning_rate=1e30), seed=0, mask=Mask.dense(model), course=Course(0, 9))
 
 
 def test_a_folder_without_validation_images_is_refused(root: Path, tmp_path: Path) -> None:
@@ -215,7 +217,14 @@ def test_a_truncated_image_is_named(tmp_path: Path, in_memory: bool, workers: in
     damaged.write_bytes(damaged.read_bytes()[:60])
     model = network()
     with pytest.raises(InputError, match=r"light/003\.png: no readable image"):
-        train(model, opened(tmp_path, in_memory, workers=workers), recipe(), seed=0, mask=Mask.dense(model))
+        train(
+            model,
+            opened(tmp_path, in_memory, workers=workers),
+            recipe(),
+            seed=0,
+            mask=Mask.dense(model),
+            course=Course(0, 9),
+        )
 
 
 def test_images_of_another_size_cannot_be_held_in_memory(root: Path) -> None:

@@ -26,6 +26,7 @@ from prunescope.study.recipe import Recipe
 from prunescope.training.data import Task
 from prunescope.training.loop import train
 from prunescope.training.plan import Plan
+from prunescope.training.recipe import Course
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _train_level(at: _Level, task: Task) -> None:
         recipe.training,
         seed=at.seed,
         mask=mask,
-        start=start,
+        course=Course(start, recipe.training.length.iterations(plan.steps_per_epoch)),
         device=at.device,
         at_step=snapshots,
         progress=lambda done, total: at.clock.tick(done / total, weights_remaining=remaining),

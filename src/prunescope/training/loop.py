@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -15,7 +16,7 @@ from prunescope.progress import Progress, silent
 from prunescope.pruning import Mask
 from prunescope.training.data import Batch, Task
 from prunescope.training.plan import Plan
-from prunescope.training.recipe import Training, learning_rate
+from prunescope.training.recipe import Course, Training, learning_rate
 
 
 class Measured(NamedTuple):
@@ -33,12 +34,14 @@ def train(
     *,
     seed: int,
     mask: Mask,
-    start: int = 0,
+    course: Course,
     device: str | torch.device = "cpu",
     at_step: Mapping[int, Callable[[], None]] | None = None,
+    checkpoints: Path | None = None,
+    tracking: Path | None = None,
     progress: Progress = silent,
 ) -> pd.DataFrame:
-    """Train from step `start` to the end of the recipe; momentum starts at zero.
+    """Train through the steps of `course`; momentum starts at zero.
 
     After every step each pruned weight is exactly zero: its gradient is set to zero before the step, so that neither
     its momentum nor its weight decay ever moves it.
@@ -55,12 +58,16 @@ def train(
         Of the data order and the augmentation.
     mask
         Which weights are kept.
-    start
-        The learning-rate schedule and the data order go on from this step (design: Rewinding).
+    course
+        Which steps; the learning-rate schedule and the data order go by their numbers (design: Rewinding).
     device
         Where it runs.
     at_step
-        Called before the step of that number; the recipe's last step + 1 is the end.
+        Called before the step of that number; `course.stop` is the end.
+    checkpoints
+        A folder for this training's checkpoints.
+    tracking
+        A folder that trackers write to.
     progress
         Called with steps done and steps in all.
 
@@ -78,7 +85,7 @@ def train(
     device = torch.device(device)
     plan = Plan(len(task.train), training.batch_size, seed)
     per_epoch = plan.steps_per_epoch
-    stop = training.length.iterations(per_epoch)
+    start, stop = course.start, course.stop
     measure_every = training.measure_every.iterations(per_epoch) if training.measure_every else stop
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mask.apply(model)
@@ -97,7 +104,7 @@ def train(
     for step, batch in enumerate(task.training_batches(plan, start, stop, device), start):
         if step in actions:
             actions[step]()
-        rate = learning_rate(training, step, per_epoch)
+        rate = learning_rate(training, step, per_epoch) if course.rate is None else course.rate
         losses.append(_take_step(model, batch, optimiser, rate, holes))
         done = step + 1
         progress(done - start, stop - start)

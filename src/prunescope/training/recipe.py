@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +37,39 @@ class Training(Strict):
     measure_every: Annotated[
         Step | None, Field(description="measure on the validation set this often, not only at the end")
     ] = None
+    precision: Annotated[
+        Literal["fp32", "bf16"], Field(description="bf16: forward passes compute in bfloat16 where that is safe")
+    ] = "fp32"
+    compile: Annotated[bool, Field(description="torch.compile the training step's forward pass")] = False
+    device_batch_size: Annotated[
+        int | None,
+        Field(gt=0, description="most images a device holds at a time; gradients accumulate over the rest of a batch"),
+    ] = None
+    synchronise_statistics: Annotated[
+        bool, Field(description="batch normalisation over the whole batch, not over each GPU's share of it")
+    ] = False
+    trackers: Annotated[
+        tuple[Literal["tensorboard"], ...], Field(description="where losses and accuracies are written to as well")
+    ] = ()
+    checkpoint_every: Annotated[Step | None, Field(description="write a checkpoint this often as well")] = None
+    checkpoint_minutes: Annotated[float, Field(ge=0, description="write a checkpoint this often")] = 10.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """Which steps a level takes, and at which learning rate.
+
+    Attributes
+    ----------
+    start, stop
+        The first step and the one after the last; the data order goes by them, beyond the recipe's length too.
+    rate
+        A constant learning rate; None: the recipe's schedule at each step.
+    """
+
+    start: int
+    stop: int
+    rate: float | None = None
 
 
 def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
@@ -49,6 +83,7 @@ def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
         return training.learning_rate * (step + 1) / warmup
     if training.schedule == "cosine":
         length = training.length.iterations(steps_per_epoch)
-        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, length - warmup)))
+        passed_share = min(1.0, (step - warmup) / max(1, length - warmup))
+        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * passed_share))
     passed = sum(step >= milestone.iterations(steps_per_epoch) for milestone in training.schedule)
     return training.learning_rate * float(training.gamma**passed)

@@ -1,0 +1,94 @@
+"""The images of a split: encoded and read one by one, or held in memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunescope.errors import InputError
+from prunescope.training.pixels import decode
+
+
+class Images(Protocol):
+    """Encoded images (JPEG, PNG, ...) by their places, 0 and up."""
+
+    def read(self, place: int) -> bytes:
+        """Return the encoded image; an `OSError` says why it cannot be read."""
+
+    def name(self, place: int) -> str:
+        """Say where the image is, for messages."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The images of one split.
+
+    Attributes
+    ----------
+    classes
+        Their names; a class is known by its place among them.
+    targets : int64 array [images]
+        The class of each image.
+    images
+        Where they are read from; None where they are held in memory.
+    pixels : uint8 tensor [images, 3, size, size]
+        The images, channels last, where they are held in memory.
+    """
+
+    classes: tuple[str, ...]
+    targets: np.ndarray
+    images: Images | None = None
+    pixels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Images in files.
+
+    Attributes
+    ----------
+    paths : bytes array [images]
+        Of each file. One array, since workers that share a million strings copy them all by merely counting references.
+    """
+
+    paths: np.ndarray
+
+    def read(self, place: int) -> bytes:
+        """Return a file's content."""
+        return Path(self.name(place)).read_bytes()
+
+    def name(self, place: int) -> str:
+        """Return a file's path."""
+        return os.fsdecode(self.paths[place])
+
+
+def hold(source: Source, size: int) -> Source:
+    """Decode all images of a source and hold them in memory.
+
+    Raises
+    ------
+    InputError
+        An image cannot be read or is not `size` x `size` pixels.
+    """
+    if source.pixels is not None or source.images is None:
+        return source
+    held = np.empty((len(source), size, size, 3), np.uint8)
+    for place in range(len(source)):
+        pixels = decode(source.images, place)
+        if pixels.shape != (size, size, 3):
+            raise InputError(
+                f"{source.images.name(place)}: the image is {pixels.shape[0]} x {pixels.shape[1]}, expected {size} x "
+                f"{size} for a data set held in memory; set `in_memory: false` (images are resized then) or another "
+                f"`size`"
+            )
+        held[place] = pixels
+    return Source(source.classes, source.targets, pixels=torch.from_numpy(held).permute(0, 3, 1, 2))
