@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from prunescope.errors import InputError
-from prunescope.pruning import Mask, prune
+from prunescope.pruning import Mask, prune, shuffle
 
 
 def small_network(seed: int = 0) -> nn.Module:
@@ -87,8 +87,56 @@ def test_random_pruning_depends_on_its_seed_only() -> None:
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_excluded_weights_stay_whole_by_name_or_pattern() -> None:
-    assert list(prune(small_network(), exclude=["4.*"])) == ["0.weight"]
+def test_excluded_weights_stay_whole_by_name_or_pattern_of_the_weight_or_of_a_module_around_it() -> None:
+    model = nn.ModuleDict(
+        {"conv1": nn.Conv2d(3, 4, 3), "layer1": nn.Sequential(small_network()), "fc": nn.Linear(4, 2)}
+    )
+    whole = {
+        ("fc.weight",): ["conv1.weight", "layer1.0.0.weight", "layer1.0.4.weight"],
+        ("conv1", "fc"): ["layer1.0.0.weight", "layer1.0.4.weight"],
+        ("layer1",): ["conv1.weight", "fc.weight"],
+        ("layer1.*",): ["conv1.weight", "fc.weight"],
+        ("*.4", "conv?"): ["layer1.0.0.weight", "fc.weight"],
+    }
+    for exclude, pruned in whole.items():
+        assert list(prune(model, exclude=exclude)) == pruned
+
+
+@pytest.mark.parametrize("remaining", [1.0, 0.8, 0.5, 0.333, 0.07, 0.0])
+def test_pruning_down_to_given_weights_remaining_keeps_exactly_that_many_in_one_or_more_steps(remaining: float) -> None:
+    model = small_network()
+    kept = 275 - math.ceil(round((1 - remaining) * 275, 9))
+    at_once = prune(model, remaining=remaining)
+    in_steps = prune(model, prune(model, remaining=(1 + remaining) / 2), remaining=remaining)
+    assert at_once.kept == in_steps.kept == kept
+    assert all(torch.equal(at_once[name], in_steps[name]) for name in at_once)
+
+
+def test_every_tensor_comes_down_to_the_weights_remaining_in_scope_layer() -> None:
+    model = small_network()
+    mask = prune(model, prune(model, scope="layer"), remaining=0.5, scope="layer")
+    assert [int(tensor.sum()) for tensor in mask.values()] == [67, 70]
+
+
+def test_weights_that_are_gone_do_not_come_back_for_more_remaining() -> None:
+    model = small_network()
+    with pytest.raises(InputError, match=r"keeps only 0\.4982 of its"):
+        prune(model, prune(model, remaining=0.5), remaining=0.8)
+    mask = prune(model, prune(model, fraction=0.5, scope="layer"), fraction=0.9)
+    with pytest.raises(InputError, match=r"0\.weight keeps only"):
+        prune(model, mask, remaining=0.5, scope="layer")
+
+
+def test_a_shuffled_mask_keeps_as_many_weights_of_each_tensor_but_others() -> None:
+    mask = prune(small_network(), fraction=0.6)
+    one, again, other = shuffle(mask, 1), shuffle(mask, 1), shuffle(mask, 2)
+    assert list(one) == list(mask)
+    for name in mask:
+        assert one[name].shape == mask[name].shape
+        assert one[name].sum() == mask[name].sum()
+        assert torch.equal(one[name], again[name])
+        assert not torch.equal(one[name], mask[name])
+        assert not torch.equal(one[name], other[name])
 
 
 def test_a_mask_is_saved_read_and_applied(tmp_path: Path) -> None:
@@ -105,10 +153,13 @@ def test_a_mask_is_saved_read_and_applied(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"fraction": 1.2}, "from 0 to 1"),
+        ({"fraction": 1.2}, "fraction is 1.2, expected a number from 0 to 1"),
+        ({"remaining": -0.1}, "remaining is -0.1, expected a number from 0 to 1"),
+        ({"remaining": 0.5, "fraction": 0.5}, "give one of them"),
+        ({"remaining": float("nan")}, "remaining is nan"),
         ({"criterion": "magnitud"}, "nearest are: magnitude"),
         ({"scope": "gobal"}, "global"),
-        ({"exclude": ["5.weight"]}, "nearest are"),
+        ({"exclude": ["5.weight"]}, "nearest are: 4.weight"),
     ],
 )
 def test_what_cannot_be_pruned_is_said(arguments: dict[str, object], said: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -26,7 +26,8 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
     model
         Any network.
     exclude
-        Names or shell patterns (`fc.weight`, `layer1.*`) of weights to leave whole.
+        Names or shell patterns (`fc`, `layer1.*`, `conv1.weight`) of weights to leave whole, or of modules, whose
+        weights are left whole with those of all modules within.
 
     Raises
     ------
@@ -39,15 +40,43 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
         if isinstance(module, _ConvNd | nn.Linear) and id(module.weight) not in seen:
             seen.add(id(module.weight))
             weights[f"{name}.weight" if name else "weight"] = module.get_parameter("weight")
-    for pattern in exclude:
-        if not any(fnmatchcase(name, pattern) for name in weights):
-            raise InputError(f"exclude: no prunable weight is called {pattern!r}; {nearest(pattern, weights)}")
-    kept = {n: w for n, w in weights.items() if not any(fnmatchcase(n, pattern) for pattern in exclude)}
+    excluded = matching_weights(weights, exclude)
+    kept = {name: weight for name, weight in weights.items() if name not in excluded}
     if not kept:
         raise InputError(
             "there is nothing to prune: the network has no convolution or linear weight that is not excluded"
         )
     return kept
+
+
+def matching_weights(weights: Iterable[str], patterns: Iterable[str]) -> set[str]:
+    """Find the weights that a name or shell pattern matches, or that lie in a module which one matches.
+
+    Raises
+    ------
+    InputError
+        A pattern matches none.
+
+    Examples
+    --------
+    >>> sorted(matching_weights(["conv1.weight", "layer1.0.conv1.weight", "fc.weight"], ["fc", "layer*"]))
+    ['fc.weight', 'layer1.0.conv1.weight']
+    """
+    names = {weight: {weight, *_modules_around(weight)} for weight in weights}
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {weight for weight, own in names.items() if any(fnmatchcase(name, pattern) for name in own)}
+        if not matched:
+            known = sorted(set().union(*names.values()))
+            raise InputError(f"exclude: no prunable weight or module is called {pattern!r}; {nearest(pattern, known)}")
+        found |= matched
+    return found
+
+
+def _modules_around(weight: str) -> list[str]:
+    """Name the modules that hold a weight, the outermost first."""
+    parts = weight.split(".")[:-1]
+    return [".".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
 class Mask(Mapping[str, Tensor]):
