@@ -1,25 +1,27 @@
-"""The classification task: images in folders, one per class, in `train` and `val`."""
+"""The classification task: its images, decoded, augmented and normalised, batch by batch."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from prunescope.errors import InputError
-from prunescope.networks.torchvision_shim import import_torchvision
+from prunescope.progress import Progress, silent
+from prunescope.training.images import Source, hold
+from prunescope.training.pixels import CROP_DRAWS, SHIFT, central, decode_part, random_crop, shifted
 from prunescope.training.plan import Plan
 from prunescope.training.randomness import AUGMENTATION, generator_for
 from prunescope.training.recipe import Augmentation
-
-Split = Literal["train", "val"]
-SHIFT = 4  # pixels, He et al. 2016, section 4.2
+from prunescope.training.sources import Cifar, HuggingFace, open_sources
 
 
 class Batch(NamedTuple):
@@ -31,12 +33,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """An image-classification task in ImageFolder's layout: `train/CLASS/*` and `val/CLASS/*`.
+    """An image-classification task.
 
     Attributes
     ----------
     root
-        The folder.
+        Where the images come from: a folder or a name.
     size
         Images go into the network as size x size pixels.
     augmentation
@@ -45,116 +47,54 @@ class Task:
         size x 256/224 and cropped at the centre, unless they have the size already.
     mean, std
         Of each color channel, for values in 0..1.
-    in_memory
-        Hold all images decoded; for small data sets whose images have the size already.
     workers
-        Processes that decode images.
+        Processes that decode images, where they are not held in memory.
+    train, val
+        The images.
     """
 
-    root: Path
+    root: str
     size: int
     augmentation: Augmentation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    in_memory: bool
     workers: int
     train: Source
     val: Source
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, sorted."""
+        """The names of the classes."""
         return self.train.classes
 
     def training_batches(self, plan: Plan, start: int, stop: int, device: torch.device) -> Iterator[Batch]:
         """Yield the batches of the steps from `start` up to `stop`; augmentation depends on (seed, epoch, image)."""
         keys = ([(plan.seed, epoch, int(i)) for i in places] for epoch, places in plan.batches(start, stop))
-        yield from self._read(self.train, keys, self.augmentation, device)
+        return self._read(self.train, keys, self.augmentation, device)
 
     def validation_batches(self, batch_size: int, device: torch.device, places: range | None = None) -> Iterator[Batch]:
         """Yield the validation images at `places` (all unless told) in order, not augmented."""
         wanted = range(len(self.val)) if places is None else places
         keys = ([(0, 0, i) for i in wanted[first : first + batch_size]] for first in range(0, len(wanted), batch_size))
-        yield from self._read(self.val, keys, "none", device)
+        return self._read(self.val, keys, "none", device)
 
     def _read(
         self, source: Source, keys: Iterator[list[Key]], augmentation: Augmentation, device: torch.device
     ) -> Iterator[Batch]:
         shift = torch.tensor(self.mean, device=device).view(1, 3, 1, 1) * 255
         scale = torch.tensor(self.std, device=device).view(1, 3, 1, 1) * 255
-        pixels = Pixels(source, self.size, augmentation)
-        if self.in_memory:
-            read = (pixels.held(batch) for batch in keys)
+        read: Iterator[Read]
+        if source.pixels is not None:
+            read = (_held(source.pixels, source.targets, batch, augmentation) for batch in keys)
         else:
-            read = iter(
-                DataLoader(
-                    pixels,
-                    batch_sampler=keys,  # type: ignore[arg-type]
-                    collate_fn=_collate,
-                    num_workers=self.workers,
-                    pin_memory=device.type == "cuda",
-                )
-            )
-        for found in read:
-            if isinstance(found, InputError):
-                raise found
-            images, targets = found
+            read = _decoded(Decoder(source, self.size, augmentation), keys, self.workers, device.type == "cuda")
+        for images, targets in read:
             images = images.to(device, non_blocking=True).float().sub_(shift).div_(scale)
             yield Batch(images.contiguous(memory_format=torch.channels_last), targets.to(device, non_blocking=True))
 
 
-Key = tuple[int, int, int]  # seed, epoch, place of the image
-
-
-@dataclass(frozen=True)
-class Source:
-    """The images of one split."""
-
-    classes: tuple[str, ...]
-    files: tuple[tuple[str, int], ...]
-    pixels: Tensor | None  # uint8 [images, 3, size, size], where they are held in memory
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-
-@dataclass(frozen=True)
-class Pixels(Dataset[Any]):
-    """Decodes and augments one image; a function of its key alone."""
-
-    source: Source
-    size: int
-    augmentation: Augmentation
-
-    def __getitem__(self, key: Key) -> tuple[Tensor, int] | InputError:
-        """uint8 [3, size, size] and class; an image that cannot be read is returned as its error."""
-        path, target = self.source.files[key[2]]
-        try:
-            image = decode(Path(path))
-        except InputError as error:
-            return error
-        generator = generator_for(key[0], AUGMENTATION, *key[1:])
-        return _augmented(image, self.size, self.augmentation, generator), target
-
-    def held(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        """Take a batch out of memory: uint8 [n, 3, size, size] and classes."""
-        assert self.source.pixels is not None
-        places = torch.tensor([place for _, _, place in keys])
-        targets = torch.tensor([self.source.files[place][1] for _, _, place in keys])
-        images = self.source.pixels[places]
-        if self.augmentation == "none":
-            return images, targets
-        # One draw for the batch's epoch, looked up by place: the same for any batch size.
-        seed, epoch, _ = keys[0]
-        draws = torch.rand(len(self.source), 3, generator=generator_for(seed, AUGMENTATION, epoch))[places]
-        images = torch.where((draws[:, 0] < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
-        if self.augmentation == "shift-flip":
-            images = _shifted(images, (draws[:, 1:] * (2 * SHIFT + 1)).long())
-        return images, targets
-
-
 def open_task(
-    root: str | Path,
+    origin: str | Path | Cifar | HuggingFace,
     *,
     size: int,
     augmentation: Augmentation,
@@ -162,113 +102,132 @@ def open_task(
     std: Sequence[float],
     in_memory: bool = False,
     workers: int = 0,
+    progress: Progress = silent,
 ) -> Task:
-    """Open a classification task; see `Task` for the parameters.
+    """Open a classification task.
+
+    Parameters
+    ----------
+    origin
+        A folder in ImageFolder's layout (`train/CLASS/*` and `val/CLASS/*`), CIFAR, or a data set of Hugging Face.
+    size, augmentation, mean, std, workers
+        See `Task`.
+    in_memory
+        Hold all images decoded; for small data sets whose images have the size already. CIFAR always is.
+    progress
+        Called with the bytes done and all bytes of a download.
 
     Raises
     ------
     InputError
-        A folder is missing or empty, `val` has other classes than `train`, or an image that is to be held in memory
-        cannot be read or has another size.
+        The images are not there or not what was expected, or are to be held in memory and one of them cannot be read,
+        has another size, or would have to be cropped.
     """
-    root = Path(root).expanduser()
-    found = {split: _list_files(root, split) for split in ("train", "val")}
-    classes = found["train"][0]
-    if found["val"][0] != classes:
-        odd = sorted(set(classes) ^ set(found["val"][0]))
+    name, train, val = open_sources(origin, size, progress)
+    if in_memory:
+        train, val = hold(train, size), hold(val, size)
+    if train.pixels is not None and augmentation == "imagenet":
         raise InputError(
-            f"{root}: train has {len(classes)} classes, val has {len(found['val'][0])}; only one of them has "
-            f"{', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}; expected the same folders in both"
+            f"{name}: `augmentation: imagenet` crops images of any size, but these are held in memory at {size} x "
+            f"{size} pixels; use shift-flip, flip or none, or set `in_memory: false` where images are in files"
         )
-    sources = {}
-    for split, (_, files) in found.items():
-        held = None
-        if in_memory:
-            held = torch.stack([_exactly(decode(Path(path)), size, path) for path, _ in files])
-            held = held.contiguous(memory_format=torch.channels_last)
-        sources[split] = Source(classes, files, held)
     red, green, blue = mean
     std_red, std_green, std_blue = std
-    return Task(
-        root, size, augmentation, (red, green, blue), (std_red, std_green, std_blue), in_memory, workers,
-        sources["train"], sources["val"],
-    )  # fmt: skip
+    return Task(name, size, augmentation, (red, green, blue), (std_red, std_green, std_blue), workers, train, val)
 
 
-def decode(path: Path) -> Tensor:
-    """Read an image as uint8 [3, h, w] in RGB.
-
-    Raises
-    ------
-    InputError
-        It is missing or damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: no readable image ({error}); replace or remove it") from error
-    return torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8).view(rgb.height, rgb.width, 3).permute(2, 0, 1)
+Key = tuple[int, int, int]  # seed, epoch, place of the image
+Read = tuple[Tensor, Tensor]  # uint8 [n, 3, size, size], channels last; int64 [n]
 
 
-def _list_files(root: Path, split: str) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
-    folder = root / split
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: there is no such folder; expected ImageNet's layout: {root}/train/CLASS/* and "
-            f"{root}/val/CLASS/*"
-        )
-    import_torchvision()
-    from torchvision.datasets import ImageFolder
+@dataclass(frozen=True, eq=False)
+class Decoder(Dataset[Any]):
+    """Decodes and augments images; each is a function of its key alone."""
 
-    try:
-        found = ImageFolder(str(folder))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: expected a folder of images for each class; {error}") from error
-    return tuple(found.classes), tuple(found.samples)
+    source: Source
+    size: int
+    augmentation: Augmentation
+
+    def __getitems__(self, keys: Sequence[Key]) -> Read | InputError:
+        """Read a batch; the error of an image that cannot be read is returned, so that it arrives whole."""
+        images = np.empty((len(keys), self.size, self.size, 3), np.uint8)
+        try:
+            for image, key in zip(images, keys, strict=True):
+                image[:] = self._image(key)
+        except InputError as error:
+            return error
+        targets = self.source.targets[[place for _, _, place in keys]]
+        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(targets)
+
+    def _image(self, key: Key) -> np.ndarray:
+        seed, epoch, place = key
+        assert self.source.images is not None
+        middle = partial(central, size=self.size)
+        if self.augmentation == "none":
+            return decode_part(self.source.images, place, middle, self.size)
+        generator = generator_for(seed, AUGMENTATION, epoch, place)
+        flip, down, right = torch.rand(3, generator=generator)
+        part = middle
+        if self.augmentation == "imagenet":
+            part = partial(random_crop, draws=torch.rand(CROP_DRAWS, generator=generator).tolist())
+        image = decode_part(self.source.images, place, part, self.size)
+        if flip < 0.5:
+            image = image[:, ::-1]
+        if self.augmentation == "shift-flip":
+            image = shifted(image, int(down * (2 * SHIFT + 1)), int(right * (2 * SHIFT + 1)))
+        return image
 
 
-def _exactly(image: Tensor, size: int, path: str) -> Tensor:
-    if image.shape[1:] != (size, size):
-        height, width = image.shape[1:]
-        raise InputError(
-            f"{path}: the image is {height} x {width}, expected {size} x {size} for a data set held in memory; set "
-            f"`in_memory: false` (images are resized then) or another `size`"
-        )
-    return image
+def _decoded(decoder: Decoder, keys: Iterator[list[Key]], workers: int, pinned: bool) -> Iterator[Read]:
+    loader: DataLoader[Any] = DataLoader(
+        decoder,
+        batch_sampler=keys,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        pin_memory=pinned,
+        worker_init_fn=_leave_interrupts,
+        generator=torch.Generator(),  # its own: opening one draws from it
+    )
+    batches = iter(loader)
+    while True:
+        try:
+            found = next(batches, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(
+                f"a process that decodes images has ended ({error}); where memory ran out (or /dev/shm, in a "
+                f"container), use fewer `workers` or a smaller batch"
+            ) from error
+        if found is None:
+            return
+        if isinstance(found, InputError):
+            raise found
+        yield found
 
 
-def _collate(found: list[tuple[Tensor, int] | InputError]) -> tuple[Tensor, Tensor] | InputError:
-    for one in found:
-        if isinstance(one, InputError):
-            return one
-    images, targets = zip(*found, strict=True)
-    return torch.stack(images), torch.tensor(targets)
+def _as_it_is(read: Any) -> Any:
+    return read
 
 
-def _augmented(image: Tensor, size: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    import_torchvision()
-    from torchvision.transforms import RandomResizedCrop
-    from torchvision.transforms.v2 import functional
+def _leave_interrupts(_worker: int) -> None:
+    """Let Ctrl-C reach the main process only, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.random.set_rng_state(generator.get_state())
-        draws = torch.rand(3)
-        if augmentation == "imagenet":
-            box = RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
-            image = functional.resized_crop(image, *box, [size, size], antialias=True)
-        elif image.shape[1:] != (size, size):
-            image = functional.center_crop(functional.resize(image, [size * 256 // 224], antialias=True), [size, size])
-    if augmentation != "none" and draws[0] < 0.5:
-        image = image.flip(2)
+
+def _held(pixels: Tensor, targets: np.ndarray, keys: Sequence[Key], augmentation: Augmentation) -> Read:
+    """Take a batch out of memory and augment it."""
+    places = torch.tensor([place for _, _, place in keys])
+    images, classes = pixels[places], torch.from_numpy(targets)[places]
+    if augmentation == "none":
+        return images, classes
+    # One draw for the batch's epoch, looked up by place: the same for any batch size.
+    seed, epoch, _ = keys[0]
+    draws = torch.rand(len(targets), 3, generator=generator_for(seed, AUGMENTATION, epoch))[places]
+    images = torch.where((draws[:, 0] < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
     if augmentation == "shift-flip":
-        image = _shifted(image[None], (draws[None, 1:] * (2 * SHIFT + 1)).long())[0]
-    return image
-
-
-def _shifted(images: Tensor, offsets: Tensor) -> Tensor:
-    """Cut [n, 3, size, size] out of the images padded by SHIFT zeros, at offsets [n, 2] from 0 to 2 x SHIFT."""
-    size = images.shape[-1]
-    padded = torch.nn.functional.pad(images, (SHIFT,) * 4)
-    windows = padded.unfold(2, size, 1).unfold(3, size, 1)
-    return windows[torch.arange(len(images)), :, offsets[:, 0], offsets[:, 1]]
+        offsets = (draws[:, 1:] * (2 * SHIFT + 1)).long()
+        size = images.shape[-1]
+        windows = torch.nn.functional.pad(images, (SHIFT,) * 4).unfold(2, size, 1).unfold(3, size, 1)
+        images = windows[torch.arange(len(images)), :, offsets[:, 0], offsets[:, 1]]
+    return images, classes

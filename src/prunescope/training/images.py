@@ -5,24 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunescope.errors import InputError
-from prunescope.training.pixels import decode
-
-
-class Images(Protocol):
-    """Encoded images (JPEG, PNG, ...) by their places, 0 and up."""
-
-    def read(self, place: int) -> bytes:
-        """Return the encoded image; an `OSError` says why it cannot be read."""
-
-    def name(self, place: int) -> str:
-        """Say where the image is, for messages."""
+from prunescope.training.pixels import Images, decode
 
 
 @dataclass(frozen=True, eq=False)

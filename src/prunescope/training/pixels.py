@@ -6,18 +6,25 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
 from prunescope.errors import InputError
 
-if TYPE_CHECKING:
-    from prunescope.training.images import Images
-
 SHIFT = 4  # pixels, He et al. 2016, section 4.2
 CROP_DRAWS = 22  # uniform numbers that `random_crop` takes
+
+
+class Images(Protocol):
+    """Encoded images (JPEG, PNG, ...) by their places, 0 and up."""
+
+    def read(self, place: int) -> bytes:
+        """Return the encoded image; an `OSError` says why it cannot be read."""
+
+    def name(self, place: int) -> str:
+        """Say where the image is, for messages."""
 
 
 class Box(NamedTuple):
@@ -63,8 +70,9 @@ def decode_part(images: Images, place: int, part: Callable[[int, int], Box], siz
     with _opened(images, place) as image:
         box = part(*image.size)
         width, height = image.size
-        scale = int(min(box.right - box.left, box.lower - box.upper) // size)
-        drafted = image.draft(None, (max(1, width // scale), max(1, height // scale))) if scale > 1 else None
+        shorter = min(box.right - box.left, box.lower - box.upper)
+        scale = next((scale for scale in (8, 4, 2) if shorter >= scale * size), 1)
+        drafted = image.draft(None, (width // scale, height // scale)) if scale > 1 else None
         if drafted is not None:
             # What is decoded covers the image's size divided by the scale, which need not be whole.
             share = drafted[1][2] / width
@@ -89,7 +97,7 @@ def central(width: int, height: int, size: int) -> Box:
     to_width, to_height = (resized if side == shorter else int(resized * side / shorter) for side in (width, height))
     left, upper = round((to_width - size) / 2), round((to_height - size) / 2)
     x, y = width / to_width, height / to_height
-    return Box(left * x, upper * y, (left + size) * x, (upper + size) * y)
+    return Box(left * x, upper * y, min(width, (left + size) * x), min(height, (upper + size) * y))
 
 
 def random_crop(width: int, height: int, draws: Sequence[float]) -> Box:

@@ -1,0 +1,230 @@
+"""Image data sets that Hugging Face's `datasets` reads: from the hub, saved by `save_to_disk`, or folders of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunescope.errors import InputError, nearest
+from prunescope.training.images import Source
+
+TRAIN = ("train", "training")
+VALIDATION = ("validation", "valid", "val", "dev", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The images of a split of a data set.
+
+    Attributes
+    ----------
+    dataset : datasets.Dataset
+        With the column of images alone, not decoded.
+    column
+        Its name.
+    origin
+        The data set and split, for messages.
+    root
+        Images that are kept as files must be within.
+    """
+
+    dataset: Any
+    column: str
+    origin: str
+    root: Path
+
+    def read(self, place: int) -> bytes:
+        """Return an image as it is stored, or the content of the file that it names."""
+        stored = self.dataset[place][self.column] or {}
+        content, path = stored.get("bytes"), stored.get("path")
+        if content is None:
+            if path is None:
+                raise ValueError("the row has no image")
+            file = self.root / path
+            if ".." in file.parts or not file.is_relative_to(self.root):
+                raise ValueError(f"it names the file {path}, outside {self.root}")
+            content = file.read_bytes()
+        return bytes(content)
+
+    def name(self, place: int) -> str:
+        """Say where an image is."""
+        return f"{self.origin}, image {place}"
+
+
+def open_huggingface(
+    name: str,
+    *,
+    configuration: str | None = None,
+    revision: str | None = None,
+    train: str | None = None,
+    validation: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+) -> tuple[Source, Source]:
+    """Open a data set's training and validation images.
+
+    No code of a data set is ever run: one that comes with a loading script is refused by `datasets`.
+
+    Parameters
+    ----------
+    name
+        Of the data set on the hub; or a folder saved by `save_to_disk`; or a folder of images or tables that
+        `load_dataset` understands.
+    configuration, revision
+        Of the data set on the hub.
+    train, validation
+        Names of the splits. None looks for the usual ones.
+    image, label
+        Columns. None is the one that holds images, and the one that holds classes. Classes are a `ClassLabel`, or
+        distinct values, which are sorted.
+
+    Raises
+    ------
+    InputError
+        `datasets` is not installed, the data set cannot be loaded, a split or column is missing or ambiguous, or an
+        image has no class.
+    """
+    splits = _load(name, configuration, revision)
+    root = Path(name).expanduser().absolute() if Path(name).expanduser().is_dir() else _cache()
+    chosen = [
+        _choose_split(name, splits, wanted, usual, field)
+        for wanted, usual, field in ((train, TRAIN, "train"), (validation, VALIDATION, "validation"))
+    ]
+    classes: tuple[str, ...] = ()
+    sources = []
+    for split in chosen:
+        where = f"{name}, split {split}"
+        dataset = splits[split]
+        images, labels = _image_column(where, dataset, image), _label_column(where, dataset, label)
+        names, targets = _targets(where, dataset, labels, classes)
+        if classes and names != classes:
+            raise InputError(
+                f"{where}: its {len(names)} classes are not those of split {chosen[0]}, of which there are "
+                f"{len(classes)}; expected the same in both"
+            )
+        classes = names
+        sources.append(Source(classes, targets, images=Rows(_encoded(dataset, images), images, where, root)))
+    return sources[0], sources[1]
+
+
+def _load(name: str, configuration: str | None, revision: str | None) -> dict[str, Any]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f"the data set {name} needs the package datasets: pip install 'prunescope[datasets]'"
+        ) from error
+    folder = Path(name).expanduser()
+    saved = folder.is_dir() and any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
+    try:
+        if saved:
+            found = datasets.load_from_disk(str(folder))
+        else:
+            found = datasets.load_dataset(str(folder) if folder.is_dir() else name, configuration, revision=revision)
+    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"{name}: datasets cannot load it ({type(error).__name__}: {error}); expected a name on the hub, a folder "
+            f"saved by save_to_disk, or a folder of images"
+        ) from error
+    if not isinstance(found, datasets.DatasetDict):
+        raise InputError(f"{name}: is a single split; save a DatasetDict of a training and a validation split instead")
+    return dict(found)
+
+
+def _cache() -> Path:
+    """Where `datasets` keeps what it fetched."""
+    import datasets
+
+    return Path(datasets.config.HF_CACHE_HOME).expanduser().absolute()
+
+
+def _choose_split(name: str, splits: Mapping[str, Any], wanted: str | None, usual: Sequence[str], field: str) -> str:
+    if wanted is not None and wanted not in splits:
+        raise InputError(f"{name}: there is no split {wanted!r} ({field}); {nearest(wanted, splits)}")
+    found = wanted or next((split for split in usual if split in splits), None)
+    if found is None:
+        raise InputError(
+            f"{name}: there is no split called {' or '.join(usual)}, there are: {', '.join(splits)}; name the one to "
+            f"use as `{field}`"
+        )
+    if not len(splits[found]):
+        raise InputError(f"{name}: split {found} is empty; name another one as `{field}`")
+    return found
+
+
+def _image_column(where: str, dataset: Any, wanted: str | None) -> str:
+    import datasets
+
+    fitting = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    return _choose_column(where, dataset, wanted, fitting, "image", "images")
+
+
+def _label_column(where: str, dataset: Any, wanted: str | None) -> str:
+    import datasets
+
+    values = [name for name, feature in dataset.features.items() if _is_class(feature)]
+    labels = [name for name in values if isinstance(dataset.features[name], datasets.ClassLabel)]
+    if wanted is not None:
+        return _choose_column(where, dataset, wanted, values, "label", "classes (a ClassLabel, numbers or words)")
+    fitting = labels or [name for name in ("label", "labels") if name in values]
+    return _choose_column(where, dataset, None, fitting, "label", "classes (a ClassLabel)")
+
+
+def _is_class(feature: Any) -> bool:
+    import datasets
+
+    if isinstance(feature, datasets.ClassLabel):
+        return True
+    return isinstance(feature, datasets.Value) and feature.dtype.removeprefix("large_").startswith(
+        ("int", "uint", "string", "bool")
+    )
+
+
+def _choose_column(where: str, dataset: Any, wanted: str | None, fitting: list[str], field: str, what: str) -> str:
+    if wanted is not None and wanted not in dataset.features:
+        raise InputError(f"{where}: there is no column {wanted!r} ({field}); {nearest(wanted, dataset.features)}")
+    if wanted is not None and wanted not in fitting:
+        raise InputError(f"{where}: column {wanted!r} ({field}) holds {dataset.features[wanted]}, expected {what}")
+    if wanted is None and len(fitting) != 1:
+        columns = ", ".join(fitting or dataset.features)
+        number = f"several columns hold {what}" if fitting else f"no column is known to hold {what}, there are"
+        raise InputError(f"{where}: {number}: {columns}; name the one to use as `{field}`")
+    return wanted or fitting[0]
+
+
+def _targets(where: str, dataset: Any, column: str, known: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    import datasets
+
+    feature = dataset.features[column]
+    values = dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+    unlabelled = [place for place, value in enumerate(values) if value is None]
+    if isinstance(feature, datasets.ClassLabel):
+        names = tuple(feature.names)
+        unlabelled = [place for place, value in enumerate(values) if value is None or not 0 <= value < len(names)]
+    if unlabelled:
+        raise InputError(
+            f"{where}: {len(unlabelled)} of {len(values)} images have no class in column {column!r}, the first is "
+            f"image {unlabelled[0]} ({values[unlabelled[0]]}); name a split that is labelled, such as another one for "
+            f"`validation`"
+        )
+    if isinstance(feature, datasets.ClassLabel):
+        return names, np.array(values, np.int64)
+    names = known or tuple(map(str, sorted(set(values))))
+    places = {name: place for place, name in enumerate(names)}
+    strange = sorted({str(value) for value in values} - set(names))
+    if strange:
+        raise InputError(
+            f"{where}: column {column!r} holds {', '.join(strange[:5])}{' ...' if len(strange) > 5 else ''}, which the "
+            f"training split does not; expected the same classes in both"
+        )
+    return names, np.array([places[str(value)] for value in values], np.int64)
+
+
+def _encoded(dataset: Any, column: str) -> Any:
+    import datasets
+
+    return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))

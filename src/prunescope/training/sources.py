@@ -1,0 +1,79 @@
+"""Where the images of a classification task come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from prunescope.progress import Progress, silent
+from prunescope.training.images import Source
+from prunescope.training.recipe import Strict
+
+
+class Cifar(Strict):
+    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), in the binary version; its test images are for validation."""
+
+    cifar10: Annotated[str | None, Field(description="the folder of CIFAR-10's binary version")] = None
+    cifar100: Annotated[str | None, Field(description="the folder of CIFAR-100's binary version")] = None
+    download: Annotated[bool, Field(description="fetch it into the folder if it is not there")] = False
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.cifar10 is None) == (self.cifar100 is None):
+            raise PydanticCustomError("cifar", "expected `cifar10: FOLDER` or `cifar100: FOLDER`, one of them")
+        return self
+
+
+class HuggingFace(Strict):
+    """An image data set that Hugging Face's `datasets` reads."""
+
+    huggingface: Annotated[
+        str, Field(min_length=1, description="a name on the hub, or a folder (of `save_to_disk`, or of images)")
+    ]
+    configuration: Annotated[str | None, Field(description="of a data set that has several")] = None
+    revision: Annotated[str | None, Field(description="a commit or tag on the hub: the same data next year")] = None
+    train: Annotated[str | None, Field(description="name of the split; train unless told")] = None
+    validation: Annotated[
+        str | None, Field(description="name of the split; validation, valid, val, dev or test unless told")
+    ] = None
+    image: Annotated[str | None, Field(description="the column; the one that holds images unless told")] = None
+    label: Annotated[str | None, Field(description="the column; the one that holds classes unless told")] = None
+
+
+def open_sources(
+    origin: str | Path | Cifar | HuggingFace, size: int, progress: Progress = silent
+) -> tuple[str, Source, Source]:
+    """Find a task's images: its name, for messages, and its training and its validation images.
+
+    Parameters
+    ----------
+    origin
+        A folder in ImageFolder's layout, or one of the models above.
+    size
+        In pixels; CIFAR comes in one size only.
+    progress
+        Called with the bytes done and all bytes of a download.
+
+    Raises
+    ------
+    InputError
+        They are not there or not what was expected.
+    """
+    if isinstance(origin, Cifar):
+        from prunescope.training.cifar import CIFAR10, CIFAR100, open_cifar
+
+        kind = CIFAR10 if origin.cifar10 is not None else CIFAR100
+        folder = Path(origin.cifar10 or origin.cifar100 or "").expanduser()
+        return str(folder), *open_cifar(folder, kind, size, download=origin.download, progress=progress)
+    if isinstance(origin, HuggingFace):
+        from prunescope.training.huggingface import open_huggingface
+
+        fields = origin.model_dump()
+        return origin.huggingface, *open_huggingface(fields.pop("huggingface"), **fields)
+    from prunescope.training.folders import open_folders
+
+    root = Path(origin).expanduser()
+    return str(root), *open_folders(root)
