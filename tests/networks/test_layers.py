@@ -159,11 +159,13 @@ def test_a_layer_whose_output_does_not_begin_with_the_images_is_refused_and_not_
     assert list_layers(model, size=8).empty
 
 
-def test_a_layer_that_keeps_its_units_last_is_refused_and_not_listed() -> None:
+def test_a_layer_that_keeps_its_units_last_is_listed_and_observed_with_its_units_first() -> None:
     model = Strange(lambda x: x.permute(0, 2, 3, 1))
-    with pytest.raises(InputError, match=r"shape \[2, 8, 8, 3\] for images"), observe(model, ["inner"]):
-        model(torch.zeros(2, 3, 8, 8))
-    assert list_layers(model, size=8).empty
+    images = torch.randn(2, 3, 8, 8)
+    with observe(model, ["inner"]) as outputs:
+        model(images)
+    assert torch.equal(outputs["inner"], images)
+    assert list(list_layers(model, size=8)["shape"]) == [(3, 8, 8)]
 
 
 def test_images_may_be_given_by_name(network: nn.Module) -> None:

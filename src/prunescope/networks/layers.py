@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError, nearest
+from prunescope.networks.tokens import as_maps
 
 # Two, so that an output that does not begin with the images is told apart.
 _IMAGES = 2
@@ -32,9 +33,9 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        In the order of `named_modules()`, a row per layer that puts out a tensor [n, units, h, w] or [n, units], once
-        per forward pass. Columns: `layer` (its name), `type` (its class), `shape` (of the output without n: a tuple),
-        `units`. Where a network keeps its units last ([n, h, w, units], as Swin does within), the layer is left out.
+        In the order of `named_modules()`, a row per layer that puts out maps [n, units, h, w] or [n, units], or what
+        `as_maps` takes as such, once per forward pass. Columns: `layer` (its name), `type` (its class), `shape` (of
+        the maps without n: a tuple), `units`.
 
     Raises
     ------
@@ -50,9 +51,18 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     2     2            Flatten         (8,)      8
     """
     modules = {name: module for name, module in model.named_modules() if name}
-    outputs: dict[str, list[Any]] = {name: [] for name in modules}
-    handles = [module.register_forward_hook(_appending(outputs[name])) for name, module in modules.items()]
+    outputs: dict[str, list[tuple[int, ...] | None]] = {name: [] for name in modules}
     images = _zeros(model, size)
+    prefix = _prefix(model)
+
+    def listing(shapes: list[tuple[int, ...] | None]) -> Callable[[nn.Module, Any, Any], None]:
+        def add(_module: nn.Module, _arguments: Any, output: Any) -> None:
+            maps = as_maps(output, images.shape, prefix)
+            shapes.append(None if maps is None else tuple(maps.shape[1:]))
+
+        return add
+
+    handles = [module.register_forward_hook(listing(outputs[name])) for name, module in modules.items()]
     try:
         with evaluating(model), torch.no_grad():
             model(images)
@@ -65,9 +75,9 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
         for handle in handles:
             handle.remove()
     rows = [
-        (name, type(modules[name]).__name__, shapes[0][1:], shapes[0][1])
+        (name, type(modules[name]).__name__, shapes[0], shapes[0][0])
         for name, shapes in outputs.items()
-        if len(shapes) == 1 and shapes[0] is not None and _has_units(shapes[0], images.shape)
+        if len(shapes) == 1 and shapes[0] is not None
     ]
     return pd.DataFrame(rows, columns=["layer", "type", "shape", "units"])
 
@@ -113,8 +123,9 @@ def observe(
         Names as `named_modules()` gives them.
     take
         Called with a layer's name and its output, [n, units, h, w] or [n, units], without gradient, as soon as the
-        layer has put it out and once per forward pass. The output itself, in whatever memory layout: later layers may
-        write over it, so what is kept of it must be copied.
+        layer has put it out and once per forward pass. A view of the output itself, in whatever memory layout: later
+        layers may write over it, so what is kept of it must be copied. Units that are last and tokens that form a grid
+        become maps, as `as_maps` says.
 
     Yields
     ------
@@ -143,6 +154,7 @@ def observe(
     outputs: dict[str, Tensor] = {}
     calls: Counter[str] = Counter()
     images: list[torch.Size] = []
+    prefix = _prefix(model)
 
     def begin(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         outputs.clear()
@@ -152,11 +164,13 @@ def observe(
     def recording(layer: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(_module: nn.Module, _arguments: Any, output: Any) -> None:
             calls[layer] += 1
-            _check_output(layer, output, images[0])
+            maps = as_maps(output, images[0], prefix)
+            if maps is None:
+                raise InputError(_no_maps(layer, output, images[0]))
             if take is None:
-                outputs[layer] = output.detach().clone()
+                outputs[layer] = maps.detach().clone()
             elif calls[layer] == 1:
-                take(layer, output.detach())
+                take(layer, maps.detach())
 
         return record
 
@@ -194,37 +208,28 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _appending(shapes: list[Any]) -> Callable[[nn.Module, Any, Any], None]:
-    def append(_module: nn.Module, _arguments: Any, output: Any) -> None:
-        shapes.append(tuple(output.shape) if isinstance(output, Tensor) else None)
-
-    return append
-
-
 def _zeros(model: nn.Module, size: int) -> Tensor:
     like = next(model.parameters(), torch.zeros(()))
     return torch.zeros(_IMAGES, 3, size, size, dtype=like.dtype, device=like.device)
 
 
-def _has_units(shape: Sequence[int], images: Sequence[int]) -> bool:
-    """Tell [n, units, h, w] and [n, units] from other shapes, for images of shape [n, 3, h, w]."""
-    if len(shape) not in (2, 4) or shape[0] != images[0]:
-        return False
-    # Square images have square maps: where the square comes first, the units are last.
-    square_images = len(images) == 4 and images[2] == images[3]
-    return not (square_images and len(shape) == 4 and shape[1] == shape[2] != shape[3])
+def _prefix(model: nn.Module) -> int | None:
+    """How many tokens stand before an image's patches, where the network tells (timm's do)."""
+    prefix = getattr(model, "num_prefix_tokens", None)
+    return prefix if isinstance(prefix, int) else None
 
 
-def _check_output(layer: str, output: Any, images: Sequence[int]) -> None:
-    if not isinstance(output, Tensor):
-        raise InputError(
-            f"layer {layer!r} puts out a {type(output).__name__}; expected a tensor [n, units, h, w] or [n, units]"
-        )
-    if not _has_units(output.shape, images):
-        raise InputError(
+def _no_maps(layer: str, output: Any, images: Sequence[int]) -> str:
+    expected = (
+        "a tensor [n, units, h, w], [n, units] or [n, h, w, units], or tokens [n, tokens, units] that form a grid"
+    )
+    instead = "choose another layer (`prunescope layers` lists them)"
+    if isinstance(output, Tensor):
+        return (
             f"layer {layer!r} puts out a tensor of shape {list(output.shape)} for images of shape {list(images)}; "
-            "expected [n, units, h, w] or [n, units]; choose another layer (`prunescope layers` lists them)"
+            f"expected {expected} of the image's proportions; {instead}"
         )
+    return f"layer {layer!r} puts out a {type(output).__name__}; expected {expected}, or exactly one in it; {instead}"
 
 
 def _called(layer: str, times: int) -> str:
