@@ -65,7 +65,6 @@ def test_published_heads_for_training_are_left_aside(tmp_path: Path) -> None:
         ("prunescope:resnet8x99999999999", r"no network"),
         ("prunescope:resnet14", r"no network 'resnet14'; expected .*resnet14x32"),
         ("resnet50", r"'resnet50' names no network; expected torchvision:resnet50, .*file.py:function"),
-        ("timm:resnet50", r"names no network"),
         ("", r"names no network"),
         ("nowhere/net.py:build", r"file nowhere/net.py cannot be read: No such file"),
     ],

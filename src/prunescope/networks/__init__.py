@@ -2,13 +2,14 @@
 
 from prunescope.networks.geometry import Geometry, receptive_fields
 from prunescope.networks.layers import check_layers, list_layers, observe
-from prunescope.networks.source import build_network
+from prunescope.networks.source import build_network, default_layers
 from prunescope.networks.weights import load_weights, save_weights
 
 __all__ = [
     "Geometry",
     "build_network",
     "check_layers",
+    "default_layers",
     "list_layers",
     "load_weights",
     "observe",

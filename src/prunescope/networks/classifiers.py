@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import nn
 
 from prunescope.errors import InputError, nearest
 from prunescope.networks.torchvision_shim import import_torchvision
+from prunescope.networks.weights import tensors_only
 
 # torchvision's folders beside its classifiers, and why what is in them cannot be dissected.
 _NOT_CLASSIFIERS = {
@@ -107,7 +106,7 @@ def build_classifier(name: str, classes: int | None) -> nn.Module:
     weights = _published(architecture, published)
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
-        with _tensors_only(), redirect_stdout(sys.stderr):
+        with tensors_only(), redirect_stdout(sys.stderr):
             model = models.get_model(architecture, weights=weights, **options)
     except (OSError, HTTPException) as error:
         raise InputError(
@@ -125,18 +124,3 @@ def build_classifier(name: str, classes: int | None) -> nn.Module:
 
 def _published(architecture: str, published: str) -> Any:
     return import_torchvision().models.get_model_weights(architecture)[published]
-
-
-@contextmanager
-def _tensors_only() -> Iterator[None]:
-    """Make every `torch.load` within read tensors only; torchvision's own calls ask it to unpickle."""
-    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(switch)
-    os.environ[switch] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[switch]
-        else:
-            os.environ[switch] = before

@@ -1,4 +1,4 @@
-"""Where a network comes from: torchvision, prunescope's own, or a function in a file."""
+"""Where a network comes from: torchvision, timm, transformers, prunescope's own, or a function in a file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,23 @@ from torch import nn
 
 from prunescope.errors import InputError
 from prunescope.networks.classifiers import build_classifier, check_classifier
+from prunescope.networks.hf_classifiers import build_hf, read_config
 from prunescope.networks.own_file import call_function, import_function
+from prunescope.networks.timm_classifiers import build_timm, check_timm
 from prunescope.networks.weights import classes_in, fit_weights, read_tensors
 
 _DEFAULT_CLASSES = 10
+
+# Where a layer was dissected in Caffe, its activation function had been applied in place.
+_PUBLISHED_LAYERS = {
+    "alexnet": ("features.1", "features.4", "features.7", "features.9", "features.11"),  # conv1 ... conv5
+    "vgg16": ("features.29",),  # conv5_3
+    "googlenet": ("inception5b",),
+    "densenet161": ("features",),
+    "resnet18": ("layer4",),
+    "resnet50": ("layer4",),
+    "resnet152": ("layer4",),
+}
 
 
 def build_network(
@@ -32,14 +45,18 @@ def build_network(
     name
         `torchvision:resnet50` (any of torchvision's classifiers), `torchvision:resnet50@IMAGENET1K_V2` (with its
         published weights), `prunescope:resnet14x32` (a residual network for small images: depth 6 n + 2 and width), or
-        `path/to/file.py:function`, called with `classes=...` if it takes it.
+        `path/to/file.py:function`, called with `classes=...` if it takes it. With the extra `timm`, `timm:resnet50` or
+        `timm:resnet50@a1_in1k` (with published weights, by timm's tag). With the extra `transformers`, `hf:FOLDER` or
+        `hf:OWNER/NAME` on the Hugging Face hub: an image classifier with the weights that lie there (safetensors
+        only), random ones where there is just a `config.json`.
     classes
         The number of outputs. None is the number the file `weights` was made for if the network can be built so, else
-        the network's own default: 1000 for torchvision's, 10 for prunescope's.
+        the network's own default: 1000 for torchvision's, 10 for prunescope's, the configuration's for transformers'.
     seed
         Fixes the initialisation; PyTorch's global generator is left as it was. None draws from that generator.
     weights
-        A file of weights to load, as `load_weights` reads it.
+        A file of weights to load, as `load_weights` reads it; not with published weights, and instead of those that
+        lie in a folder of transformers'. transformers' own files are given in such a folder: their names differ.
 
     Returns
     -------
@@ -61,10 +78,10 @@ def build_network(
         raise InputError(f"a network cannot have {classes} classes; give at least 1")
     if seed is not None and not 0 <= seed < 2**63:
         raise InputError(f"seed {seed} cannot be used; give a whole number from 0 to 2^63 - 1")
-    make = _maker(name, classes)
+    make = _maker(name, classes, own_weights=weights is None)
     if weights is None:
         return _initialised(make, classes, seed)
-    if name.startswith("torchvision:") and "@" in name:
+    if name.startswith(("torchvision:", "timm:")) and "@" in name:
         raise InputError(
             f"{name} names published weights, and {weights} are other weights: give {name.partition('@')[0]} "
             "with the file, or leave out the file"
@@ -78,12 +95,60 @@ def build_network(
     return model
 
 
-def _maker(name: str, classes: int | None) -> Callable[[int | None], nn.Module]:
+def default_layers(name: str) -> tuple[str, ...]:
+    """Name the layers that a network is dissected at where none is named.
+
+    They are those that network dissection was published on (Bau et al. 2017, section 3, and its published tables;
+    Zhou et al. 2018 for DenseNet-161 and ResNet-18; Bau et al. 2020 for VGG-16): the last with places in the image,
+    for AlexNet all five convolutions. AlexNet's and VGG-16's come after their activation function, as the published
+    ones did (Caffe writes it over the convolution's output); a ResNet's block and GoogLeNet's module end in one.
+    DenseNet-161's `features` end in a normalisation, as published.
+
+    Parameters
+    ----------
+    name
+        As `build_network` takes it.
+
+    Returns
+    -------
+    tuple of str
+        The layers' names; of the last stage for `prunescope:` networks.
+
+    Raises
+    ------
+    InputError
+        If none were published for it: then layers are to be named.
+
+    Examples
+    --------
+    >>> default_layers("torchvision:resnet50@IMAGENET1K_V2")
+    ('layer4',)
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "prunescope":
+        _depth_and_width(rest)
+        return ("stage3",)
+    layers = _PUBLISHED_LAYERS.get(rest.partition("@")[0]) if kind == "torchvision" else None
+    if layers is None:
+        raise InputError(
+            f"there are no published layers of {name} to dissect where none is named: name some "
+            f"(`prunescope layers {name}` lists them)"
+        )
+    return layers
+
+
+def _maker(name: str, classes: int | None, *, own_weights: bool) -> Callable[[int | None], nn.Module]:
     """Check the name before anything is built; return what builds it for a number of classes."""
     kind, _, rest = name.partition(":")
     if kind == "torchvision":
         check_classifier(rest, classes)
         return lambda classes: build_classifier(rest, classes)
+    if kind == "timm":
+        check_timm(rest, classes)
+        return lambda classes: build_timm(rest, classes)
+    if kind == "hf":
+        config = read_config(rest, classes, own_weights=own_weights)
+        return lambda classes: build_hf(rest, config, classes, own_weights=own_weights)
     if kind == "prunescope":
         depth, width = _depth_and_width(rest)
         return lambda classes: _small_resnet(depth, width, classes)
@@ -94,7 +159,7 @@ def _maker(name: str, classes: int | None) -> Callable[[int | None], nn.Module]:
         return lambda classes: call_function(path, found, classes)
     raise InputError(
         f"{name!r} names no network; expected torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V2, "
-        "prunescope:resnet14x32 or path/to/file.py:function"
+        "prunescope:resnet14x32, timm:resnet50, hf:OWNER/NAME, hf:FOLDER or path/to/file.py:function"
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,21 @@ def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
         return None
     rows = {(here[0], there[0]) for here, there in pairs}
     return (rows.pop()[1] or None) if len(rows) == 1 else None
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Make every `torch.load` within read tensors only, also those that other packages ask to unpickle."""
+    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(switch)
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,105 @@
+"""timm's classifiers by name, with their published weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from prunescope.errors import InputError, nearest
+from prunescope.networks.torchvision_shim import import_torchvision
+from prunescope.networks.weights import tensors_only
+
+
+def check_timm(name: str, classes: int | None) -> None:
+    """Check the part of a network's name after `timm:`, without building it.
+
+    Parameters
+    ----------
+    name
+        Such as `resnet50`, `resnet50@a1_in1k` (timm's tag of published weights) or `resnet50@DEFAULT`.
+    classes
+        The number of outputs; with published weights None or theirs.
+
+    Raises
+    ------
+    InputError
+        If timm is not installed or has no such network or weights, or the weights are for another number of classes.
+    """
+    timm = _import_timm(name)
+    architecture, at, tag = name.partition("@")
+    known = timm.list_models()
+    if architecture not in known:
+        base, dot, published = architecture.partition(".")
+        if dot and base in known:
+            raise InputError(f"timm:{name} names weights in timm's way; name them so: timm:{base}@{published}")
+        raise InputError(f"timm has no network {architecture!r}; {nearest(architecture, known)}")
+    if not at:
+        return
+    outputs = _published(timm, architecture, tag).num_classes
+    if classes is not None and classes != outputs:
+        raise InputError(
+            f"timm:{name} is published for {outputs} classes, not {classes}: "
+            f"leave out the classes, or the weights (timm:{architecture})"
+        )
+
+
+def build_timm(name: str, classes: int | None) -> nn.Module:
+    """Build one of timm's classifiers.
+
+    Parameters
+    ----------
+    name
+        As `check_timm` accepts it. Published weights are downloaded by timm into its cache and read without
+        unpickling: as safetensors where they are, else tensors only.
+    classes
+        The number of outputs; None is timm's default.
+
+    Returns
+    -------
+    nn.Module
+        In training mode, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If published weights cannot be downloaded or read.
+    """
+    timm = _import_timm(name)
+    architecture, at, tag = name.partition("@")
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if not at:
+        model: nn.Module = timm.create_model(architecture, pretrained=False, **options)
+        return model
+    published = _published(timm, architecture, tag)
+    try:
+        with tensors_only():
+            model = timm.create_model(architecture, pretrained=True, pretrained_cfg=published, **options)
+    # What a download and other packages' readers raise is no one type.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"the published weights of timm:{name} cannot be downloaded or read ({type(error).__name__}: {reason}); "
+            f"fetch {published.hf_hub_id or published.url} elsewhere, then give timm:{architecture} with "
+            "--weights FILE (weights=FILE in Python)"
+        ) from error
+    return model
+
+
+def _published(timm: Any, architecture: str, tag: str) -> Any:
+    found = timm.models.get_arch_pretrained_cfgs(architecture).values()
+    known = {published.tag: published for published in found if published.has_weights}
+    if tag == "DEFAULT" and known:
+        return timm.models.get_pretrained_cfg(architecture)
+    if tag not in known:
+        raise InputError(f"timm:{architecture} has no published weights {tag!r}; {nearest(tag, known)}")
+    return known[tag]
+
+
+def _import_timm(name: str) -> Any:
+    import_torchvision()
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(f"timm:{name} needs timm, which is not installed: pip install 'prunescope[timm]'") from error
+    return timm
