@@ -1,6 +1,8 @@
-"""Masks, criteria and schedules: which weights are kept."""
+"""Masks, filters and criteria: which weights are kept."""
 
 from prunescope.pruning.criteria import prune, shuffle
+from prunescope.pruning.filter_criteria import prune_filters
+from prunescope.pruning.filters import Filters, shrink, unit_numbers
 from prunescope.pruning.mask import Mask, prunable_weights
 
-__all__ = ["Mask", "prunable_weights", "prune", "shuffle"]
+__all__ = ["Filters", "Mask", "prunable_weights", "prune", "prune_filters", "shrink", "shuffle", "unit_numbers"]
