@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +17,19 @@ from prunescope.errors import InputError
 from prunescope.networks.layers import evaluating
 from prunescope.progress import Progress, silent
 from prunescope.pruning import Mask
-from prunescope.training.data import Batch, Task
+from prunescope.training.acceleration import accelerating, synchronising_statistics
+from prunescope.training.checkpoints import Checkpoints, Record, identity_of
+from prunescope.training.data import Task
+from prunescope.training.descent import Descent, momentum_of, optimiser_of
+from prunescope.training.interrupts import finishing_first
+from prunescope.training.pace import Pace
 from prunescope.training.plan import Plan
+from prunescope.training.processes import Processes, join_processes
+from prunescope.training.randomness import leaving_generators, seed_layers
 from prunescope.training.recipe import Course, Training, learning_rate
+from prunescope.training.steps import Step
+
+COLUMNS = ["step", "epoch", "learning_rate", "loss", "top1", "top5", "validation_loss"]
 
 
 class Measured(NamedTuple):
@@ -43,8 +56,8 @@ def train(
 ) -> pd.DataFrame:
     """Train through the steps of `course`; momentum starts at zero.
 
-    After every step each pruned weight is exactly zero: its gradient is set to zero before the step, so that neither
-    its momentum nor its weight decay ever moves it.
+    After every step each pruned weight and its momentum are exactly zero. Among the processes that `accelerate launch`
+    or `torchrun` started, each has its share of every batch; one of them writes files and tells progress.
 
     Parameters
     ----------
@@ -55,7 +68,7 @@ def train(
     training
         The recipe.
     seed
-        Of the data order and the augmentation.
+        Of the data order, the augmentation and the network's random layers, such as dropout.
     mask
         Which weights are kept.
     course
@@ -63,9 +76,11 @@ def train(
     device
         Where it runs.
     at_step
-        Called before the step of that number; `course.stop` is the end.
+        Called before the step of that number; `course.stop` is the end. A run that goes on from a checkpoint calls
+        those of the checkpoint's step and later.
     checkpoints
-        A folder for this training's checkpoints.
+        A folder for this training's checkpoints. If there are some, training goes on from the last that is whole and,
+        on one CPU, ends with the very weights and rows of a run that was never interrupted.
     tracking
         A folder that trackers write to.
     progress
@@ -75,54 +90,51 @@ def train(
     -------
     pd.DataFrame
         A row per epoch, and where measured: step, epoch, learning_rate, loss (the mean over the row's steps), top1,
-        top5, validation_loss.
+        top5, validation_loss (in float32, whatever the recipe's precision).
 
     Raises
     ------
     InputError
-        The loss is not finite: step and learning rate are named.
+        The loss is not finite: step and learning rate are named. The batch is smaller than the number of processes.
+        The checkpoints are another training's. The recipe asks for what the device or the packages do not have.
     """
     device = torch.device(device)
-    plan = Plan(len(task.train), training.batch_size, seed)
-    per_epoch = plan.steps_per_epoch
-    start, stop = course.start, course.stop
-    measure_every = training.measure_every.iterations(per_epoch) if training.measure_every else stop
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mask.apply(model)
-    holes = [(weight, (~mask[name]).to(device)) for name, weight in mask.parameters(model).items()]
-    optimiser = torch.optim.SGD(
-        model.parameters(),
-        lr=training.learning_rate,
-        momentum=training.momentum,
-        nesterov=training.nesterov,
-        weight_decay=training.weight_decay,
-    )
-    actions = dict(at_step or {})
-    rows: list[dict[str, float]] = []
-    losses: list[Tensor] = []
-    model.train()
-    for step, batch in enumerate(task.training_batches(plan, start, stop, device), start):
-        if step in actions:
-            actions[step]()
-        rate = learning_rate(training, step, per_epoch) if course.rate is None else course.rate
-        losses.append(_take_step(model, batch, optimiser, rate, holes))
-        done = step + 1
-        progress(done - start, stop - start)
-        if done % per_epoch and done % measure_every and done != stop:
-            continue
-        row = {"step": done, "epoch": done / per_epoch, "learning_rate": rate, "loss": _mean(losses, step, rate)}
-        if done % measure_every == 0 and done != stop:
-            row |= _measured(model, task, training.batch_size, device)
-        rows.append(row)
-        losses.clear()
-    if stop in actions:
-        actions[stop]()
-    last = rows.pop() if rows else {"step": stop, "epoch": stop / per_epoch}
-    rows.append(last | _measured(model, task, training.batch_size, device))
-    return pd.DataFrame(rows, columns=["step", "epoch", "learning_rate", "loss", "top1", "top5", "validation_loss"])
+    with ExitStack() as during:
+        processes = during.enter_context(join_processes(device))
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        accelerator = during.enter_context(accelerating(training, device, processes, tracking))
+        during.enter_context(leaving_generators(device))
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        mask.apply(model)
+        if training.synchronise_statistics and processes.count > 1:
+            during.enter_context(synchronising_statistics(model, device))
+        plan = Plan(len(task.train), training.batch_size, seed, processes.rank, processes.count)
+        images = min(plan.batch_size, plan.images)
+        if images < processes.count:
+            raise InputError(
+                f"a batch of {images} images cannot be shared by {processes.count} processes; start fewer of them or "
+                "give a larger batch_size"
+            )
+        optimiser = optimiser_of(model, training, device)
+        kept = Checkpoints(checkpoints, identity_of(training, course, seed, plan.images, mask)) if checkpoints else None
+        record = kept.restore(model, optimiser) if kept and processes.is_main else None
+        record = Record(**processes.agree(asdict(record or Record(course.start))))
+        _spread(model, optimiser, processes)
+        # Steps after the checkpoint are told to the trackers again.
+        accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": record.step + 1}})
+        descent = Descent.prepare(model, optimiser, mask, training, images, accelerator, processes)
+        level = _Level(model, task, training, course, plan, descent, record, kept, device)
+        return level.run(at_step or {}, progress)
 
 
-def measure(model: nn.Module, task: Task, batch_size: int, device: str | torch.device = "cpu") -> Measured:
+def measure(
+    model: nn.Module,
+    task: Task,
+    batch_size: int,
+    device: str | torch.device = "cpu",
+    processes: Processes | None = None,
+) -> Measured:
     """Measure a network on the validation set, in evaluation mode.
 
     Parameters
@@ -135,44 +147,152 @@ def measure(model: nn.Module, task: Task, batch_size: int, device: str | torch.d
         Images at a time.
     device
         Where the network is.
+    processes
+        Those that share the images, each of which makes this call; this one alone unless told.
     """
+    processes = processes or Processes()
     sums = torch.zeros(3, dtype=torch.float64)
     with evaluating(model), torch.inference_mode():
-        for images, targets in task.validation_batches(batch_size, torch.device(device)):
+        places = processes.share_of(len(task.val)) if processes.count > 1 else None
+        for images, targets in task.validation_batches(batch_size, torch.device(device), places):
             scores = model(images).float()
             top = scores.topk(min(5, scores.shape[1]), dim=1).indices == targets[:, None]
             loss = nn.functional.cross_entropy(scores, targets, reduction="sum")
             sums += torch.stack([top[:, 0].sum(), top.sum(), loss]).double().cpu()
-    top1, top5, loss = (sums / len(task.val)).tolist()
+    top1, top5, loss = (processes.sum(sums) / len(task.val)).tolist()
     return Measured(top1, top5, loss)
 
 
-def _measured(model: nn.Module, task: Task, batch_size: int, device: torch.device) -> dict[str, float]:
-    found = measure(model, task, batch_size, device)
-    return {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
+@dataclass(frozen=True)
+class _Level:
+    """A level's training from the step that its record has reached."""
+
+    model: nn.Module
+    task: Task
+    training: Training
+    course: Course
+    plan: Plan
+    descent: Descent
+    record: Record
+    kept: Checkpoints | None
+    device: torch.device
+
+    @property
+    def processes(self) -> Processes:
+        return self.descent.processes
+
+    def run(self, at_step: Mapping[int, Callable[[], None]], progress: Progress) -> pd.DataFrame:
+        """Take the steps that are left; return the table of all."""
+        course, record, main = self.course, self.record, self.processes.is_main
+        alone = self.kept is not None and self.processes.count == 1
+        pace = Pace(self.training.checkpoint_minutes, self.processes, record.step)
+        pending: list[Tensor] = []  # losses that have not been looked at, since that waits for the device
+        between_steps = True
+        self.model.train()
+        batches = self.task.training_batches(self.plan, record.step, course.stop, self.device)
+        try:
+            for step, batch in enumerate(batches, record.step):
+                with finishing_first() if alone else nullcontext():
+                    if main and step in at_step:
+                        at_step[step]()
+                    between_steps = False
+                    seed_layers(self.device, self.plan.seed, step, self.processes.rank)
+                    pending.append(self.descent.step(batch, self._rate(step)))
+                    self._look(step + 1, pending, pace)
+                    between_steps = True
+                    if main:
+                        progress(step + 1 - course.start, course.stop - course.start)
+        except KeyboardInterrupt:
+            if alone and between_steps:
+                with suppress(InputError):
+                    self._settle(pending)
+                    self._write()
+            raise
+        if main and course.stop in at_step:
+            at_step[course.stop]()
+        self._refuse_diverged()
+        rows = record.rows or [{"step": course.stop, "epoch": course.stop / self.plan.steps_per_epoch}]
+        rows[-1] |= self._measured()
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def _look(self, done: int, pending: list[Tensor], pace: Pace) -> None:
+        """Look at the losses where something is due after `done` steps: a row, a checkpoint, or a look by itself."""
+        per_epoch = self.plan.steps_per_epoch
+        measured = _is_due(self.training.measure_every, done, per_epoch)
+        row_is_due = measured or done % per_epoch == 0 or done == self.course.stop
+        checkpoint_is_due = _is_due(self.training.checkpoint_every, done, per_epoch)
+        if not (row_is_due or checkpoint_is_due or pace.looks(done)):
+            return
+        self._settle(pending)
+        checkpoint_is_due |= pace.looked(done)
+        if row_is_due:
+            loss = torch.tensor(self.record.losses, dtype=torch.float64).mean().item()
+            row = {"step": done, "epoch": done / per_epoch, "learning_rate": self._rate(done - 1), "loss": loss}
+            if measured and done != self.course.stop:
+                row |= self._measured()
+            self.record.rows.append(row)
+            self.record.losses.clear()
+        if self.kept and checkpoint_is_due:
+            self._write()
+            pace.wrote()
+
+    def _settle(self, pending: list[Tensor]) -> None:
+        """Move the losses of the last steps to the record, on every process."""
+        if not pending:
+            return
+        losses = self.processes.sum(torch.stack(pending).double().cpu()).tolist()
+        pending.clear()
+        for loss in losses:
+            rate = self._rate(self.record.step)
+            if not math.isfinite(loss):
+                raise _diverged(f"the loss is {loss} at step {self.record.step}", rate)
+            self.record.step += 1
+            self.record.losses.append(loss)
+            self.descent.accelerator.log({"loss": loss, "learning_rate": rate}, step=self.record.step)
+
+    def _write(self) -> None:
+        self._refuse_diverged()
+        if self.kept and self.processes.is_main:
+            self.kept.write(self.record, self.model, self.descent.optimiser)
+
+    def _refuse_diverged(self) -> None:
+        finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()])
+        if not finite.all():
+            step = self.record.step - 1
+            raise _diverged(f"a weight is not finite after step {step}", self._rate(step))
+
+    def _measured(self) -> dict[str, float]:
+        self.processes.spread(self.model.buffers())
+        share = -(-self.training.batch_size // self.processes.count)
+        size = min(share, self.descent.piece)
+        found = measure(self.model, self.task, size, self.device, self.processes)
+        told = {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
+        self.descent.accelerator.log(told, step=self.record.step)
+        return told
+
+    def _rate(self, step: int) -> float:
+        if self.course.rate is not None:
+            return self.course.rate
+        return learning_rate(self.training, step, self.plan.steps_per_epoch)
 
 
-def _take_step(
-    model: nn.Module, batch: Batch, optimiser: torch.optim.SGD, rate: float, holes: list[tuple[nn.Parameter, Tensor]]
-) -> Tensor:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    loss = nn.functional.cross_entropy(model(batch.images), batch.targets)
-    optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    for weight, hole in holes:
-        if weight.grad is not None:
-            weight.grad.masked_fill_(hole, 0.0)
-    optimiser.step()
-    return loss.detach()
+def _is_due(every: Step | None, done: int, per_epoch: int) -> bool:
+    return every is not None and done % every.iterations(per_epoch) == 0
 
 
-def _mean(losses: list[Tensor], step: int, rate: float) -> float:
-    values = torch.stack(losses).double().cpu()
-    bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
-    if bad:
-        raise InputError(
-            f"training diverged: the loss is {values[bad[0]].item()} at step {step - len(losses) + 1 + bad[0]}, "
-            f"learning rate about {rate:g}; try a lower learning_rate or a longer warmup"
-        )
-    return values.mean().item()
+def _diverged(what: str, rate: float) -> InputError:
+    return InputError(
+        f"training diverged: {what}, learning rate {rate:g}; try a lower learning_rate, a longer warmup or, if it is "
+        "bf16, precision fp32"
+    )
+
+
+def _spread(model: nn.Module, optimiser: torch.optim.SGD, processes: Processes) -> None:
+    """Give every process the main one's network and momentum, which it may have from a checkpoint."""
+    processes.spread(model.state_dict().values())
+    held = processes.agree(list(momentum_of(model, optimiser)))
+    weights = dict(model.named_parameters())
+    if not processes.is_main:
+        for name in held:
+            optimiser.state[weights[name]]["momentum_buffer"] = torch.empty_like(weights[name], requires_grad=False)
+    processes.spread(momentum_of(model, optimiser).values())

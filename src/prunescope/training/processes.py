@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 
 @dataclass(frozen=True)
 class Processes:
-    """One process among those that share the work."""
+    """One process among those that share the work; alone, every operation gives back what it was given."""
 
     rank: int = 0
     count: int = 1
@@ -28,6 +30,39 @@ class Processes:
         if self.count > 1:
             distributed.barrier()
 
+    def share_of(self, count: int) -> range:
+        """Return the places of this process's part of `count` things: consecutive ones, in the order of the ranks."""
+        return range(self.rank * count // self.count, (self.rank + 1) * count // self.count)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up every process's tensor, of one shape and on the CPU."""
+        if self.count > 1:
+            values = values.clone()
+            distributed.all_reduce(values)
+        return values
+
+    def agree(self, value: Any) -> Any:
+        """Return the main process's value, of what JSON can hold."""
+        if self.count == 1:
+            return value
+        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        length = torch.tensor(len(content))
+        distributed.broadcast(length, src=0)
+        if not self.is_main:
+            content = torch.empty(int(length), dtype=torch.uint8)
+        distributed.broadcast(content, src=0)
+        return json.loads(content.numpy().tobytes())
+
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the main process's values of the tensors, in place."""
+        if self.count == 1:
+            return
+        with torch.no_grad():
+            for tensor in tensors:
+                values = tensor.contiguous()
+                distributed.broadcast(values, src=0)
+                tensor.copy_(values)
+
 
 @contextmanager
 def join_processes(device: str | torch.device) -> Iterator[Processes]:
@@ -38,7 +73,8 @@ def join_processes(device: str | torch.device) -> Iterator[Processes]:
     Parameters
     ----------
     device
-        Where this process's network runs: gloo connects CPUs; on GPUs nccl does, and gloo what is on the CPU.
+        Where this process's network runs: gloo connects CPUs; on GPUs nccl does, and gloo what is on the CPU. `cuda`
+        without a number is the GPU of the process's number on its machine.
 
     Examples
     --------
@@ -54,7 +90,8 @@ def join_processes(device: str | torch.device) -> Iterator[Processes]:
         return
     device = torch.device(device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        torch.cuda.set_device(local if device.index is None else device.index)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prunescope.training.steps import Step
 
@@ -17,6 +17,15 @@ class Strict(BaseModel):
     """A part of a recipe: frozen, and a field that it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _some(step: Step) -> Step:
+    if step == Step():
+        raise ValueError("expected at least one step: 1it, 500it, 1ep")
+    return step
+
+
+Interval = Annotated[Step, AfterValidator(_some)]
 
 
 class Training(Strict):
@@ -35,12 +44,15 @@ class Training(Strict):
     ] = ()
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     measure_every: Annotated[
-        Step | None, Field(description="measure on the validation set this often, not only at the end")
+        Interval | None, Field(description="measure on the validation set this often, not only at the end")
     ] = None
     precision: Annotated[
         Literal["fp32", "bf16"], Field(description="bf16: forward passes compute in bfloat16 where that is safe")
     ] = "fp32"
-    compile: Annotated[bool, Field(description="torch.compile the training step's forward pass")] = False
+    compile: Annotated[
+        bool | Literal["inductor", "cudagraphs", "aot_eager"],
+        Field(description="torch.compile the forward and backward pass; true: by inductor"),
+    ] = False
     device_batch_size: Annotated[
         int | None,
         Field(gt=0, description="most images a device holds at a time; gradients accumulate over the rest of a batch"),
@@ -51,7 +63,7 @@ class Training(Strict):
     trackers: Annotated[
         tuple[Literal["tensorboard"], ...], Field(description="where losses and accuracies are written to as well")
     ] = ()
-    checkpoint_every: Annotated[Step | None, Field(description="write a checkpoint this often as well")] = None
+    checkpoint_every: Annotated[Interval | None, Field(description="write a checkpoint this often as well")] = None
     checkpoint_minutes: Annotated[float, Field(ge=0, description="write a checkpoint this often")] = 10.0
 
 

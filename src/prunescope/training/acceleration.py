@@ -1,0 +1,136 @@
+"""What accelerate does for training: processes, mixed precision, trackers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from prunescope.errors import InputError
+from prunescope.training.processes import Processes
+from prunescope.training.recipe import Training
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+# What else `accelerate launch` can be told to do; it would split or rebuild the network under the masks.
+_OTHER_WAYS = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+
+
+@contextmanager
+def accelerating(
+    training: Training, device: torch.device, processes: Processes, tracking: Path | None
+) -> Iterator[Accelerator]:
+    """Yield an `Accelerator` as the recipe has it; accelerate's own state is left as it was found.
+
+    Raises
+    ------
+    InputError
+        accelerate was launched with another way of training than data-parallel, the device cannot compute in the
+        recipe's precision, or a tracker's package or folder is missing.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+    from accelerate.utils import patch_environment
+
+    for variable, name in _OTHER_WAYS.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise InputError(
+                f"accelerate was launched with {name} ({variable}); networks under masks are trained data-parallel "
+                "only: launch with `accelerate launch --multi_gpu`, or with torchrun"
+            )
+    _require_trackers(training, tracking)
+    # Its state is shared by a whole process, but precision and device are a recipe's and may differ from call to call.
+    states = [shared._shared_state for shared in (AcceleratorState, PartialState, GradientState)]
+    kept = [dict(state) for state in states]
+    environment: dict[str, object] = {"accelerate_torch_device": device}
+    if processes.count == 1:
+        # Started by torchrun with one process, or by srun beside others: alone all the same.
+        environment |= {"local_rank": -1, "pmi_size": 1}
+    for state in states:
+        state.clear()
+    try:
+        with patch_environment(**environment):
+            try:
+                accelerator = Accelerator(
+                    mixed_precision="bf16" if training.precision == "bf16" else "no",
+                    cpu=device.type == "cpu",
+                    log_with=list(training.trackers) or None,
+                    project_dir=tracking,
+                    dynamo_backend="no",
+                    # The main process's statistics are spread when they are used, not before every step.
+                    kwargs_handlers=[
+                        DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+                    ],
+                )
+            except ValueError as error:
+                raise InputError(f"precision {training.precision} cannot be used on {device}: {error}") from error
+        try:
+            yield accelerator
+        finally:
+            for tracker in accelerator.trackers:
+                tracker.finish()
+            if processes.count > 1:
+                # What joins the gradients of the processes hangs on the network until it is collected.
+                accelerator.free_memory()
+    finally:
+        for state, before in zip(states, kept, strict=True):
+            state.clear()
+            state.update(before)
+
+
+@contextmanager
+def synchronising_statistics(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Let batch normalisation see the whole batch, over all processes; the network's own modules are put back.
+
+    Raises
+    ------
+    InputError
+        The processes are not on GPUs, or a normalisation is not one of PyTorch's.
+    """
+    if device.type != "cuda":
+        raise InputError(
+            f"synchronise_statistics: torch.nn.SyncBatchNorm works between GPUs only, the device is {device}; "
+            "set `synchronise_statistics: false` or train with one process"
+        )
+    places = []
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
+                if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+                    raise InputError(
+                        f"synchronise_statistics: {type(child).__name__} does more than batch normalisation and has "
+                        "no synchronised form; set `synchronise_statistics: false`"
+                    )
+                places.append((parent, name, child))
+    for parent, name, child in places:
+        # It shares the parameters and buffers of the module that it stands for.
+        synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(child)  # type: ignore[no-untyped-call]
+        setattr(parent, name, synchronised)
+    try:
+        yield
+    finally:
+        for parent, name, child in places:
+            setattr(parent, name, child)
+
+
+def _require_trackers(training: Training, tracking: Path | None) -> None:
+    if not training.trackers:
+        return
+    if tracking is None:
+        raise InputError(f"trackers: {', '.join(training.trackers)} needs a folder to write to; give `tracking`")
+    if find_spec("tensorboard") is None:
+        raise InputError(
+            "trackers: tensorboard is not installed; `pip install 'prunescope[tensorboard]'`, or leave `trackers` out"
+        )

@@ -1,0 +1,153 @@
+"""Checkpoints: all that training needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from prunescope.errors import InputError
+from prunescope.files import replacing
+from prunescope.pruning import Mask
+from prunescope.training.descent import momentum_of
+from prunescope.training.recipe import Course, Training
+
+KEPT = 2
+NAME = re.compile(r"^step-(\d{9})-([0-9a-f]{32})\.safetensors$")
+
+# Fields that change how a training is run and written down, not what it is.
+_BESIDE_THE_POINT = {"compile", "device_batch_size", "trackers", "checkpoint_every", "checkpoint_minutes"}
+
+
+@dataclass
+class Record:
+    """What a training has told so far: finished rows, and the losses of the steps since."""
+
+    step: int
+    rows: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+def identity_of(training: Training, course: Course, seed: int, images: int, mask: Mask) -> dict[str, Any]:
+    """Say which training this is, so that it never goes on from another one's checkpoint."""
+    digest = hashlib.sha256()
+    for name, tensor in mask.items():
+        digest.update(name.encode() + np.packbits(tensor.numpy()).tobytes())
+    recipe = training.model_dump(mode="json", exclude=_BESIDE_THE_POINT)
+    rest = {"seed": seed, "training images": images, "mask": digest.hexdigest()}
+    return recipe | {"start": course.start, "stop": course.stop, "rate": course.rate} | rest
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one training, in a folder of their own.
+
+    A file's name holds its step and its content's SHA-256 (32 digits of it), so that a damaged file is recognised.
+
+    Attributes
+    ----------
+    folder
+        Where they are; made when it is needed.
+    identity
+        Which training it is, as `identity_of` says.
+    """
+
+    folder: Path
+    identity: dict[str, Any]
+
+    def write(self, record: Record, model: nn.Module, optimiser: torch.optim.SGD) -> None:
+        """Write a checkpoint; of those before, only the last is kept."""
+        tensors = {f"network/{name}": tensor for name, tensor in model.state_dict().items()}
+        tensors |= {f"momentum/{name}": tensor for name, tensor in momentum_of(model, optimiser).items()}
+        held = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+        told = {"identity": self.identity, "step": record.step, "rows": record.rows, "losses": record.losses}
+        content = safetensors.torch.save(held, {"record": json.dumps(told)})
+        with replacing(self.folder / f"step-{record.step:09d}-{_digest(content)}.safetensors") as beside:
+            beside.write_bytes(content)
+        for path in self._files()[:-KEPT]:
+            path.unlink()
+
+    def restore(self, model: nn.Module, optimiser: torch.optim.SGD) -> Record | None:
+        """Put the network and its momentum back to the last checkpoint that is whole, if there is one.
+
+        A damaged checkpoint is removed with a warning that says where training goes on instead.
+
+        Raises
+        ------
+        InputError
+            The checkpoint is another training's, or cannot be read.
+        """
+        if self.folder.is_dir():
+            # Half-written files of a process that was killed.
+            for part in self.folder.glob(".step-*.part.safetensors"):
+                part.unlink(missing_ok=True)
+        damaged: list[Path] = []
+        for path in reversed(self._files()):
+            if not _is_whole(path):
+                damaged.append(path)
+                continue
+            record = self._load(path, model, optimiser)
+            _drop(damaged, f"training goes on from the one before, at step {record.step}")
+            return record
+        _drop(damaged, "there is no whole one before: this level's training starts again")
+        return None
+
+    def _load(self, path: Path, model: nn.Module, optimiser: torch.optim.SGD) -> Record:
+        with safe_open(path, "pt") as file:
+            told = json.loads(file.metadata()["record"])
+            differs = [name for name in self.identity if told["identity"].get(name) != self.identity[name]]
+            if differs:
+                raise InputError(
+                    f"{path} is a checkpoint of another training (of other {', '.join(differs)}); remove "
+                    f"{self.folder} to start this one, or give another folder"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        parts = {
+            part: {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
+            for part in ("network/", "momentum/")
+        }
+        own = model.state_dict()
+        given = parts["network/"]
+        if own.keys() != given.keys() or any(own[name].shape != given[name].shape for name in own):
+            raise InputError(f"{path} is a checkpoint of another network; remove {self.folder} to start this one")
+        model.load_state_dict(given)
+        weights = dict(model.named_parameters())
+        for name, momentum in parts["momentum/"].items():
+            optimiser.state[weights[name]]["momentum_buffer"] = torch.empty_like(
+                weights[name], requires_grad=False
+            ).copy_(momentum)
+        return Record(told["step"], told["rows"], told["losses"])
+
+    def _files(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if NAME.match(path.name))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _is_whole(path: Path) -> bool:
+    found = NAME.match(path.name)
+    assert found is not None
+    try:
+        return _digest(path.read_bytes()) == found[2]
+    except OSError as error:
+        raise InputError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+
+
+def _drop(damaged: list[Path], so: str) -> None:
+    for path in damaged:
+        warnings.warn(f"checkpoint {path} is damaged; {so}", stacklevel=1)
+        path.unlink()

@@ -1,0 +1,126 @@
+"""One step of stochastic gradient descent under a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.pruning import Mask
+from prunescope.training.data import Batch
+from prunescope.training.processes import Processes
+from prunescope.training.recipe import Training
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class SummedLoss(nn.Module):
+    """A network and its loss: the cross entropies of a batch, summed."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return a scalar for images [n, 3, h, w] and classes [n]."""
+        return nn.functional.cross_entropy(self.network(images), targets, reduction="sum")
+
+
+def optimiser_of(model: nn.Module, training: Training, device: torch.device) -> torch.optim.SGD:
+    """Return the recipe's optimiser, its momentum zero."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=training.learning_rate,
+        momentum=training.momentum,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay,
+        # One pass over the weights instead of five; the last bits may be others than those of the plain one.
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
+def momentum_of(model: nn.Module, optimiser: torch.optim.SGD) -> dict[str, Tensor]:
+    """Return the momentum of a network's parameters by their names; none before the first step."""
+    held = [(name, optimiser.state[w]) for name, w in model.named_parameters() if w in optimiser.state]
+    return {name: state["momentum_buffer"] for name, state in held if state.get("momentum_buffer") is not None}
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Takes the steps of a level.
+
+    Attributes
+    ----------
+    loss
+        The network's `SummedLoss`, as accelerate has prepared it.
+    optimiser
+        Of the network's parameters.
+    kept
+        Weights that have pruned places, and 1 where they are kept, 0 elsewhere.
+    images
+        Of a step, over all processes.
+    piece
+        Most images that this process holds at a time.
+    """
+
+    loss: nn.Module
+    optimiser: torch.optim.SGD
+    kept: list[tuple[nn.Parameter, Tensor]]
+    images: int
+    piece: int
+    accelerator: Accelerator
+    processes: Processes
+
+    @classmethod
+    def prepare(
+        cls,
+        model: nn.Module,
+        optimiser: torch.optim.SGD,
+        mask: Mask,
+        training: Training,
+        images: int,
+        accelerator: Accelerator,
+        processes: Processes,
+    ) -> Descent:
+        """Prepare a network for steps of `images` images; it is on its device, its pruned weights are zero."""
+        loss = accelerator.prepare_model(SummedLoss(model))
+        if training.compile:
+            loss = torch.compile(loss, backend="inductor" if training.compile is True else training.compile)
+        kept = [
+            # Of the weight's own strides, so that both are walked in memory's order.
+            (weight, torch.empty_like(weight, requires_grad=False).copy_(mask[name]))
+            for name, weight in mask.parameters(model).items()
+            if not mask[name].all()
+        ]
+        piece = training.device_batch_size or images
+        return cls(loss, optimiser, kept, images, piece, accelerator, processes)
+
+    def step(self, batch: Batch, rate: float) -> Tensor:
+        """Take a step; return this process's part of the batch's mean loss.
+
+        The gradients of pruned weights are set to zero before the optimiser's step: neither momentum nor weight decay
+        then ever moves these weights, which start at zero.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        *others, last = zip(torch.split(batch.images, self.piece), torch.split(batch.targets, self.piece), strict=True)
+        losses = []
+        for images, targets in others:
+            with self.accelerator.no_sync(self.loss):
+                losses.append(self._accumulate(images, targets))
+        losses.append(self._accumulate(*last))
+        for weight, kept in self.kept:
+            if weight.grad is not None:
+                weight.grad.mul_(kept)
+        self.optimiser.step()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = self.loss(images, targets) / self.images
+        # Gradients of several processes are averaged, but each has only its part of the batch's mean.
+        torch.autograd.backward(loss * self.processes.count)
+        return loss.detach()
