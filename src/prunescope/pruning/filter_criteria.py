@@ -95,6 +95,11 @@ def prune_filters(
     else:
         filters.check(model, dense=False)
     groups = filter_groups(model, image_size, exclude)
+    if not groups:
+        raise InputError(
+            f"no filter of the network {type(model).__name__} can go: all are excluded, its outputs, or coupled with "
+            "something that cannot lose them; exclude less, or prune its weights instead"
+        )
     weights = _Weights(model, filters)
     most = amount.stay(weights.left({}), weights.dense)
     orders = _orders(model, groups, criterion, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -139,32 +139,33 @@ def zero_images(model: nn.Module, image_size: int | tuple[int, int]) -> Tensor:
 
 def _traced(model: nn.Module, image_size: int | tuple[int, int]) -> tuple[DependencyGraph, Counter[nn.Module]]:
     """Let torch-pruning see the network run, and count how often each module does."""
+    name, images = type(model).__name__, zero_images(model, image_size)
     runs: Counter[nn.Module] = Counter()
-    handles = [
-        module.register_forward_hook(lambda module, _arguments, _output: runs.update([module]))
-        for module in model.modules()
-    ]
-    images = zero_images(model, image_size)
+
+    def count(module: nn.Module, _arguments: Any, _output: Any) -> None:
+        runs[module] += 1
+
+    with evaluating(model), ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(module.register_forward_hook(count).remove)
+        try:
+            with torch.no_grad():
+                model(images)
+        except Exception as error:
+            raise InputError(
+                f"the network {name} cannot take images of {image_size} pixels ({type(error).__name__}: {error}); give "
+                "another size"
+            ) from error
     try:
-        with evaluating(model), torch.no_grad():
-            model(images)
-        runs.clear()
         # torch-pruning follows gradients, and warns of parameters that stand alone; what they belong to stays whole.
         with evaluating(model), _all_trainable(model), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            graph = DependencyGraph().build_dependency(model, (images,), verbose=False)
+            return DependencyGraph().build_dependency(model, (images,), verbose=False), runs
     except Exception as error:
-        name, because = type(model).__name__, f"({type(error).__name__}: {error})"
         raise InputError(
-            f"the network {name} cannot take images of {image_size} pixels {because}; give another size"
-            if not runs
-            else f"torch-pruning cannot follow how the filters of the network {name} are coupled {because}; prune its "
-            "weights instead"
+            f"torch-pruning cannot follow how the filters of the network {name} are coupled "
+            f"({type(error).__name__}: {error}); prune its weights instead"
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    return graph, runs
 
 
 @contextmanager
