@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from torch.nn.modules.conv import _ConvNd
 from prunescope.errors import InputError, nearest
 from prunescope.pruning.criteria import Amount
 from prunescope.pruning.filters import Filters
-from prunescope.pruning.groups import FilterGroup, filter_groups, has_filters
+from prunescope.pruning.groups import FilterGroup, Side, filter_groups, has_filters
 
 FilterCriterion = Literal["magnitude", "random"]
 Order = NDArray[np.int64]
+Gone = dict[tuple[str, Side], Order]  # of which module and side, which places
 
 
 def prune_filters(
@@ -100,10 +101,10 @@ def prune_filters(
             f"no filter of the network {type(model).__name__} can go: all are excluded, its outputs, or coupled with "
             "something that cannot lose them; exclude less, or prune its weights instead"
         )
-    weights = _Weights(model, filters)
-    most = amount.stay(weights.left({}), weights.dense)
+    layers = _layers(model, filters)
+    most = amount.stay(_weights_left(layers, {}), sum(layer.dense for layer in layers.values()))
     orders = _orders(model, groups, criterion, seed)
-    counts = _counts(groups, most, lambda counts: weights.left(_gone(groups, orders, counts)))
+    counts = _counts(groups, most, lambda counts: _weights_left(layers, _gone(groups, orders, counts)))
     outputs = {name: kept.clone() for name, kept in filters.outputs.items()}
     inputs = {name: kept.clone() for name, kept in filters.inputs.items()}
     for (name, side), places in _gone(groups, orders, counts).items():
@@ -114,44 +115,35 @@ def prune_filters(
 
 @dataclass(frozen=True)
 class _Layer:
-    """A convolution's or linear module's channels, and its weights for each pair of them."""
+    """A convolution or linear module; one input where each of its outputs has inputs of its own."""
 
     outputs: int
     inputs: int
-    of_pair: int
-    paired: bool  # not so in a depthwise or grouped convolution, where each output has its own inputs
+    of_pair: int  # weights for each pair of them
+    dense: int  # weights in the dense network
 
-    def weights(self, outputs: int, inputs: int) -> int:
-        return outputs * (inputs if self.paired else 1) * self.of_pair
+    def left(self, outputs_gone: int, inputs_gone: int) -> int:
+        return (self.outputs - outputs_gone) * (self.inputs - inputs_gone) * self.of_pair
 
 
-class _Weights:
-    """How many weights are left when channels go."""
+def _layers(model: nn.Module, filters: Filters) -> dict[str, _Layer]:
+    layers = {}
+    for name, module in model.named_modules():
+        if has_filters(module):
+            outputs = filters.outputs[name]
+            of_its_own = name not in filters.inputs or getattr(module, "groups", 1) > 1
+            inputs = torch.ones(1, dtype=torch.bool) if of_its_own else filters.inputs[name]
+            left, among = int(outputs.sum()), int(inputs.sum())
+            of_pair = module.get_parameter("weight").numel() // (left * among)
+            layers[name] = _Layer(left, among, of_pair, len(outputs) * len(inputs) * of_pair)
+    return layers
 
-    def __init__(self, model: nn.Module, filters: Filters) -> None:
-        self._layers = {}
-        self.dense = 0
-        for name, module in model.named_modules():
-            if not has_filters(module):
-                continue
-            out, kept_in = filters.outputs[name], filters.inputs.get(name)
-            paired = kept_in is not None and getattr(module, "groups", 1) == 1
-            kept_in = kept_in if kept_in is not None and paired else torch.ones(1, dtype=torch.bool)
-            outputs, inputs = int(out.sum()), int(kept_in.sum())
-            layer = _Layer(outputs, inputs, module.weight.numel() // (outputs * inputs), paired)
-            self._layers[name] = layer
-            self.dense += layer.weights(len(out), len(kept_in))
 
-    def left(self, gone: dict[tuple[str, Any], Order]) -> int:
-        """Count the weights when the given places of modules' sides are gone."""
-        none = np.empty(0, np.int64)
-        return sum(
-            layer.weights(
-                layer.outputs - len(gone.get((name, "outputs"), none)),
-                layer.inputs - len(gone.get((name, "inputs"), none)),
-            )
-            for name, layer in self._layers.items()
-        )
+def _weights_left(layers: dict[str, _Layer], gone: Gone) -> int:
+    return sum(
+        layer.left(len(gone.get((name, "outputs"), ())), len(gone.get((name, "inputs"), ())))
+        for name, layer in layers.items()
+    )
 
 
 def _orders(model: nn.Module, groups: list[FilterGroup], criterion: str, seed: int) -> list[Order]:
@@ -211,9 +203,9 @@ def _counts(groups: list[FilterGroup], most: int, left: Callable[[list[int]], in
     return after(low)
 
 
-def _gone(groups: list[FilterGroup], orders: list[Order], counts: list[int]) -> dict[tuple[str, Any], Order]:
+def _gone(groups: list[FilterGroup], orders: list[Order], counts: list[int]) -> Gone:
     """Say which places of which modules' sides go when each group loses its first filters."""
-    gone: dict[tuple[str, Any], list[Order]] = {}
+    gone: dict[tuple[str, Side], list[Order]] = {}
     for group, order, count in zip(groups, orders, counts, strict=True):
         if not count:
             continue
