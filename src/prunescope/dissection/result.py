@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from prunescope.dissection.examples import Examples
 from prunescope.dissection.netdissect import to_netdissect
+from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays, write_json, write_table
 
 Array = np.ndarray[Any, Any]
@@ -27,15 +28,16 @@ class LayerDissection:
     layer
         As `named_modules()` names it.
     units
-        A row per unit: unit, label, category, iou, threshold, dead, `CATEGORY-label` and `CATEGORY-iou`.
+        A row per unit: unit, label, category, iou, threshold, dead, `CATEGORY-label` and `CATEGORY-iou`. A unit's
+        number is its row's, or where filters were removed that of the dense network's unit.
     pairs
         A row for every unit and concept that meet: unit, label, number, category, truth, activation, intersect, iou.
     summary
         Counts of units, interpretable units, detected concepts (also by category), and the settings.
     tally
-        The pixel counts, as `tally_arrays` names them; None in an imported table.
+        The pixel counts, as `tally_arrays` names them, a row for each row of `units`; None in an imported table.
     examples
-        The most exciting images; None in an imported table.
+        The most exciting images, a row for each row of `units`; None in an imported table.
     """
 
     layer: str
@@ -45,8 +47,44 @@ class LayerDissection:
     tally: Mapping[str, Array] | None = None
     examples: Examples | None = None
 
+    def numbered(self, numbers: Array) -> LayerDissection:
+        """Give the units other numbers: those they have in the dense network, where filters were removed.
+
+        Parameters
+        ----------
+        numbers
+            int64 [units]: of each row of `units`, as `prunescope.pruning.unit_numbers` gives them.
+
+        Returns
+        -------
+        LayerDissection
+            The same counts and examples, row by row.
+
+        Raises
+        ------
+        InputError
+            There are more or fewer numbers than units.
+        """
+        if len(numbers) != len(self.units):
+            raise InputError(f"layer {self.layer!r} has {len(self.units)} units, but {len(numbers)} numbers are given")
+        new = pd.Series(np.asarray(numbers, np.int64), index=self.units["unit"].to_numpy())
+        tally = self.tally
+        if tally is not None:
+            pairs = tally["block_pairs"]
+            tally = {**tally, "block_pairs": np.stack([new[pairs[:, 0]].to_numpy(), pairs[:, 1]], axis=1)}
+        return replace(
+            self,
+            units=self.units.assign(unit=new[self.units["unit"]].to_numpy()),
+            pairs=self.pairs.assign(unit=new[self.pairs["unit"]].to_numpy()),
+            tally=tally,
+        )
+
     def save(self, directory: str | Path) -> Path:
-        """Write the layer's files into `directory/LAYER`; summary.json comes last and says that all are there."""
+        """Write the layer's files into `directory/LAYER`; summary.json comes last and says that all are there.
+
+        Beside its own arrays, tally and examples hold `units`, int64: which unit each of their rows is.
+        """
+        units = {"units": self.units["unit"].to_numpy(np.int64)}
         folder = Path(directory) / self.layer
         (folder / "summary.json").unlink(missing_ok=True)
         write_table(folder / "units.parquet", self.units)
@@ -54,9 +92,9 @@ class LayerDissection:
         write_table(folder / "pairs.parquet", self.pairs)
         write_table(folder / "netdissect.csv", to_netdissect(self.units, self.pairs, list(self.summary["by_category"])))
         if self.tally is not None:
-            write_arrays(folder / "tally.safetensors", self.tally)
+            write_arrays(folder / "tally.safetensors", {**self.tally, **units})
         if self.examples is not None:
-            write_arrays(folder / "examples.safetensors", vars(self.examples))
+            write_arrays(folder / "examples.safetensors", {**vars(self.examples), **units})
         write_json(folder / "summary.json", self.summary)
         return folder
 
@@ -94,6 +132,13 @@ class Dissection(Mapping[str, LayerDissection]):
             counts = {key: layer.summary[key] for key in ("units", "interpretable", "concepts", "dead")}
             rows.append({"layer": name} | counts | layer.summary["by_category"])
         return pd.DataFrame(rows)
+
+    def numbered(self, numbers: Mapping[str, Array]) -> Dissection:
+        """Give every layer's units other numbers; see `LayerDissection.numbered`."""
+        missing = [name for name in self if name not in numbers]
+        if missing:
+            raise InputError(f"no unit numbers are given for layer {missing[0]!r}; {nearest(missing[0], numbers)}")
+        return Dissection({name: layer.numbered(numbers[name]) for name, layer in self.items()})
 
     def save(self, directory: str | Path) -> Path:
         """Write each layer's files into `directory/LAYER`."""
