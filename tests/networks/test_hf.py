@@ -215,9 +215,12 @@ def test_a_folder_that_cannot_be_used_is_an_input_error(
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("Bert", "is a bert, no classifier of images"), ("ImageGPT", "input_ids")]
+    ("kind", "message"),
+    [("Bert", "is a bert, no classifier of images"), ("ImageGPT", "input_ids"), ("Hiera", "is a hiera: its tokens")],
 )
-def test_networks_that_do_not_classify_images_are_refused(folder: Folder, kind: str, message: str) -> None:
+def test_networks_that_do_not_classify_images_or_reorder_them_are_refused(
+    folder: Folder, kind: str, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         build_network(f"hf:{folder(kind)}")
 

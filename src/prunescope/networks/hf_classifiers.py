@@ -57,6 +57,8 @@ def read_config(name: str, classes: int | None, *, own_weights: bool) -> Any:
     if classifier.main_input_name != "pixel_values":
         takes = classifier.main_input_name
         raise InputError(f"hf:{name} is a {config.model_type}, which takes {takes} and not images; give another")
+    if config.model_type == "hiera":
+        raise InputError(f"hf:{name} is a hiera: its tokens are in an order of their own, which is no map's")
     # Where there are several classifiers (DeiT), transformers looks for the one that is meant here.
     config.architectures = config.architectures or [classifier.__name__]
     has_weights = own_weights and (folder is None or _has_weights(folder))

@@ -34,6 +34,8 @@ def check_timm(name: str, classes: int | None) -> None:
         if dot and base in known:
             raise InputError(f"timm:{name} names weights in timm's way; name them so: timm:{base}@{published}")
         raise InputError(f"timm has no network {architecture!r}; {nearest(architecture, known)}")
+    if architecture.startswith("hiera"):
+        raise InputError(f"timm:{name} keeps its tokens in an order of its own, which is no map's")
     if not at:
         return
     outputs = _published(timm, architecture, tag).num_classes
