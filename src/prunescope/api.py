@@ -14,7 +14,8 @@ from prunescope.networks.devices import choose_device
 from prunescope.report import draw_figures, write_report
 from prunescope.study.data import study_concepts
 from prunescope.study.layout import StudyDirectory
-from prunescope.study.recipe import Recipe, read_recipe
+from prunescope.study.reading import read_recipe
+from prunescope.study.recipe import Recipe
 from prunescope.study.run import Report, Stage, run_study, stages, unreported
 
 

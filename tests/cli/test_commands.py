@@ -158,7 +158,7 @@ def fields(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     """Follow a reference and the forms a field may take to its fields."""
     if "$ref" in part:
         return fields(schema, schema["$defs"][part["$ref"].rsplit("/", 1)[1]])
-    for form in part.get("anyOf", []):
+    for form in (*part.get("anyOf", []), *part.get("oneOf", [])):
         if found := fields(schema, form):
             return found
     return dict(part.get("properties", {}))

@@ -1,24 +1,25 @@
-"""A study's recipe: read from YAML, validated as a whole, errors named by line and field."""
+"""A study's recipe: what it says, and which combinations make sense."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Self
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
+from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD, Align, Precision
 from prunescope.dissection.tally import Presence
-from prunescope.errors import InputError, nearest
-from prunescope.pruning.criteria import Criterion, Scope
+from prunescope.errors import InputError
 from prunescope.training.recipe import Augmentation, Strict, Training
 from prunescope.training.steps import Step
 
 Color = tuple[float, float, float]
+Criterion = Literal["magnitude", "random", "shuffled"]
+Scope = Literal["global", "layer", "filters"]
+Schedule = Literal["iterative", "one-shot"]
+Retraining = Literal["rewind", "fine-tune", "learning-rate", "reinitialise"]
 
 
 class Miniature(Strict):
@@ -34,9 +35,17 @@ class Drawn(Strict):
     miniature: Miniature
 
 
+def _form(origin: Any) -> str:
+    return "drawn" if isinstance(origin, dict | Drawn) else "folder"
+
+
+Folder = Annotated[str, Field(min_length=1)]
 Origin = Annotated[
-    str | Drawn, Field(description="a folder, or `miniature: {images: N, seed: S}`", union_mode="left_to_right")
+    Annotated[Folder, Tag("folder")] | Annotated[Drawn, Tag("drawn")],
+    Discriminator(_form),
+    Field(description="a folder, or `miniature: {images: N, seed: S}`"),
 ]
+FORMS = frozenset({"folder", "drawn"})
 
 
 class Data(Strict):
@@ -52,14 +61,102 @@ class Data(Strict):
 
 
 class Pruning(Strict):
-    """Iterative pruning with rewinding (Frankle and Bau 2019, section 2)."""
+    """What is pruned, how far, and how the network is retrained (Frankle and Bau 2019, section 2)."""
 
-    levels: Annotated[int, Field(ge=0, description="how often the network is pruned")]
-    fraction: Annotated[float, Field(gt=0, lt=1, description="of the kept weights, a level")] = 0.2
-    criterion: Criterion = "magnitude"
-    scope: Scope = "global"
+    levels: Annotated[int, Field(ge=0, description="how often the network is pruned; or give `remaining`")] = 0
+    fraction: Annotated[float | None, Field(gt=0, lt=1, description="of the kept weights, a level")] = 0.2
+    remaining: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None,
+        Field(min_length=1, description="weights remaining at level 1, 2, ...; instead of `levels` and `fraction`"),
+    ] = None
+    schedule: Annotated[
+        Schedule, Field(description="`one-shot`: every level is pruned from level 0's trained weights")
+    ] = "iterative"
+    criterion: Annotated[
+        Criterion, Field(description="`shuffled`: the branch's masks, permuted within each layer (a control)")
+    ] = "magnitude"
+    scope: Annotated[Scope, Field(description="`filters`: whole filters, really removed")] = "global"
     exclude: Annotated[tuple[str, ...], Field(description="weights to leave whole, by name or pattern")] = ()
-    rewind_to: Annotated[Step, Field(description="the step whose values the kept weights go back to")] = Step()
+    retraining: Annotated[
+        Retraining,
+        Field(
+            description="from the weights at step `rewind_to` (`rewind`); from the trained weights, at the last "
+            "learning rate (`fine-tune`) or from step `rewind_to` of the schedule (`learning-rate`); from new random "
+            "weights (`reinitialise`: a control)"
+        ),
+    ] = "rewind"
+    rewind_to: Annotated[
+        Step, Field(description="of `rewind` and `learning-rate`: the step that a level begins at; 0it is the start")
+    ] = Step()
+    fine_tune: Annotated[Step | None, Field(description="of `fine-tune`: how long a level is trained")] = None
+    masks: Annotated[
+        Literal["own", "branch"], Field(description="`branch`: the masks of the study it branches from (controls)")
+    ] = "own"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _levels_or_remaining(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        given = {name: value for name, value in given.items() if value is not None}
+        if isinstance(given.get("remaining"), list | tuple):
+            return {"levels": len(given["remaining"]), "fraction": None} | given
+        if "levels" not in given and "remaining" not in given:
+            raise PydanticCustomError("missing", "is missing", {"field": ("pruning", "levels")})
+        return given
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for wrong, name, expected in (
+            (self._is_not_descending(), "remaining", "expected fractions that fall from level to level"),
+            (
+                self.remaining is not None and self.levels != len(self.remaining),
+                "levels",
+                f"`remaining` says {len(self.remaining or ())}; leave `levels` out",
+            ),
+            (
+                self.remaining is not None and self.fraction is not None,
+                "fraction",
+                "`remaining` says how much is kept at every level; give one of the two",
+            ),
+            (
+                self.scope == "filters" and self.criterion == "shuffled",
+                "criterion",
+                "a mask is shuffled weight by weight, and `scope: filters` removes whole filters; give another scope",
+            ),
+            (
+                self.criterion == "shuffled" and self.masks == "own",
+                "criterion",
+                "it permutes the masks of another study; give `masks: branch` too",
+            ),
+            (
+                self.criterion == "random" and self.masks == "branch",
+                "criterion",
+                "`masks: branch` takes another study's masks, so that nothing is drawn; give one of the two",
+            ),
+            (
+                self.retraining == "fine-tune" and self.fine_tune in (None, Step()),
+                "fine_tune",
+                "expected how long `retraining: fine-tune` trains a level, such as 10ep",
+            ),
+            (
+                self.retraining != "fine-tune" and self.fine_tune is not None,
+                "fine_tune",
+                f"`retraining: {self.retraining}` does not fine-tune; leave it out or give `retraining: fine-tune`",
+            ),
+        ):
+            if wrong:
+                raise _misfit(("pruning", name), getattr(self, name), expected)
+        return self
+
+    def _is_not_descending(self) -> bool:
+        kept = (1.0, *(self.remaining or ()))
+        return any(after >= before for before, after in pairwise(kept))
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether levels begin with the weights of the rewinding step."""
+        return self.retraining == "rewind"
 
 
 class DissectionSettings(Strict):
@@ -70,6 +167,8 @@ class DissectionSettings(Strict):
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.005
     iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
     presence: Presence = "image"
+    align: Annotated[Align, Field(description="how maps lie on the labels")] = "half-pixel"
+    precision: Annotated[Precision, Field(description="of the forward pass")] = "fp32"
     batch_size: Annotated[int, Field(gt=0)] = 32
 
 
@@ -90,11 +189,15 @@ class Recipe(Strict):
         rewind, length = self.pruning.rewind_to, self.training.length
         # What is later in epochs and iterations alike is so whatever an epoch has; `check_steps` compares the rest.
         if rewind != length and rewind.epochs >= length.epochs and rewind.steps >= length.steps:
-            raise PydanticCustomError(
-                "rewind_to",
-                "expected a step within training, not after its end, {length}",
-                {"field": ("pruning", "rewind_to"), "input": str(rewind), "length": str(length)},
-            )
+            expected = f"expected a step within training, not after its end, {length}"
+            raise _misfit(("pruning", "rewind_to"), rewind, expected)
+        return self
+
+    @model_validator(mode="after")
+    def _has_weights_to_draw(self) -> Self:
+        if self.pruning.retraining == "reinitialise" and "@" in self.network:
+            expected = f"the published weights of {self.network} would be the same again; name the network without them"
+            raise _misfit(("pruning", "retraining"), "reinitialise", expected)
         return self
 
     def check_steps(self, steps_per_epoch: int) -> None:
@@ -119,145 +222,7 @@ class Recipe(Strict):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def shipped_recipes() -> list[str]:
-    """List the recipes of the package by name."""
-    folder = resources.files("prunescope") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def recipe_text(name: str | Path) -> tuple[str, str]:
-    """Find a recipe by its name in the package or by its path; return where it is and its text.
-
-    Raises
-    ------
-    InputError
-        There is no such recipe.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        try:
-            return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{path}: the recipe cannot be read ({reason}); expected a YAML file") from error
-    known = shipped_recipes()
-    if str(name) not in known:
-        raise InputError(
-            f"there is no recipe called {str(name)!r}; {nearest(str(name), known)}; or give a path to a .yaml"
-        )
-    file = resources.files("prunescope") / "recipes" / f"{name}.yaml"
-    return f"recipe {name}", file.read_text(encoding="utf-8")
-
-
-def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read and validate a recipe.
-
-    Parameters
-    ----------
-    name
-        Of a recipe in the package, or a path.
-    changes
-        `FIELD=VALUE` with dots between the parts of a field, `training.length=2it`; the value is YAML.
-
-    Raises
-    ------
-    InputError
-        Every problem, with its line and field.
-    """
-    where, text = recipe_text(name)
-    content, lines = _parse(where, text)
-    for change in changes:
-        field, equals, value = change.partition("=")
-        if not equals or not field:
-            raise InputError(f"--set {change!r}: expected FIELD=VALUE, such as training.length=2it")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {change!r}: the value is no YAML: {error}") from error
-        parts = tuple(field.split("."))
-        _change(content, parts, parsed, change)
-        lines = {key: line for key, line in lines.items() if key[: len(parts)] != parts} | {parts: f"--set {change}"}
-    return _validated(where, content, lines)
-
-
-def _parse(where: str, text: str) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    lines: dict[tuple[str, ...], str] = {}
-
-    def walk(node: yaml.Node, at: tuple[str, ...]) -> None:
-        lines.setdefault(at, f"line {node.start_mark.line + 1}")
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if key.value in seen:
-                    raise InputError(f"{where}, line {key.start_mark.line + 1}: {key.value!r} is there twice; keep one")
-                seen.add(key.value)
-                lines[(*at, key.value)] = f"line {key.start_mark.line + 1}"
-                walk(value, (*at, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for place, value in enumerate(node.value):
-                walk(value, (*at, str(place)))
-
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{where}{line}: no YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict) or node is None:
-        raise InputError(
-            f"{where}: expected a recipe (fields such as name, network, training); see `prunescope recipe show`"
-        )
-    walk(node, ())
-    return content, lines
-
-
-def _change(content: dict[str, Any], field: tuple[str, ...], value: Any, change: str) -> None:
-    for part in field[:-1]:
-        inner = content.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise InputError(f"--set {change!r}: {part} is a value and has no fields")
-        content = inner
-    content[field[-1]] = value
-
-
-def _validated(where: str, content: dict[str, Any], lines: Mapping[tuple[str, ...], str]) -> Recipe:
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        problems = _without_other_forms(error.errors(include_url=False))
-        described = dict.fromkeys(_described(where, problem, lines) for problem in problems)
-        raise InputError("\n".join(described)) from error
-
-
-def _without_other_forms(problems: Sequence[Any]) -> list[Any]:
-    """Of a field that can take several forms, leave out the complaint about the form that was not meant."""
-    kept = []
-    for problem in problems:
-        siblings = [other for other in problems if other is not problem and other["loc"][:2] == problem["loc"][:2]]
-        if problem["type"] in ("string_type", "literal_error") and len(problem["loc"]) > 2 and siblings:
-            continue
-        kept.append(problem)
-    return kept
-
-
-def _described(where: str, problem: Any, lines: Mapping[tuple[str, ...], str]) -> str:
-    # A problem of the recipe as a whole brings the field that is to be mended.
-    problem = problem | problem.get("ctx", {})
-    field = tuple(str(part) for part in problem.get("field", problem["loc"]))
-    at = next((field[:length] for length in range(len(field), 0, -1) if field[:length] in lines), ())
-    place = f"{where}, {lines[at]}" if at else where
-    if problem["type"] == "extra_forbidden":
-        return f"{place}: {'.'.join(field)} is no field of a recipe; {nearest(field[-1], _fields_beside(field))}"
-    if problem["type"] == "missing":
-        return f"{place}: {'.'.join(field)} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {'.'.join(at)} is {problem['input']!r}: {message}" if at else f"{place}: {message}"
-
-
-def _fields_beside(field: Sequence[str]) -> list[str]:
-    part: Any = Recipe
-    for name in field[:-1]:
-        part = getattr(part, "model_fields", {}).get(name)
-        part = getattr(part, "annotation", None)
-    return list(getattr(part, "model_fields", {}))
+def _misfit(field: tuple[str, ...], given: Any, expected: str) -> PydanticCustomError:
+    """Say of which field a recipe as a whole makes no sense."""
+    shown = str(given) if isinstance(given, Step) else given
+    return PydanticCustomError("misfit", "{expected}", {"field": field, "input": shown, "expected": expected})

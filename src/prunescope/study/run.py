@@ -144,8 +144,8 @@ def _train_level(at: _Level, task: Task) -> None:
             model,
             Mask.load(directory.mask(trial, level - 1)),
             fraction=recipe.pruning.fraction,
-            criterion=recipe.pruning.criterion,
-            scope=recipe.pruning.scope,
+            criterion=recipe.pruning.criterion,  # type: ignore[arg-type]
+            scope=recipe.pruning.scope,  # type: ignore[arg-type]
             seed=at.seed * 1000 + level,
         )
         load_weights(model, directory.rewind(trial))
@@ -178,6 +178,7 @@ def _dissect_level(at: _Level, classes: int, concepts: ConceptData) -> None:
     load_weights(model, directory.weights(trial, level))
     measured = directory.read_measured(trial, level)
     known = {"weights_remaining": measured["weights_remaining"], "top1": measured["top1"]}
+    threads = torch.get_num_threads()
     found = dissect(
         model,
         layers=recipe.dissection.layers,
@@ -185,6 +186,8 @@ def _dissect_level(at: _Level, classes: int, concepts: ConceptData) -> None:
         quantile=recipe.dissection.quantile,
         iou=recipe.dissection.iou,
         presence=recipe.dissection.presence,
+        align=recipe.dissection.align,
+        precision=recipe.dissection.precision,
         batch_size=recipe.dissection.batch_size,
         device=at.device,
         mean=recipe.data.mean,
@@ -192,6 +195,8 @@ def _dissect_level(at: _Level, classes: int, concepts: ConceptData) -> None:
         settings={"network": recipe.network, "trial": trial, "level": level},
         progress=lambda done, total: at.clock.tick(done / total * 0.99, **known),
     )
+    # The kernels' threads become torch's, and sums by other threads differ in their last digits.
+    torch.set_num_threads(threads)
     found.save(directory.dissection(trial, level))
     summaries = {layer: read_summary(directory.dissection(trial, level), layer) for layer in recipe.dissection.layers}
     at.clock.tick(1.0, **known, summaries=summaries)

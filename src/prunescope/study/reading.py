@@ -1,0 +1,232 @@
+"""Reading a recipe: YAML over the base that it extends, changes over that; errors named by file, line and field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from prunescope.errors import InputError, nearest
+from prunescope.study.recipe import FORMS, Recipe
+
+Field = tuple[str, ...]
+Lines = dict[Field, str]  # where each field stands: file and line, or the change that sets it
+
+# Of two ways to say one thing, the one said last counts.
+_INSTEAD = {"remaining": ("levels", "fraction"), "levels": ("remaining",), "fraction": ("remaining",)}
+# What has several forms is taken over whole, where the form is another.
+_FORMED = {("data", "task"), ("dissection", "concepts")}
+
+
+def shipped_recipes() -> list[str]:
+    """List the recipes of the package by name."""
+    folder = resources.files("prunescope") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_text(name: str | Path) -> tuple[str, str]:
+    """Find a recipe by its name in the package or by its path; return where it is and its text.
+
+    Raises
+    ------
+    InputError
+        There is no such recipe.
+    """
+    if _is_path(name):
+        try:
+            return str(name), Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{name}: the recipe cannot be read ({reason}); expected a YAML file") from error
+    known = shipped_recipes()
+    if str(name) not in known:
+        raise InputError(
+            f"there is no recipe called {str(name)!r}; {nearest(str(name), known)}; or give a path to a .yaml"
+        )
+    file = resources.files("prunescope") / "recipes" / f"{name}.yaml"
+    return f"recipe {name}", file.read_text(encoding="utf-8")
+
+
+def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    A recipe may be a few lines over another: `extends: NAME`, or a path, seen from the file's own folder. Fields
+    within fields are merged, lists and values are replaced, and null is a field's default.
+
+    Parameters
+    ----------
+    name
+        Of a recipe in the package, or a path.
+    changes
+        `FIELD=VALUE` with dots between the parts of a field, `training.length=2it`; the value is YAML.
+
+    Raises
+    ------
+    InputError
+        Every problem, with its file, line and field.
+    """
+    where, content, lines = _with_base(name, ())
+    for change in changes:
+        field, equals, value = change.partition("=")
+        if not equals or not field:
+            raise InputError(f"--set {change!r}: expected FIELD=VALUE, such as training.length=2it")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {change!r}: the value is no YAML: {error}") from error
+        parts = tuple(field.split("."))
+        _refuse_fields_of_values(content, parts, change)
+        for part in reversed(parts):
+            parsed = {part: parsed}
+        content, lines = _merged((content, lines), (parsed, {parts: f"{where}, --set {change}"}))
+    return _validated(where, content, lines)
+
+
+def _is_path(name: str | Path) -> bool:
+    path = Path(name)
+    return path.suffix in (".yaml", ".yml") or len(path.parts) > 1
+
+
+def _with_base(name: str | Path, above: tuple[str, ...]) -> tuple[str, dict[str, Any], Lines]:
+    """Read a recipe and lay it over what it extends; `above` are the recipes that extend it."""
+    where, text = recipe_text(name)
+    content, lines = _parse(where, text)
+    if "extends" not in content:
+        return where, content, lines
+    base, line = content.pop("extends"), lines.pop(("extends",))
+    if not isinstance(base, str):
+        raise InputError(f"{line}: extends is {base!r}, expected a recipe's name (`prunescope recipe list`) or path")
+    found = str(Path(name).parent / base) if _is_path(base) and _is_path(name) else base
+    chain = (*above, _identity(name))
+    if _identity(found) in chain:
+        raise InputError(f"{line}: extends: {base} extends this recipe in turn; let one of them stand alone")
+    try:
+        recipe_text(found)
+    except InputError as error:
+        raise InputError(f"{line}: extends: {error}") from error
+    _, below, below_lines = _with_base(found, chain)
+    return where, *_merged((below, below_lines), (content, lines))
+
+
+def _identity(name: str | Path) -> str:
+    return str(Path(name).resolve()) if _is_path(name) else f"recipe {name}"
+
+
+def _merged(base: tuple[dict[str, Any], Lines], over: tuple[dict[str, Any], Lines]) -> tuple[dict[str, Any], Lines]:
+    lines = dict(base[1])
+
+    def forget(field: Field) -> None:
+        for other in [other for other in lines if other[: len(field)] == field]:
+            del lines[other]
+
+    def merge(below: Mapping[str, Any], above: Mapping[str, Any], at: Field) -> dict[str, Any]:
+        merged = dict(below)
+        for name in above if at == ("pruning",) else ():
+            for other in _INSTEAD.get(name, ()):
+                if other not in above and merged.pop(other, None) is not None:
+                    forget((*at, other))
+        for name, value in above.items():
+            there, field = merged.get(name), (*at, name)
+            if _can_merge(there, value, field):
+                merged[name] = merge(there or {}, value, field)
+            else:
+                merged[name] = value
+                forget(field)
+        return merged
+
+    content = merge(base[0], over[0], ())
+    return content, lines | over[1]
+
+
+def _can_merge(there: Any, value: Any, field: Field) -> bool:
+    if not isinstance(there, dict) or not isinstance(value, dict):
+        return False
+    return field not in _FORMED or bool(there.keys() & value.keys())
+
+
+def _parse(where: str, text: str) -> tuple[dict[str, Any], Lines]:
+    lines: Lines = {}
+
+    def walk(node: yaml.Node, at: Field) -> None:
+        lines.setdefault(at, f"{where}, line {node.start_mark.line + 1}")
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if key.value in seen:
+                    raise InputError(f"{where}, line {key.start_mark.line + 1}: {key.value!r} is there twice; keep one")
+                seen.add(key.value)
+                lines[(*at, key.value)] = f"{where}, line {key.start_mark.line + 1}"
+                walk(value, (*at, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for place, value in enumerate(node.value):
+                walk(value, (*at, str(place)))
+
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{where}{line}: no YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict) or node is None:
+        raise InputError(
+            f"{where}: expected a recipe (fields such as name, network, training); see `prunescope recipe show`"
+        )
+    walk(node, ())
+    return content, lines
+
+
+def _refuse_fields_of_values(content: Mapping[str, Any], field: Field, change: str) -> None:
+    for part in field[:-1]:
+        content = content.get(part) or {}
+        if not isinstance(content, dict):
+            raise InputError(f"--set {change!r}: {part} is a value and has no fields")
+
+
+def _validated(where: str, content: dict[str, Any], lines: Lines) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = _without_other_forms(error.errors(include_url=False))
+        described = dict.fromkeys(_described(where, problem, lines) for problem in problems)
+        raise InputError("\n".join(described)) from error
+
+
+def _without_other_forms(problems: Sequence[Any]) -> list[Any]:
+    """Of a field that can take several forms, leave out the complaint about the form that was not meant."""
+    kept = []
+    for problem in problems:
+        siblings = [other for other in problems if other is not problem and other["loc"][:2] == problem["loc"][:2]]
+        if problem["type"] in ("string_type", "literal_error") and len(problem["loc"]) > 2 and siblings:
+            continue
+        kept.append(problem)
+    return kept
+
+
+def _described(where: str, problem: Any, lines: Lines) -> str:
+    # A problem of the recipe as a whole brings the field that is to be mended.
+    problem = problem | problem.get("ctx", {})
+    given = tuple(str(part) for part in problem.get("field", problem["loc"]))
+    field = given if given[:2] not in _FORMED else given[:2] + tuple(part for part in given[2:] if part not in FORMS)
+    at = next((field[:length] for length in range(len(field), 0, -1) if field[:length] in lines), ())
+    place = lines[at] if at else where
+    if problem["type"] == "extra_forbidden":
+        return f"{place}: {'.'.join(field)} is no field of a recipe; {nearest(field[-1], _fields_beside(field))}"
+    if problem["type"] == "missing":
+        return f"{place}: {'.'.join(field)} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    # What is wrong with a default stands nowhere: the field is named all the same.
+    named = field if problem["type"] == "misfit" else at
+    return f"{place}: {'.'.join(named)} is {problem['input']!r}: {message}" if named else f"{place}: {message}"
+
+
+def _fields_beside(field: Sequence[str]) -> list[str]:
+    part: Any = Recipe
+    for name in field[:-1]:
+        part = getattr(part, "model_fields", {}).get(name)
+        part = getattr(part, "annotation", None)
+    return list(getattr(part, "model_fields", {}))
