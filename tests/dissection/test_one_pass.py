@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from prunescope.dissection.masks import anchored_axis, stretch
 from prunescope.dissection.run import dissect_networks
 from prunescope.dissection.spool import Budget, Spill
 from prunescope.dissection.thresholds import LargestValues
+from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks import build_network, receptive_fields
 from tests.dissection.worlds import GOLDEN
@@ -60,14 +62,23 @@ def test_any_budget_gives_the_same_integers(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_forward_pass_is_for_the_layers_alone_that_do_not_fit(model: nn.Module) -> None:
-    passes: list[int] = []
-    handle = model.register_forward_hook(lambda *_: passes.append(1))
-    for memory, runs in ((1 << 30, 2), (0, 4)):
-        passes.clear()
-        dissect(model, layers=["stage3"], concepts=CONCEPTS, batch_size=24, budget=Budget(memory=memory, disk=0))
-        assert len(passes) == runs
-    handle.remove()
+@pytest.mark.parametrize(
+    ("memory", "twice"),
+    [(1 << 30, []), (1 << 23, ["stem"]), (0, ["stem", "stage1", "stage2", "stage3"])],
+)
+def test_a_second_forward_pass_is_for_layers_that_do_not_fit_and_runs_no_further(
+    model: nn.Module, memory: int, twice: list[str]
+) -> None:
+    calls: Counter[str] = Counter()
+    handles = [
+        part.register_forward_pre_hook(lambda *_, name=name: calls.update([name]))
+        for name, part in model.named_children()
+    ]
+    layers, budget = ["stem.0", "stage3"], Budget(memory=memory, disk=0)
+    dissect(model, layers=layers, concepts=CONCEPTS, batch_size=24, budget=budget)
+    for handle in handles:
+        handle.remove()
+    assert calls == {name: 4 if name in twice else 2 for name, _ in model.named_children()}
 
 
 def test_what_waits_leaves_nothing_behind_when_dissection_fails(tmp_path: Path) -> None:
@@ -162,7 +173,9 @@ def test_bounds_only_rise_and_never_pass_the_threshold(spread: int) -> None:
     truth = np.quantile(values.transpose(1, 0, 2).reshape(3, -1).astype(np.float64), 0.95, axis=1)
     before = largest.bounds.copy()
     for first in range(0, 200, 9):
-        largest.add(values[first : first + 9])
+        batch = values[first : first + 9]
+        with Workers(2) as workers:
+            largest.add(np.tile(np.arange(3), len(batch)), batch.reshape(-1, 5, 8), workers)
         assert (largest.bounds >= before).all()
         assert (largest.bounds <= truth).all()
         before = largest.bounds.copy()

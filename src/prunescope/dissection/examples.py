@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 
 from prunescope.dissection.share import Share
+from prunescope.dissection.workers import Workers
 
 Array = np.ndarray[Any, Any]
 
@@ -39,7 +41,7 @@ class Examples:
         self.peaks[:] = np.take_along_axis(peaks, best, axis=1)
         self.maps[:] = np.take_along_axis(maps, best[:, :, None, None], axis=1)
 
-    def add(self, first_image: int, peaks: Array, maps: Array) -> None:
+    def add(self, first_image: int, peaks: Array, maps: Array, workers: Workers) -> None:
         """Take in a batch of images that come after all earlier ones.
 
         Parameters
@@ -49,16 +51,36 @@ class Examples:
         peaks
             float32 [images, units]: the largest value of each map.
         maps
-            float32 [images, units, h, w].
+            float32 [images, units, h * w].
+        workers
+            To run in.
         """
-        units = np.flatnonzero((peaks > self.peaks[:, -1]).any(axis=0))
-        candidates = np.concatenate([self.peaks[units], peaks[:, units].T], axis=1)
-        places = np.broadcast_to(first_image + np.arange(len(peaks)), (len(units), len(peaks)))
-        images = np.concatenate([self.images[units], places], axis=1)
-        best = np.argsort(-candidates, axis=1, kind="stable")[:, :EXAMPLES]
-        kept = np.take_along_axis(self.maps[units], np.minimum(best, EXAMPLES - 1)[:, :, None, None], axis=1)
-        rows, columns = np.nonzero(best >= EXAMPLES)
-        kept[rows, columns] = maps[best[rows, columns] - EXAMPLES, units[rows]]
-        self.maps[units] = kept
-        self.peaks[units] = np.take_along_axis(candidates, best, axis=1)
-        self.images[units] = np.take_along_axis(images, best, axis=1)
+        own_maps = self.maps.reshape(*self.images.shape, -1)
+        workers.spread(_insert, len(self.images), first_image, peaks, maps, self.images, self.peaks, own_maps)
+
+
+@numba.njit(nogil=True, cache=True)
+def _insert(
+    first_image: int,
+    peaks: Array,
+    maps: Array,
+    best: Array,
+    best_peaks: Array,
+    best_maps: Array,
+    first_unit: int,
+    last_unit: int,
+) -> None:
+    for unit in range(first_unit, last_unit):
+        for image in range(len(peaks)):
+            peak, place = peaks[image, unit], EXAMPLES
+            while place > 0 and peak > best_peaks[unit, place - 1]:
+                place -= 1
+            if place == EXAMPLES:
+                continue
+            for later in range(EXAMPLES - 1, place, -1):
+                best[unit, later] = best[unit, later - 1]
+                best_peaks[unit, later] = best_peaks[unit, later - 1]
+                best_maps[unit, later] = best_maps[unit, later - 1]
+            best[unit, place], best_peaks[unit, place] = first_image + image, peak
+            for position in range(maps.shape[2]):
+                best_maps[unit, place, position] = maps[image, unit, position]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numba
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.dissection.batches import Batch, batches
+from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.result import Dissection, LayerDissection
 from prunescope.dissection.share import Share
 from prunescope.dissection.spool import Budget, Spill
-from prunescope.dissection.stream import Holding, LayerStream
-from prunescope.dissection.tally import KeptMaps, LabelBatch, Presence
+from prunescope.dissection.stream import Holding, LayerStream, no_truth, shape_of
+from prunescope.dissection.tally import Presence
+from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError, nearest
 from prunescope.networks.geometry import Geometry, receptive_fields
 from prunescope.networks.layers import check_layers, evaluating, observe
@@ -28,6 +29,9 @@ Array = np.ndarray[Any, Any]
 
 Align = Literal["half-pixel", "receptive-field"]
 Precision = Literal["fp32", "tf32", "bf16"]
+
+_Key = tuple[str, str]  # network, layer
+_Take = Callable[[_Key, Tensor, Batch], None]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -168,36 +172,29 @@ def dissect_networks(
         if align == "receptive-field":
             fields = receptive_fields(model, layers, data.image_size)
             geometry |= {(name, layer): field for layer, field in fields.items()}
-    shift = torch.tensor(mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-    holding = Holding(data, quantile, presence, iou)
-    streams: dict[tuple[str, str], LayerStream] = {}
+    look = _Look(models, torch.device(device), mean, std)
+    streams: dict[_Key, LayerStream] = {}
+    truth = no_truth(data)
 
-    def observed(batch: Batch, wanted: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Array]]:
-        pixels = torch.from_numpy(batch.images).to(device).permute(0, 3, 1, 2)
-        images = (pixels.float() / 255 - shift) / scale
-        for name, model in models.items():
-            of_model = [layer for other, layer in wanted if other == name]
-            if of_model:
-                with observe(model, of_model) as seen:
-                    model(images)
-                    for layer in of_model:
-                        yield (name, layer), _as_maps(seen[layer])
+    def take_in(key: _Key, output: Tensor, batch: Batch) -> None:
+        if key not in streams:
+            streams[key] = LayerStream(key[1], shape_of(output), holding, geometry.get(key))
+        streams[key].add(batch.first, output, batch.names)
 
-    _use_as_many_threads_as_torch()
-    everything = [(name, layer) for name in models for layer in layers]
+    def count_again(key: _Key, output: Tensor, batch: Batch) -> None:
+        streams[key].count(output, batch.first, batch.labels)
+
     with ExitStack() as stack:
+        workers = stack.enter_context(Workers(torch.get_num_threads()))
         spill = stack.enter_context(Spill(budget))
+        holding = Holding(data, quantile, presence, iou, workers, spill)
         for model in models.values():
             stack.enter_context(evaluating(model))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(_arithmetic(precision, torch.device(device)))
+        stack.enter_context(_arithmetic(precision, look.device))
         labels = spill.spool()
-        for batch in batches(data, batch_size, mine):
-            for key, maps in observed(batch, everything):
-                if key not in streams:
-                    streams[key] = LayerStream(key[1], maps.shape[1:], holding, spill, geometry.get(key))
-                streams[key].add(batch.first, maps, batch.names)
+        for batch in batches(data, batch_size, mine, pinned=look.pinned):
+            look.at(batch, [(name, layer) for name in models for layer in layers], take_in)
             labels.append(tuple(batch.labels))
             progress(batch.first + len(batch.names) - mine.start, len(mine))
         for stream in streams.values():
@@ -206,17 +203,14 @@ def dissect_networks(
         first = mine.start
         for record in labels:
             batch_labels = LabelBatch(*record)
+            batch_labels.add_truth(holding.blocks(first, len(batch_labels.codes)), truth)
             for key, kept in waiting.items():
                 streams[key].count(next(kept), first, batch_labels)
             first += len(batch_labels.codes)
         again = [key for key, stream in streams.items() if stream.overflowed]
-        for batch in batches(data, batch_size, mine) if again else ():
-            for key, maps in observed(batch, again):
-                units = np.tile(np.arange(maps.shape[1]), len(maps))
-                images = np.repeat(np.arange(len(maps)), maps.shape[1])
-                streams[key].count(
-                    KeptMaps(units, images, maps.reshape(-1, *maps.shape[2:])), batch.first, batch.labels
-                )
+        for batch in batches(data, batch_size, mine, pinned=look.pinned) if again else ():
+            look.at(batch, again, count_again, to_the_end=False)
+        share.add(truth)
     noted = _settings(data, quantile, presence) | {"align": align, "precision": precision}
     noted |= {"mean": list(mean), "std": list(std)} | dict(settings or {})
     found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
@@ -226,7 +220,7 @@ def dissect_networks(
         if key in geometry:
             field = geometry[key]
             own |= {"stride": [str(value) for value in field.stride], "offset": [str(value) for value in field.offset]}
-        found[name][layer] = stream.finish(share, noted | own)
+        found[name][layer] = stream.finish(truth, share, noted | own)
     return {name: Dissection(parts) for name, parts in found.items()}
 
 
@@ -277,27 +271,89 @@ def dissect_activations(
         )
     maps = features.reshape(*features.shape[:2], *(features.shape[2:] or (1, 1)))
     given = None if thresholds is None else np.asarray(thresholds, np.float64)
-    share, holding = Share(), Holding(data, quantile, presence, iou)
+    share, truth = Share(), no_truth(data)
     # The maps are in memory already: those that wait take no more than they do.
-    with Spill(Budget(memory=2 * features.nbytes + (1 << 30))) as spill:
-        stream = LayerStream("activations", maps.shape[1:], holding, spill, thresholds=given)
+    budget = Budget(memory=2 * features.nbytes + (1 << 30))
+    with Spill(budget) as spill, Workers(torch.get_num_threads()) as workers:
+        holding = Holding(data, quantile, presence, iou, workers, spill)
+        stream = LayerStream("activations", maps.shape[1:], holding, thresholds=given)
         labels = spill.spool()
         for batch in batches(data, 64, range(len(data)), with_images=False):
-            part = np.ascontiguousarray(maps[batch.first : batch.first + len(batch.names)], np.float32)
-            stream.add(batch.first, part, batch.names)
+            part = np.array(maps[batch.first : batch.first + len(batch.names)], np.float32)
+            stream.add(batch.first, torch.from_numpy(part), batch.names)
             labels.append(tuple(batch.labels))
             progress(batch.first + len(batch.names), len(data))
         stream.settle(share)
         for place, (kept, record) in enumerate(zip(stream.kept(), labels, strict=True)):
-            stream.count(kept, 64 * place, LabelBatch(*record))
+            batch_labels = LabelBatch(*record)
+            batch_labels.add_truth(holding.blocks(64 * place, len(batch_labels.codes)), truth)
+            stream.count(kept, 64 * place, batch_labels)
     noted = _settings(data, quantile, presence) | {"align": "half-pixel"} | dict(settings or {})
-    return stream.finish(share, noted)
+    return stream.finish(truth, share, noted)
 
 
-def _as_maps(output: torch.Tensor) -> Array:
-    """[n, units] or [n, units, h, w] on any device -> float32 [n, units, h, w], its own copy."""
-    maps = output if output.ndim == 4 else output[:, :, None, None]
-    return maps.float().contiguous().cpu().numpy()
+class _SeenEnoughError(Exception):
+    """All layers that are wanted have put out; the rest of the network need not run."""
+
+
+class _Look:
+    """Shows batches of images to networks, and hands on what their layers put out.
+
+    Parameters
+    ----------
+    models
+        Networks by name.
+    device
+        Where they are.
+    mean, std
+        Of each color channel.
+    """
+
+    def __init__(
+        self, models: Mapping[str, nn.Module], device: torch.device, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        self._models, self.device = models, device
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        self.pinned = device.type == "cuda"
+
+    def at(self, batch: Batch, wanted: Sequence[_Key], take: _Take, *, to_the_end: bool = True) -> None:
+        """Show a batch to every network that has wanted layers.
+
+        Parameters
+        ----------
+        batch
+            With images.
+        wanted
+            Network and layer.
+        take
+            Called with network and layer, the layer's output while it is there, and the batch.
+        to_the_end
+            Whether a network runs on when its wanted layers have put out: if so, a layer that is called once more is
+            noticed.
+        """
+        assert batch.images is not None
+        pixels = batch.images.to(self.device, non_blocking=self.pinned).permute(0, 3, 1, 2)
+        images = (pixels.float() / 255 - self._mean) / self._std
+        for name, model in self._models.items():
+            left = [layer for other, layer in wanted if other == name]
+            if left:
+                with observe(model, left, _handing(name, left, take, batch, to_the_end)), suppress(_SeenEnoughError):
+                    model(images)
+
+
+def _handing(
+    name: str, layers: Sequence[str], take: _Take, batch: Batch, to_the_end: bool
+) -> Callable[[str, Tensor], None]:
+    left = set(layers)
+
+    def hand(layer: str, output: Tensor) -> None:
+        take((name, layer), output, batch)
+        left.discard(layer)
+        if not (left or to_the_end):
+            raise _SeenEnoughError
+
+    return hand
 
 
 def _settings(data: ConceptData, quantile: float, presence: Presence) -> dict[str, Any]:
@@ -321,11 +377,6 @@ def _check_settings(
 def _check_choice(what: str, given: str, choices: Any) -> None:
     if given not in get_args(choices):
         raise InputError(f"{what} is {given!r}; {nearest(given, get_args(choices))}")
-
-
-def _use_as_many_threads_as_torch() -> None:
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), most))
 
 
 @contextmanager

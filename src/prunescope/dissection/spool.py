@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Record = tuple[Array, ...]
+Record = tuple[Any, ...]  # arrays, or tensors on a device
 
 
 @dataclass(frozen=True)

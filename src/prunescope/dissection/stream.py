@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from prunescope.concepts.broden import ConceptData
-from prunescope.dissection.examples import Examples
+from prunescope.dissection.first_pass import FirstPass, FirstPassOnCpu
+from prunescope.dissection.labels import LabelBatch
+from prunescope.dissection.maps import KeptMaps, NotFiniteError
 from prunescope.dissection.masks import Stretch, anchored_axis, stretch_axis
 from prunescope.dissection.result import LayerDissection
 from prunescope.dissection.scores import pair_scores, summarise, tally_arrays, unit_scores
 from prunescope.dissection.share import Share
 from prunescope.dissection.spool import Record, Spill
-from prunescope.dissection.tally import BLOCKS, KeptMaps, LabelBatch, Presence, Tally
-from prunescope.dissection.thresholds import LargestValues
+from prunescope.dissection.tally import BLOCKS, MaskCounts, MaskTally, MaskTallyOnCpu, Presence, Tally
+from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks.geometry import Geometry
 
@@ -32,6 +35,8 @@ class Holding:
     quantile: float
     presence: Presence
     iou: float
+    workers: Workers
+    spill: Spill
 
     def blocks(self, first_image: int, count: int) -> Array:
         """Say to which block of consecutive images each of `count` images belongs, int64 [count]."""
@@ -58,8 +63,6 @@ class LayerStream:
         (units, h, w) of the layer's output for one image.
     holding
         The data set and the settings.
-    spill
-        Where maps wait.
     geometry
         Where the units look, for maps anchored at receptive fields; half-pixel centres without it.
     thresholds
@@ -71,34 +74,32 @@ class LayerStream:
         layer: str,
         shape: tuple[int, int, int],
         holding: Holding,
-        spill: Spill,
         geometry: Geometry | None = None,
         thresholds: Array | None = None,
     ) -> None:
         units, h, w = shape
-        self.layer, self._shape, self._holding, self._given = layer, shape, holding, thresholds
-        self._largest = LargestValues(units, len(holding.concepts) * h * w, holding.quantile)
-        self._examples = Examples.empty(units, h, w)
-        self._kept = spill.spool(self._still_possible)
-        self._axes = _axes(holding.concepts, (h, w), geometry)
-        self._levels = np.empty(0)
-        concepts = holding.concepts
-        self._tally = Tally.empty(units, len(concepts.labels), len(concepts.categories), holding.block_pixels)
+        concepts, workers = holding.concepts, holding.workers
+        self.layer, self._shape, self._holding = layer, shape, holding
+        self._first: FirstPass = FirstPassOnCpu(shape, len(concepts), holding.quantile, thresholds, workers)
+        counts = MaskCounts.empty(units, len(concepts.labels), len(concepts.categories), holding.block_pixels)
+        axes = _axes(concepts, (h, w), geometry)
+        self._tally: MaskTally = MaskTallyOnCpu(counts, holding.presence, axes, workers)
+        self._kept = holding.spill.spool(self._still_possible)
 
     @property
     def overflowed(self) -> bool:
         """Whether the maps did not fit the budget, so that the network has to run for this layer once more."""
         return self._kept.overflowed
 
-    def add(self, first_image: int, maps: Array, names: Sequence[str]) -> None:
-        """Take in the maps of the next images.
+    def add(self, first_image: int, output: Tensor, names: Sequence[str]) -> None:
+        """Take in the layer's output for the next images.
 
         Parameters
         ----------
         first_image
             The first one's place in the data set.
-        maps
-            float32 [images, units, h, w].
+        output
+            [images, units, h, w] or [images, units]; nothing of it is held on to.
         names
             Of the images, for errors.
 
@@ -107,81 +108,82 @@ class LayerStream:
         InputError
             A map is of another shape than the first, or holds a value that is not finite; layer, unit and image named.
         """
-        if maps.shape[1:] != self._shape:
+        if shape_of(output) != self._shape:
             raise InputError(
-                f"layer {self.layer!r}: its output is {list(maps.shape[1:])} for image {names[0]}, and was "
+                f"layer {self.layer!r}: its output is {list(shape_of(output))} for image {names[0]}, and was "
                 f"{list(self._shape)} for earlier ones; all images must give maps of one shape"
             )
-        peaks = self._largest.add(maps.reshape(*maps.shape[:2], -1))
-        if np.isnan(peaks).any():
-            image, unit = np.argwhere(np.isnan(peaks))[0]
-            values = maps[image, unit]
+        try:
+            kept = self._first.add(first_image, output)
+        except NotFiniteError as found:
             raise InputError(
-                f"layer {self.layer!r}, unit {unit}, image {names[image]}: an activation is "
-                f"{values[~np.isfinite(values)][0]}; thresholds need finite values. "
-                f"Look at the weights, and at mean and std"
-            )
-        self._examples.add(first_image, peaks, maps)
-        if not self.overflowed:
-            images, units = np.nonzero(peaks > self._bounds())
-            self._kept.append((units, images, peaks[images, units], maps[images, units]))
+                f"layer {self.layer!r}, unit {found.unit}, image {names[found.image]}: an activation is "
+                f"{found.value}; thresholds need finite values. Look at the weights, and at mean and std"
+            ) from None
+        self._kept.append(kept)
 
     def settle(self, share: Share) -> None:
         """Fix the thresholds, once all images of all processes were taken in."""
-        self._largest.reduce(share)
-        self._examples.reduce(share)
-        self._dead = self._largest.lowest == self._largest.highest
-        levels = self._largest.thresholds() if self._given is None else self._given
-        self._levels = np.where(self._dead, self._largest.highest, levels)
+        self._levels, self._examples = self._first.settle(share)
 
     def kept(self) -> Iterator[KeptMaps]:
         """Give back the maps that wait, batch by batch as `add` took them in."""
-        for units, images, _, maps in self._kept:
-            yield KeptMaps(units, images, maps)
+        return (KeptMaps(*record) for record in self._kept)
 
-    def count(self, kept: KeptMaps, first_image: int, labels: LabelBatch) -> None:
+    def count(self, kept: KeptMaps | Tensor, first_image: int, labels: LabelBatch) -> None:
         """Hold the maps of some images against their labels.
 
         Parameters
         ----------
         kept
-            Maps; `images` counts from the batch's first.
+            What waited of these images, or the layer's whole output for them.
         first_image
             The first one's place in the data set.
         labels
-            Of the batch's images.
+            Of these images.
         """
-        above = kept.maps.max(axis=(1, 2), initial=-np.inf) > self._levels[kept.units]
-        blocks = self._holding.blocks(first_image, len(labels.codes))
-        self._tally.add_labels(labels, blocks)
-        self._tally.add_masks(kept[above], self._levels, labels, blocks, self._holding.presence, self._axes)
+        thresholds = self._levels.thresholds
+        if isinstance(kept, Tensor):
+            kept = self._first.above(kept, thresholds)
+        self._tally.add(kept, thresholds, labels, self._holding.blocks(first_image, len(labels.codes)))
 
-    def finish(self, share: Share, settings: dict[str, Any]) -> LayerDissection:
+    def finish(self, truth: Array, share: Share, settings: dict[str, Any]) -> LayerDissection:
         """Score the units.
 
         Parameters
         ----------
+        truth
+            int64 [blocks, concepts]: pixels of each concept on all images.
         share
             The processes to add up.
         settings
             What to note in the summary.
         """
-        self._tally.reduce(share)
+        counts = self._tally.counts()
+        counts.reduce(share)
+        tally = Tally(truth, counts.intersect, counts.activation, counts.area)
         concepts = self._holding.concepts
-        pairs = pair_scores(self._tally.total(), concepts.labels, concepts.categories)
-        known = pd.DataFrame({"unit": np.arange(self._shape[0]), "threshold": self._levels, "dead": self._dead})
+        pairs = pair_scores(tally.total(), concepts.labels, concepts.categories)
+        thresholds, dead = self._levels
+        known = pd.DataFrame({"unit": np.arange(self._shape[0]), "threshold": thresholds, "dead": dead})
         units = unit_scores(pairs, known, concepts.categories)
         summary = summarise(units, concepts.categories, self._holding.iou, {"layer": self.layer} | settings)
-        arrays = tally_arrays(self._tally, concepts.labels, pairs)
+        arrays = tally_arrays(tally, concepts.labels, pairs)
         return LayerDissection(self.layer, units, pairs, summary, arrays, self._examples)
 
-    def _bounds(self) -> Array:
-        return self._largest.bounds if self._given is None else self._given
-
     def _still_possible(self, record: Record) -> Record:
-        units, _, peaks, _ = record
-        stays = peaks > self._bounds()[units]
-        return tuple(array[stays] for array in record)
+        return self._first.still_possible(KeptMaps(*record))
+
+
+def no_truth(concepts: ConceptData) -> Array:
+    """Return the truth of no image yet, int64 [blocks, concepts]."""
+    return np.zeros((BLOCKS, len(concepts.labels)), np.int64)
+
+
+def shape_of(output: Tensor) -> tuple[int, int, int]:
+    """Return (units, h, w) of a layer's output [n, units, h, w] or [n, units]."""
+    units, h, w = (*output.shape[1:], 1, 1)[:3]
+    return units, h, w
 
 
 def _axes(data: ConceptData, cells: tuple[int, int], geometry: Geometry | None) -> tuple[Stretch, Stretch]:

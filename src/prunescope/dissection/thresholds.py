@@ -9,8 +9,11 @@ import numba
 import numpy as np
 
 from prunescope.dissection.share import Share
+from prunescope.dissection.workers import Workers
 
 Array = np.ndarray[Any, Any]
+
+_BLOCK = 16
 
 
 class QuantilePosition(NamedTuple):
@@ -25,6 +28,11 @@ def quantile_position(count: int, quantile: float) -> QuantilePosition:
     virtual = (count - 1) * (1 - quantile)
     lower = min(math.floor(virtual), count - 1)
     return QuantilePosition(lower, virtual - lower)
+
+
+def capacity(positions: int, keep: int) -> int:
+    """Return how many values a unit's buffer holds, of which `keep` are needed: room to compact it seldom."""
+    return min(positions, keep + max(keep // 2, 256))
 
 
 class LargestValues:
@@ -45,106 +53,102 @@ class LargestValues:
 
     def __init__(self, units: int, positions: int, quantile: float) -> None:
         self._position = quantile_position(positions, quantile)
-        self._keep = positions - self._position.lower
-        self._positions = positions
-        self._seen = 0
-        capacity = min(positions, self._keep + max(self._keep // 2, 256))
-        self._buffer = np.empty((units, capacity), np.float32)
-        self._filled = np.zeros(units, np.int64)
+        self.keep = positions - self._position.lower
+        self.buffer = np.empty((units, capacity(positions, self.keep)), np.float32)
+        self.filled = np.zeros(units, np.int64)
         self.bounds = np.full(units, -np.inf, np.float32)
-        self.lowest = np.full(units, np.inf, np.float32)
-        self.highest = np.full(units, -np.inf, np.float32)
 
-    def add(self, maps: Array) -> Array:
-        """Take in the maps of a batch.
+    def add(self, units: Array, maps: Array, workers: Workers) -> None:
+        """Take in maps; one without a value above its unit's bound need not be among them.
 
         Parameters
         ----------
+        units
+            int64 [maps]: whose they are.
         maps
-            float32 [images, units, h * w], finite.
-
-        Returns
-        -------
-        Array
-            float32 [images, units]: the largest value of each map; NaN where a map holds a value that is not finite.
+            float32 [maps, h, w], finite.
+        workers
+            To run in.
         """
-        peaks = np.empty(maps.shape[:2], np.float32)
-        _add(maps, self._buffer, self._filled, self._keep, self.bounds, self.lowest, self.highest, peaks)
-        self._seen += maps.shape[0] * maps.shape[2]
-        return peaks
+        maps = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
+        order = np.argsort(units, kind="stable")
+        starts = np.searchsorted(units[order], np.arange(len(self.buffer) + 1))
+        workers.spread(
+            _add, len(self.buffer), maps, order, starts, self.buffer, self.filled, self.keep, self.bounds
+        )  # fmt: skip
 
     def reduce(self, share: Share) -> None:
         """Take in what other processes saw of the same units."""
-        if share.processes == 1:
-            return
-        for unit, count in enumerate(self._filled):
-            self._buffer[unit, count:] = -np.inf
-        self._buffer = np.concatenate(share.gather(self._buffer), axis=1)
-        self._filled = np.full_like(self._filled, self._buffer.shape[1])
-        self.lowest = np.min(share.gather(self.lowest), axis=0)
-        self.highest = np.max(share.gather(self.highest), axis=0)
-        self._seen = int(np.sum(share.gather(np.array([self._seen]))))
+        self._pad()
+        if share.processes > 1:
+            self.buffer = np.concatenate(share.gather(self.buffer), axis=1)
+            self.filled = np.full_like(self.filled, self.buffer.shape[1])
 
     def thresholds(self) -> Array:
         """T_k of every unit, float64 [units]: equal to `numpy.quantile(values.astype(float64), 1 - quantile)`."""
-        if self._seen != self._positions:
-            raise ValueError(f"thresholds need all {self._positions} positions of a unit; {self._seen} were seen")
-        result = np.empty(len(self._buffer), np.float64)
+        self._pad()
+        result = np.empty(len(self.buffer), np.float64)
         fraction = self._position.fraction
-        for unit, values in enumerate(self._buffer):
-            count, keep = self._filled[unit], self._keep
-            if keep == 1:
-                result[unit] = values[:count].max()
+        for unit, values in enumerate(self.buffer):
+            if self.keep == 1:
+                result[unit] = values.max()
                 continue
-            low, high = (
-                float(value)
-                for value in np.partition(values[:count], (count - keep, count - keep + 1))[
-                    count - keep : count - keep + 2
-                ]
-            )
+            at = len(values) - self.keep
+            low, high = (float(value) for value in np.partition(values, (at, at + 1))[at : at + 2])
             step = high - low
             result[unit] = high - step * (1 - fraction) if fraction >= 0.5 else low + step * fraction
+        if not np.isfinite(result).all():
+            raise ValueError(f"thresholds need the {self.keep} largest of all values; fewer were seen")
         return result
 
+    def _pad(self) -> None:
+        for unit, count in enumerate(self.filled):
+            self.buffer[unit, count:] = -np.inf
 
-@numba.njit(parallel=True, cache=True)
+
+@numba.njit(nogil=True, cache=True)
 def _add(
-    maps: Array, buffer: Array, filled: Array, keep: int, bounds: Array, lowest: Array, highest: Array, peaks: Array
+    maps: Array,
+    order: Array,
+    starts: Array,
+    buffer: Array,
+    filled: Array,
+    keep: int,
+    bounds: Array,
+    first_unit: int,
+    last_unit: int,
 ) -> None:
-    images, units, positions = maps.shape
-    capacity = buffer.shape[1]
-    for unit in numba.prange(units):
+    positions, room = maps.shape[1], buffer.shape[1]
+    for unit in range(first_unit, last_unit):
         bound, count = bounds[unit], filled[unit]
-        low, high = lowest[unit], highest[unit]
-        for image in range(images):
-            peak = maps[image, unit, 0]
-            for position in range(positions):
-                value = maps[image, unit, position]
-                if value - value != 0:
-                    peak = np.float32(np.nan)
-                    break
-                peak = max(peak, value)
-                low = min(low, value)
-                if value > bound:
-                    if count == capacity:
-                        _largest_first(buffer[unit], keep)
-                        bound = np.min(buffer[unit, :keep])
-                        count = keep
-                        if value <= bound:
-                            continue
-                    buffer[unit, count] = value
-                    count += 1
-            high = max(high, peak)
-            peaks[image, unit] = peak
-        if count > keep and count > capacity - capacity // 8:
+        for place in range(starts[unit], starts[unit + 1]):
+            values = maps[order[place]]
+            for first in range(0, positions, _BLOCK):
+                last = min(first + _BLOCK, positions)
+                above = 0
+                for position in range(first, last):
+                    above += values[position] > bound
+                if above == 0:
+                    continue
+                for position in range(first, last):
+                    value = values[position]
+                    if value > bound:
+                        if count == room:
+                            _largest_first(buffer[unit], keep)
+                            bound = np.min(buffer[unit, :keep])
+                            count = keep
+                            if value <= bound:
+                                continue
+                        buffer[unit, count] = value
+                        count += 1
+        if count > keep and count > room - room // 8:
             _largest_first(buffer[unit, :count], keep)
             bound = np.min(buffer[unit, :keep])
             count = keep
         bounds[unit], filled[unit] = bound, count
-        lowest[unit], highest[unit] = low, high
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _largest_first(values: Array, keep: int) -> None:
     """Move the `keep` largest values to the front (quickselect with three-way partition, so that ties cost nothing)."""
     start, stop = 0, len(values)
