@@ -37,11 +37,11 @@ def run(root: Path, out: Path, name: str, checkpoints: Path | None, progress: Ca
 
 
 def kill_at(call: Callable[..., Any], name: str, count: int) -> Callable[..., Any]:
-    """Wrap one of Path's methods: kill this process at the call number `count` for a file of such a name."""
+    """Wrap one of Path's methods: kill this process at the call number `count` for a file whose name begins so."""
     left = [count]
 
     def wrapped(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if name in self.name and self.suffix == ".safetensors" and "snapshot" not in self.name:
+        if self.name.startswith(name):
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -55,11 +55,12 @@ def main() -> None:
     root, out, name, moment = sys.argv[1:]
     what, _, count = moment.partition(":")
     if what == "rename":
-        Path.replace = kill_at(Path.replace, ".part", int(count))  # type: ignore[method-assign]
+        Path.replace = kill_at(Path.replace, ".step-", int(count))  # type: ignore[method-assign]
     if what == "unlink":
-        Path.unlink = kill_at(Path.unlink, "step-0", int(count))  # type: ignore[method-assign]
+        Path.unlink = kill_at(Path.unlink, "step-", int(count))  # type: ignore[method-assign]
 
     def progress(done: int, _total: int) -> None:
+        print(done, flush=True)
         if what == "step" and done == int(count):
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -37,12 +37,15 @@ def one_thread() -> Iterator[None]:
 
 
 def trained(
-    root: Path, folder: Path | None, stop_after: int | None = None, **changes: object
+    root: Path, folder: Path | None, stop_after: int | None = None, begins: int = 1, **changes: object
 ) -> tuple[torch.Tensor, pd.DataFrame]:
-    """Train a network with dropout, with Ctrl-C after so many steps."""
+    """Train a network with dropout, with Ctrl-C after so many steps; it has to begin at the step told."""
     model = plain_network(dropout=0.3)
+    seen = []
 
     def progress(done: int, _total: int) -> None:
+        seen.append(done)
+        assert seen[0] == begins
         if done == stop_after:
             raise KeyboardInterrupt
 
@@ -52,9 +55,9 @@ def trained(
     return weights_of(model), rows
 
 
-def stopped(root: Path, folder: Path, after: int, **changes: object) -> list[Path]:
+def stopped(root: Path, folder: Path, after: int, begins: int = 1, **changes: object) -> list[Path]:
     with pytest.raises(KeyboardInterrupt):
-        trained(root, folder, after, **changes)
+        trained(root, folder, after, begins, **changes)
     return sorted(folder.iterdir())
 
 
@@ -73,18 +76,22 @@ def assert_same(found: tuple[torch.Tensor, pd.DataFrame], whole: tuple[torch.Ten
 
 
 @pytest.mark.parametrize(
-    ("network", "moments"), [("batch statistics", ["step:1", "rename:3"]), ("dropout", ["unlink:2"])]
+    ("network", "moments", "begins"),
+    [("batch statistics", ["step:1", "rename:3"], [1, 1, 5]), ("dropout", ["unlink:1"], [1, 7])],
 )
 def test_killed_at_any_moment_the_same_call_ends_with_the_same_weights_and_rows(
-    root: Path, tmp_path: Path, network: str, moments: list[str]
+    root: Path, tmp_path: Path, network: str, moments: list[str], begins: list[int]
 ) -> None:
     (tmp_path / "whole").mkdir()
     child.run(root, tmp_path / "whole", network, None, silent)
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "tests.training.child", str(root), str(killed), network]
+    began = []
     for moment in [*moments, "never"]:
         ended = subprocess.run([*command, moment], capture_output=True, text=True, timeout=120)
         assert ended.returncode == (0 if moment == "never" else -signal.SIGKILL), ended.stderr
+        began.append(int(ended.stdout.split()[0]))
+    assert began == begins
     for name in ("weights.safetensors", "rows.csv", "snapshot.safetensors"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert len(list((killed / "checkpoints").iterdir())) == 2
@@ -97,9 +104,11 @@ def test_interrupted_after_any_steps_it_goes_on_to_the_bit(
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "checkpoints"
+        begins = 1
         for after in dict.fromkeys(stops):
-            stopped(root, folder, after, checkpoint_every=every)
-        assert_same(trained(root, folder, checkpoint_every=every), whole)
+            stopped(root, folder, after, begins, checkpoint_every=every)
+            begins = after + 1
+        assert_same(trained(root, folder, begins=begins, checkpoint_every=every), whole)
 
 
 def test_ctrl_c_within_a_step_waits_for_its_end_and_leaves_a_checkpoint(
@@ -112,7 +121,7 @@ def test_ctrl_c_within_a_step_waits_for_its_end_and_leaves_a_checkpoint(
               checkpoints=tmp_path, at_step={4: lambda: os.kill(os.getpid(), signal.SIGINT)})  # fmt: skip
     assert signal.getsignal(signal.SIGINT) is before
     assert [path.name[:14] for path in tmp_path.iterdir()] == ["step-000000005"]
-    assert_same(trained(root, tmp_path), whole)
+    assert_same(trained(root, tmp_path, begins=6), whole)
 
 
 def truncated(path: Path) -> None:
@@ -140,7 +149,7 @@ def test_where_a_checkpoint_is_damaged_the_one_before_is_used_and_a_warning_says
     assert [path.name[5:14] for path in (first, last)] == ["000000006", "000000007"]
     damage(last)
     with pytest.warns(UserWarning, match=f"{last.name} is damaged; .* from the one before, at step 6"):
-        found = trained(root, tmp_path, checkpoint_every="2it")
+        found = trained(root, tmp_path, begins=7, checkpoint_every="2it")
     assert_same(found, whole)
 
 
@@ -159,7 +168,7 @@ def test_whole_checkpoints_are_used_without_a_word(root: Path, tmp_path: Path) -
     stopped(root, tmp_path, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        trained(root, tmp_path)
+        trained(root, tmp_path, begins=4)
 
 
 def test_checkpoints_come_by_time_as_well_and_only_two_are_kept(root: Path, tmp_path: Path) -> None:
@@ -211,5 +220,5 @@ def test_another_trainings_checkpoints_are_refused(
 
 def test_how_a_training_is_run_may_change_on_the_way(root: Path, tmp_path: Path) -> None:
     stopped(root, tmp_path, 3)
-    found = trained(root, tmp_path, device_batch_size=4, checkpoint_minutes=1)
+    found = trained(root, tmp_path, begins=4, device_batch_size=4, checkpoint_minutes=1)
     assert found[1]["step"].iloc[-1] == 8
