@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -59,13 +59,30 @@ def test_layer4_of_a_resnet50_looks_around_every_32nd_pixel_and_is_measured_in_s
     assert found["layer4"] == Geometry((Fraction(32), Fraction(32)), (HALF, HALF))
 
 
-windows = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(0, 3), st.integers(1, 2)).map(
-    lambda drawn: Window(drawn[0], drawn[1], min(drawn[2], (drawn[0] - 1) * drawn[3]), drawn[3])
-)
+windows = st.builds(Window, st.integers(1, 5), st.integers(1, 3), st.integers(0, 3), st.integers(1, 2))
+ONE = Window(1)
+# Strided 1 x 1 and dilated windows leave holes: pixels in the middle of a field that nobody looks at.
+STRIDED_ONE = [Window(1, 2), Window(2, 2, 0, 2), Window(2, 1, 1, 2)]
+WIDE_STRIDES = [Window(2, 3), Window(1, 3), Window(2, 2, 2, 2), Window(4, 1, 3, 2)]
+# A map of one position, past which the last window looks on either side.
+PAST_THE_MAP = [Window(1, 3), Window(1, 3), Window(5, 3, 0, 2), Window(2, 1, 1, 2)]
+# At the borders, positions that look at padding alone.
+WIDE_PADDING = [Window(1, 2, 3), Window(2, 3, 3), Window(3, 1, 3)]
+# Fields that take most of an image, which must not be measured on a shorter one: not where the other axis is shorter.
+WIDE_FIELDS = [Window(2, 3, 1, 2), Window(3, 3, 0, 2), Window(1, 2), Window(4, 2, 0, 2)]
+SMALL_FIELDS = [Window(2, 1, 1), Window(5, 2, 2, 2), Window(5, 1, 1, 2), Window(5, 2, 3, 2)]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(windows, windows), min_size=1, max_size=4), st.tuples(*[st.integers(90, 130)] * 2))
+@example([(window, ONE) for window in STRIDED_ONE], (90, 90))
+@example([(ONE, window) for window in STRIDED_ONE], (91, 117))
+@example([(window, window) for window in STRIDED_ONE], (90, 90))
+@example([(window, window) for window in WIDE_STRIDES], (97, 90))
+@example([(window, window) for window in PAST_THE_MAP], (90, 90))
+@example([(window, ONE) for window in PAST_THE_MAP], (90, 90))
+@example([(window, window) for window in WIDE_PADDING], (90, 128))
+@example(list(zip(SMALL_FIELDS, WIDE_FIELDS, strict=True)), (119, 128))
 def test_any_chain_of_convolutions_is_measured_exactly(
     chain: list[tuple[Window, Window]], image_size: tuple[int, int]
 ) -> None:
@@ -99,6 +116,20 @@ def test_what_stands_between_convolutions_hides_no_part_of_a_field(between: nn.M
     assert receptive_fields(model, ["2"], (32, 40))["2"] == square([Window(4, 2), Window(3, 2, 1)])
 
 
+@pytest.mark.parametrize(
+    ("pool", "window"),
+    [
+        (nn.MaxPool2d(3, 2, 1, dilation=3), Window(3, 2, 1, 3)),
+        (nn.MaxPool2d(2, 1, 1, dilation=2), Window(2, 1, 1, 2)),
+        (nn.MaxPool2d(2, 5, 1, dilation=4), Window(2, 5, 1, 4)),
+        (nn.AvgPool2d(2, 5), Window(2, 5)),
+    ],
+)
+def test_a_pool_that_leaves_pixels_out_looks_from_its_first_to_its_last(pool: nn.Module, window: Window) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1, stride=4), pool, nn.Conv2d(2, 2, 2, dilation=3, padding=1))
+    assert receptive_fields(model, ["2"], (64, 80))["2"] == square([Window(1, 4), window, Window(2, 1, 1, 3)])
+
+
 def test_pruned_weights_leave_the_fields_as_they_are() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 5, 2), nn.ReLU(), nn.Conv2d(4, 4, 3))
     with torch.no_grad():
@@ -120,6 +151,21 @@ def test_padding_that_depends_on_the_images_size_is_measured_for_that_size() -> 
 
     found = receptive_fields(SamePadding(), ["convolution"], (32, 33))["convolution"]
     assert found == Geometry((Fraction(2), Fraction(2)), (Fraction(3, 2), HALF))
+
+
+class Arranged(nn.Module):
+    def __init__(self, tokens: bool) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.flatten(2).transpose(1, 2) if self.tokens else maps.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["units last", "tokens"])
+def test_units_that_are_last_look_where_they_would_if_they_came_first(tokens: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU(), Arranged(tokens))
+    assert receptive_fields(model, ["2"], (64, 64))["2"] == square([Window(4, 4)])
 
 
 def test_a_head_for_one_size_of_image_does_not_matter() -> None:
@@ -149,6 +195,11 @@ class Squeeze(nn.Module):
         return maps * maps.mean((2, 3), keepdim=True)
 
 
+class Constant(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.ones_like(maps)
+
+
 class FixedSize(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -165,9 +216,15 @@ class FixedSize(nn.Module):
     ("model", "layer", "message"),
     [
         (nn.Sequential(nn.Conv2d(3, 2, 3), Squeeze()), "1", "layer '1': its units look at the whole image"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), Constant()), "1", "layer '1': its units see nothing of the image"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1)), "1", "has 1 positions"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(7)), "1", "adaptive pooling"),
         (nn.Sequential(nn.Conv2d(3, 2, 3, 2, 1), nn.Upsample(scale_factor=2)), "1", "layer '1': .* not evenly spread"),
+        (
+            nn.Sequential(nn.Conv2d(3, 2, 1, 2), nn.Conv2d(2, 2, 3, dilation=2), nn.Upsample(scale_factor=2)),
+            "2",
+            "layer '2': .* not evenly spread",
+        ),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), "1", "no maps"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()), "l", "has no layer 'l'"),
         (FixedSize(), "patches", "only 32 x 32"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks.layers import evaluating, observe
+from prunescope.networks.tokens import as_maps
 
 # Lengths by which an image grows to count how the map grows with it; the last tells strides up to 90 pixels apart.
 _GROWTHS = (1024, 2048, 4096, 16384)
 _LONGEST = 16384
 _NARROWEST = 8
+_WIDEST = 1024
 _INSTEAD = "choose another layer, or use the default alignment (half-pixel)"
 
 
@@ -46,8 +48,9 @@ def receptive_fields(model: nn.Module, layers: Sequence[str], image_size: tuple[
     model
         Takes images [n, 3, h, w], larger ones than `image_size` too up to the layer.
     layers
-        Names as `named_modules()` gives them; their outputs are [n, units, h, w]. A layer's field is all that any of
-        its units sees.
+        Names as `named_modules()` gives them; their outputs are maps, or what `as_maps` takes as such. A position's
+        field reaches from the first pixel that any of the layer's units sees there to the last; pixels between them
+        that none sees (strides larger than kernels, dilation) count as seen.
     image_size
         ih, iw: the images' height and width in pixels.
 
@@ -74,8 +77,8 @@ def receptive_fields(model: nn.Module, layers: Sequence[str], image_size: tuple[
     """
     with evaluating(model), torch.no_grad(), _plain_convolutions():
         try:
-            _check_maps(model, layers, image_size)
-            return {layer: _geometry(model, layer, image_size) for layer in layers}
+            units_last = _check_maps(model, layers, image_size)
+            return {layer: _geometry(model, layer, image_size, units_last[layer]) for layer in layers}
         except _RefusedError as refused:
             error = refused.__cause__
             raise InputError(
@@ -85,10 +88,17 @@ def receptive_fields(model: nn.Module, layers: Sequence[str], image_size: tuple[
             ) from error
 
 
-def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, int]) -> None:
+def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, int]) -> dict[str, bool]:
+    """Check that layers put out maps, and say which of them have their units last."""
     # Two, so that an output that does not begin with the images is told apart.
     images = _blank(model, 2, image_size)
-    with observe(model, layers) as outputs:
+    shapes: dict[str, Any] = {}
+    with observe(model, layers) as outputs, ExitStack() as hooks:
+        for layer in layers:
+            hook = model.get_submodule(layer).register_forward_hook(
+                lambda _module, _arguments, output, layer=layer: shapes.update({layer: getattr(output, "shape", None)})
+            )
+            hooks.callback(hook.remove)
         _run(model, images)
     for layer, output in outputs.items():
         if output.ndim != 4:
@@ -98,12 +108,13 @@ def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, 
             )
         if output.isnan().any():
             raise InputError(f"layer {layer!r} puts out nan for a blank image; look at the weights, or {_INSTEAD}")
+    return {layer: shapes[layer] != output.shape for layer, output in outputs.items()}
 
 
-def _geometry(model: nn.Module, layer: str, image_size: tuple[int, int]) -> Geometry:
+def _geometry(model: nn.Module, layer: str, image_size: tuple[int, int], units_last: bool) -> Geometry:
     ih, iw = image_size
-    down = _measure(_Strips(model, layer, 0, iw), ih, None)
-    along = _measure(_Strips(model, layer, 1, ih), iw, down)
+    down = _measure(_Strips(model, layer, units_last, 0, iw), ih, None)
+    along = _measure(_Strips(model, layer, units_last, 1, ih), iw, down)
     return Geometry((Fraction(down.stride), Fraction(along.stride)), (down.centre, along.centre))
 
 
@@ -119,6 +130,15 @@ class _ReachedError(Exception):
     """The layer has put out what is needed; the rest of the network need not run."""
 
 
+class _Edges(NamedTuple):
+    """Which positions see what of two strips, one blind from its start up to a pixel, one from a pixel to its end."""
+
+    first: int  # position from which on none sees the first strip's blind pixels
+    last: int  # position before which none sees the second strip's
+    begin: int  # the first that sees any pixel, and the one after the last: beyond, there is but padding
+    end: int
+
+
 class _Strips:
     """A network up to a layer, on strips of image that are long in one direction and narrow in the other.
 
@@ -126,50 +146,56 @@ class _Strips:
     ----------
     model, layer
         The network and the layer's name.
+    units_last
+        The layer puts out [n, h, w, units]: on strips, the shape alone would not tell.
     axis
         In which direction strips are long: 0 down, 1 along.
     width
-        Across; the narrowest that the network takes is used, this at most.
+        Of the images, across.
     """
 
-    def __init__(self, model: nn.Module, layer: str, axis: int, width: int) -> None:
+    def __init__(self, model: nn.Module, layer: str, units_last: bool, axis: int, width: int) -> None:
         self.layer = layer
-        self._model, self._axis, self._width = model, axis, width
+        self._model, self._units_last, self._axis, self._width = model, units_last, axis, width
 
     def narrow(self, length: int) -> None:
-        """Find the narrowest strips that the network takes."""
-        widest = self._width
-        self._width = min(_NARROWEST, widest)
-        while True:
+        """Find the narrowest strips that the network takes and of which the layer sees anything.
+
+        Where a strip has shrunk to few positions across, a dilated window looks past them on either side, into padding:
+        nothing along the strip would be seen either.
+        """
+        images_width = self._width
+        self._width = min(_NARROWEST, images_width)
+        while self._width <= max(_WIDEST, images_width):
             try:
-                self.cells(length)
-                return
+                if self._blind(self._blank(1, length).fill_(torch.nan)).any():
+                    return
             except _RefusedError:
-                if self._width == widest:
+                if self._width >= images_width:
                     raise
-                self._width = min(self._width + max(self._width // 2, _NARROWEST), widest)
+            if self._width < images_width:
+                self._width = min(self._width + max(self._width // 2, _NARROWEST), images_width)
+            else:
+                # The images themselves shrink to nothing to see, in either direction.
+                self._width, length = 2 * self._width, 2 * length
+        raise InputError(f"layer {self.layer!r}: its units see nothing of the image; {_INSTEAD}")
 
     def cells(self, length: int) -> int:
         """Count the map's positions along a strip."""
         return self._blind(self._blank(1, length)).shape[1]
 
-    def edges(self, length: int, before: int, after: int) -> tuple[int, int, int]:
-        """Blind a strip from its start up to pixel `before`, and another from pixel `after` to its end.
-
-        Returns
-        -------
-        tuple
-            The first position from which on none sees a pixel before `before`; the first that sees one from `after`
-            on; the number of positions.
-        """
+    def edges(self, length: int, before: int, after: int) -> _Edges:
+        """Blind a strip from its start up to pixel `before`, and another from pixel `after` to its end."""
         images = self._blank(2, length)
         along = images.transpose(2, 2 + self._axis)
         along[0, :, :before] = torch.nan
         along[1, :, after:] = torch.nan
         from_start, to_end = self._blind(images)
         cells = len(from_start)
-        seen, seeing = from_start.nonzero(), to_end.nonzero()
-        return (int(seen[-1]) + 1 if len(seen) else 0), (int(seeing[0]) if len(seeing) else cells), cells
+        seen, seeing = from_start.nonzero().flatten().tolist(), to_end.nonzero().flatten().tolist()
+        begin, first = (seen[0], seen[-1] + 1) if seen else (cells, 0)
+        last, end = (seeing[0], seeing[-1] + 1) if seeing else (cells, 0)
+        return _Edges(first, last, begin, end)
 
     def _blank(self, count: int, length: int) -> Tensor:
         return _blank(self._model, count, (length, self._width) if self._axis == 0 else (self._width, length))
@@ -177,7 +203,16 @@ class _Strips:
     def _blind(self, images: Tensor) -> Tensor:
         """Bool [strips, positions]: where along the strips the layer's output has a NaN."""
         output = _output(self._model, self.layer, images)
-        return output.isnan().any(dim=1).any(dim=2 - self._axis).cpu()
+        if isinstance(output, Tensor) and output.ndim == 4:
+            maps: Tensor | None = output.permute(0, 3, 1, 2) if self._units_last else output
+        else:
+            maps = as_maps(output, images.shape)
+        if maps is None or maps.ndim != 4:
+            raise InputError(
+                f"layer {self.layer!r} puts out no maps [n, units, h, w] for images of {images.shape[2]} x "
+                f"{images.shape[3]} pixels, on which its receptive fields are measured; {_INSTEAD}"
+            )
+        return maps.isnan().any(dim=1).any(dim=2 - self._axis).cpu()
 
 
 @dataclass(frozen=True)
@@ -206,7 +241,7 @@ class _Room(NamedTuple):
 def _measure(strips: _Strips, pixels: int, like: _Fields | None) -> _Fields:
     """Find the fields along one axis of images that are `pixels` long; where they are `like` others, soon."""
     strips.narrow(pixels)
-    if like is not None and _hold(strips, like, _room(strips, pixels, like.stride, like.length)):
+    if like is not None and _hold(strips, like, _room(strips, pixels, like.stride, max(like.length, pixels))):
         return like
     stride = _stride(strips, pixels)
     room = _room(strips, pixels, stride, pixels)
@@ -225,9 +260,9 @@ def _close_in(strips: _Strips, stride: int, room: _Room) -> _Fields:
     low = high = room.length // 2
     step = (1 << (stride - 1).bit_length()) >> 1
     while step:
-        seen, seeing, _ = strips.edges(room.length, low + step, high - step)
-        low += step * (seen == room.first)
-        high -= step * (seeing == room.last)
+        edges = strips.edges(room.length, low + step, high - step)
+        low += step * (edges.first == room.first)
+        high -= step * (edges.last == room.last)
         step //= 2
     return _Fields(stride, low - stride * room.first, high - stride * (room.last - 1), room.length)
 
@@ -269,8 +304,8 @@ def _room(strips: _Strips, pixels: int, stride: int, wanted: int) -> _Room:
     while wanted <= _LONGEST:
         # Whole strides longer than the images: then padding that depends on the size is the same.
         length = pixels + -(-(wanted - pixels) // stride) * stride
-        first, last, cells = strips.edges(length, length // 2, length // 2)
-        far = min(cells - 1 - first, last - 1, length // 2 // stride - 2)
+        first, last, begin, end = strips.edges(length, length // 2, length // 2)
+        far = min(end - 1 - first, last - 1 - begin, length // 2 // stride - 2)
         if far >= 1:
             return _Room(length, first, last, far)
         wanted += wanted // 2
@@ -294,11 +329,11 @@ def _run(model: nn.Module, images: Tensor) -> None:
         raise _RefusedError(tuple(images.shape[2:])) from error
 
 
-def _output(model: nn.Module, layer: str, images: Tensor) -> Tensor:
+def _output(model: nn.Module, layer: str, images: Tensor) -> Any:
     """Run a network as far as a layer, and return what that puts out."""
-    outputs: list[Tensor] = []
+    outputs: list[Any] = []
 
-    def stop(_module: nn.Module, _arguments: Any, output: Tensor) -> None:
+    def stop(_module: nn.Module, _arguments: Any, output: Any) -> None:
         outputs.append(output)
         raise _ReachedError
 
