@@ -15,6 +15,8 @@ SCRIPT = "<script>alert(1)</script>"
 CATEGORIES = ("color", "object", "scene")
 # By trial and level: a row per unit of (label, category, iou); None is a unit that meets no concept and is dead.
 Row = tuple[str, str, float] | None
+# A place in a list of rows where the unit was removed with its filter.
+GONE: Row = ("gone", "", -1.0)
 UNITS: dict[tuple[int, int], list[Row]] = {
     (0, 0): [
         ("dog", "object", 0.30),
@@ -53,9 +55,11 @@ UNITS: dict[tuple[int, int], list[Row]] = {
 
 
 def units_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """A dissection's table with the given best concepts."""
+    """A dissection's table with the given best concepts; a unit's number is its place."""
+    units = [unit for unit, row in enumerate(rows) if row is not GONE]
+    rows = [rows[unit] for unit in units]
     columns: dict[str, list[object]] = {
-        "unit": list(range(len(rows))),
+        "unit": list(units),
         "label": [row and row[0] for row in rows],
         "category": [row and row[1] for row in rows],
         "iou": [row[2] if row else 0.0 for row in rows],
@@ -87,14 +91,17 @@ def write_level(
     }
     (folder / "measured.json").write_text(json.dumps(measured))
     random = np.random.default_rng([seed, trial, level])
+    table = units_table(rows)
+    units, rows = table["unit"].to_numpy(np.int64), [row for row in rows if row is not GONE]
     for layer in layers:
         dissection = folder / "dissection" / layer
         dissection.mkdir(parents=True)
-        units_table(rows).to_parquet(dissection / "units.parquet", index=False)
+        table.to_parquet(dissection / "units.parquet", index=False)
         shown = random.integers(0, images, (len(rows), 4))
         shown[[row is None for row in rows]] = -1
         maps = random.uniform(0, 1, (len(rows), 4, 3, 5)).astype(np.float32)
-        save_file({"images": shown.astype(np.int64), "maps": maps}, dissection / "examples.safetensors")
+        examples = {"images": shown.astype(np.int64), "maps": maps, "units": units}
+        save_file(examples, dissection / "examples.safetensors")
         settings = {"quantile": 0.005, "iou": 0.05, "presence": "image", "concepts": "concepts"}
         (dissection / "summary.json").write_text(json.dumps({"units": len(rows), "settings": settings}))
 
@@ -106,6 +113,7 @@ def write_study(
     trials: int = 2,
     levels: int = 2,
     layers: Sequence[str] = ("layer4",),
+    pruning: dict[str, object] | None = None,
 ) -> Path:
     """Write a study: by default two trials, three levels and eight units."""
     root.mkdir(parents=True, exist_ok=True)
@@ -113,7 +121,7 @@ def write_study(
         "name": "tiny",
         "network": "prunescope:resnet8x8",
         "trials": trials,
-        "pruning": {"levels": levels, "fraction": 0.5},
+        "pruning": {"levels": levels, "fraction": 0.5} if pruning is None else pruning,
         "dissection": {"layers": list(layers), "iou": 0.05, "quantile": 0.005},
     }
     (root / "study.yaml").write_text(yaml.safe_dump(recipe))

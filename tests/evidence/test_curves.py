@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_study import CATEGORIES, UNITS, Row, units_table, write_study
+from fake_study import CATEGORIES, GONE, SCRIPT, UNITS, Row, units_table, write_study
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +87,26 @@ def test_a_unit_that_is_no_longer_there_is_no_longer_interpretable() -> None:
     assert consistency(dense, dense.iloc[1:]) == (0.5, 1.0)
 
 
+def test_of_a_layer_that_lost_filters_the_units_left_are_counted_and_compared_by_their_numbers(tmp_path: Path) -> None:
+    after = [GONE, ("dog", "object", 0.3), GONE, (SCRIPT, "object", 0.2), GONE, ("sky", "object", 0.3), None, GONE]
+    table = curves(write_study(tmp_path, {(0, 0): UNITS[0, 0], (0, 1): after}, trials=1, levels=1))
+    assert table.units.tolist() == [8, 4]
+    assert table.dead.tolist() == [1, 1]
+    assert table.interpretable.tolist() == [5, 3]
+    assert table.still_interpretable.tolist() == [1.0, 2 / 5]
+    assert table.same_concept.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("more", [{}, {"levels": 2}, {"levels": 2, "fraction": None}])
+def test_levels_may_be_given_as_weights_remaining(tmp_path: Path, more: dict[str, object]) -> None:
+    root = write_study(tmp_path, pruning={"remaining": [0.5, 0.25], "schedule": "one-shot", "masks": "own"} | more)
+    table = write_evidence(root)
+    assert table.level.tolist() == [0, 1, 2] * 2
+    settings = json.loads((root / "evidence.json").read_text())["settings"]
+    assert settings["pruning"]["remaining"] == [0.5, 0.25]
+    assert settings["pruning"]["retraining"] == "rewind"
+
+
 def test_without_level_0_the_consistencies_are_unknown(tmp_path: Path) -> None:
     table = curves(write_study(tmp_path, {(0, 1): UNITS[0, 1]}))
     assert table.level.tolist() == [1]
@@ -120,7 +140,7 @@ def test_the_document_says_the_same_by_trial_and_sums_up_by_level(study: Path) -
     text = (study / "evidence.json").read_text()
     document = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert document["settings"]["dissection"] == {"quantile": 0.005, "presence": "image", "concepts": "concepts"}
-    assert document["settings"]["fraction"] == 0.5
+    assert document["settings"]["pruning"]["fraction"] == 0.5
     assert document["missing"] == []
     first = document["trials"][0]["levels"][1]
     assert first["layers"]["layer4"] == {
@@ -163,6 +183,7 @@ def test_unfinished_levels_are_left_out_and_named(study: Path) -> None:
         ("study.yaml", "trials: [", "cannot be read as YAML"),
         ("study.yaml", "trials: 0\npruning: {levels: 2}\ndissection: {layers: [layer4]}", "trials"),
         ("study.yaml", "trials: 1\npruning: {levels: 2}\ndissection: {layers: []}", "dissection.layers"),
+        ("study.yaml", "trials: 1\npruning: {}\ndissection: {layers: [layer4]}", "neither levels nor remaining"),
         ("study.yaml", "- a list", "the file"),
         ("trial-0/level-01/measured.json", "{", "cannot be read as JSON"),
         ("trial-0/level-01/measured.json", '{"top1": 0.5}', "weights_remaining"),

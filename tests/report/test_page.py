@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_study import SCRIPT, UNITS, write_level, write_study
+from fake_study import GONE, SCRIPT, UNITS, write_level, write_study
 
 from prunescope.concepts import ConceptData
 from prunescope.errors import InputError
@@ -181,6 +181,77 @@ def test_of_a_large_layer_the_best_interpretable_units_are_listed(tmp_path: Path
     assert second.count("<li") == 3
     assert "The 3 interpretable units of 300 are listed." in words(second)
     assert len(list((root / "report/sheets").iterdir())) == 4 + 1
+
+
+def test_units_that_were_removed_with_their_filters_are_said_to_be_removed(
+    tmp_path: Path, concepts: ConceptData
+) -> None:
+    after = [GONE, ("dog", "object", 0.3), GONE, GONE, ("street", "scene", 0.2), ("sky", "object", 0.01), None, GONE]
+    root = write_study(tmp_path, {(0, 0): UNITS[0, 0], (0, 1): after}, trials=1, levels=1)
+    text = write_report(root, concepts).read_text(encoding="utf-8")
+    part = level(text, 0, 1)
+    summary = words(part.split("</summary>")[0].split(">", 1)[1])
+    assert summary == "Level 1 50 % of weights 2 of 4 interpretable 4 removed 2 concepts 80.0 % top-1"
+    items = [words("<li" + item) for item in re.findall(r"<li(.*?)</li>", part, flags=re.DOTALL)]
+    assert items == [
+        "dog object 0.300 unit 1",
+        "street scene 0.200 unit 4",
+        "sky object 0.010 unit 5",
+        "never above its threshold dead 0.000 unit 6",
+        "its filter was pruned removed unit 0 dense: dog",
+        "its filter was pruned removed unit 2 dense: red",
+        f"its filter was pruned removed unit 3 dense: {SCRIPT}",
+        "its filter was pruned removed unit 7 dense: street",
+    ]
+    assert SCRIPT not in text
+    assert "removed units went with their filters" in words(text)
+    assert "removed" not in words(level(text, 0, 0))
+
+
+def test_of_a_large_layer_removed_units_are_counted_but_not_listed(tmp_path: Path, concepts: ConceptData) -> None:
+    root = write_study(tmp_path, {}, trials=1, levels=1)
+    write_level(root, 0, 0, [("dog", "object", 0.1)] * 300, ["layer4"])
+    write_level(
+        root, 0, 1, [("dog", "object", 0.1 if unit < 3 else 0.01) for unit in range(90)] + [GONE] * 210, ["layer4"]
+    )
+    part = level(write_report(root, concepts).read_text(encoding="utf-8"), 0, 1)
+    assert part.count("<li") == 3
+    assert "The 3 interpretable units of 90 are listed." in words(part)
+    assert "210 removed" in words(part)
+
+
+@pytest.mark.parametrize(
+    ("pruning", "said"),
+    [
+        (
+            {"levels": 2, "fraction": 0.2, "rewind_to": "6ep"},
+            "Levels 3, from the dense network to 64 % of the weights Method Prunes weights, those of lowest magnitude, "
+            "over all layers together, 20 % of the rest at each level; rewinds to 6ep.",
+        ),
+        (
+            {"remaining": [0.5, 0.25], "scope": "filters", "retraining": "fine-tune", "fine_tune": "10ep"},
+            "Levels 3 Method Prunes filters, those of lowest L1 norm, in each group of layers alike, down to 50, 25 %; "
+            "fine-tunes for 10ep at the last learning rate.",
+        ),
+        (
+            {"levels": 2, "fraction": 0.5, "criterion": "random", "scope": "layer", "schedule": "one-shot"}
+            | {"retraining": "learning-rate", "rewind_to": "2ep", "exclude": ["<conv1>", "fc"]},
+            "Prunes weights, chosen at random, in each layer alike, 50 % of the rest at each level, each from the "
+            "dense network, <conv1>, fc left whole; rewinds the learning rate to 2ep and keeps the weights.",
+        ),
+        (
+            {"levels": 2, "fraction": 0.5, "criterion": "shuffled", "masks": "branch", "retraining": "reinitialise"},
+            "Takes the masks of the study it branches from, shuffled within each layer; retrains from new random "
+            "weights.",
+        ),
+    ],
+)
+def test_the_page_says_how_was_pruned_and_retrained(
+    tmp_path: Path, concepts: ConceptData, pruning: dict[str, object], said: str
+) -> None:
+    text = write_report(write_study(tmp_path, trials=1, pruning=pruning), concepts).read_text(encoding="utf-8")
+    assert said in words(text)
+    assert "<conv1>" not in text
 
 
 def test_sheets_that_no_level_shows_any_more_are_removed(tmp_path: Path, concepts: ConceptData) -> None:

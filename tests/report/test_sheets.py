@@ -107,21 +107,35 @@ def test_a_sheet_shows_each_units_images_above_its_own_threshold(tmp_path: Path)
     assert np.abs(border - EDGE).sum(axis=1).min() < 60
 
 
+def test_examples_come_in_the_order_of_the_units_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "examples.safetensors"
+    images = np.arange(12, dtype=np.int64).reshape(3, 4) % 6
+    maps = np.arange(3 * 4 * 4, dtype=np.float32).reshape(3, 4, 2, 2)
+    save_file({"images": images, "maps": maps, "units": np.array([2, 5, 9])}, path)
+    found = read_examples(path, np.array([9, 2, 5]), 6)
+    assert found is not None
+    np.testing.assert_array_equal(found.images, images[[2, 0, 1]])
+    np.testing.assert_array_equal(found.maps, maps[[2, 0, 1]])
+    with pytest.raises(InputError, match="do not fit 3 units"):
+        read_examples(path, np.arange(3), 6)
+
+
 def test_absent_examples_are_none_and_damaged_ones_are_named(tmp_path: Path) -> None:
     path = tmp_path / "examples.safetensors"
-    assert read_examples(path, 2, 6) is None
+    two = np.arange(2)
+    assert read_examples(path, two, 6) is None
     maps = np.zeros((2, 4, 3, 3), np.float32)
     images = np.zeros((2, 4), np.int64)
     save_file({"images": images, "maps": maps}, path)
-    assert read_examples(path, 2, 6) is not None
+    assert read_examples(path, two, 6) is not None
     with pytest.raises(InputError, match="do not fit 3 units"):
-        read_examples(path, 3, 6)
+        read_examples(path, np.arange(3), 6)
     save_file({"images": images + 6, "maps": maps}, path)
     with pytest.raises(InputError, match="names image 6, but the concepts hold 6 images"):
-        read_examples(path, 2, 6)
+        read_examples(path, two, 6)
     save_file({"images": images}, path)
     with pytest.raises(InputError, match="maps"):
-        read_examples(path, 2, 6)
+        read_examples(path, two, 6)
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(InputError, match=r"examples\.safetensors"):
-        read_examples(path, 2, 6)
+        read_examples(path, two, 6)

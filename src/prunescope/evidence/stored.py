@@ -5,16 +5,40 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import pandas as pd
 import yaml
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prunescope.errors import InputError
 from prunescope.study.layout import StudyDirectory
 
 UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
+
+
+class Pruning(BaseModel):
+    """How a study prunes and retrains; what its recipe does not say is what it is without saying."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    levels: Annotated[int | None, Field(ge=0)] = None
+    fraction: float | None = None
+    remaining: tuple[float, ...] | None = None
+    schedule: str = "iterative"
+    criterion: str = "magnitude"
+    scope: str = "global"
+    exclude: tuple[str, ...] = ()
+    retraining: str = "rewind"
+    rewind_to: str | None = None
+    fine_tune: str | None = None
+    masks: str = "own"
+
+    @model_validator(mode="after")
+    def _says_how_often(self) -> Self:
+        if self.levels is None and self.remaining is None:
+            raise ValueError("neither levels nor remaining says how often the network is pruned")
+        return self
 
 
 class Settings(BaseModel):
@@ -25,10 +49,14 @@ class Settings(BaseModel):
     name: str = "study"
     network: Any = None
     trials: Annotated[int, Field(ge=1)]
-    levels: Annotated[int, Field(ge=0, validation_alias=AliasPath("pruning", "levels"))]
-    fraction: Annotated[float | None, Field(validation_alias=AliasPath("pruning", "fraction"))] = None
+    pruning: Pruning
     layers: Annotated[tuple[str, ...], Field(min_length=1, validation_alias=AliasPath("dissection", "layers"))]
     iou: Annotated[float, Field(validation_alias=AliasPath("dissection", "iou"))] = 0.05
+
+    @property
+    def levels(self) -> int:
+        """How often the network is pruned."""
+        return self.pruning.levels or len(self.pruning.remaining or ())
 
 
 class Measured(BaseModel):

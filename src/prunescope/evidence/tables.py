@@ -44,7 +44,8 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
     Parameters
     ----------
     units_at_0, units_at_l : DataFrame
-        A row per unit of the same layer and trial, with the columns unit, label, iou and dead.
+        A row per unit of the same layer and trial, with the columns unit, label, iou and dead. A unit without a row at
+        level l was removed with its filter: it is not interpretable any more.
     iou : float
         The bound above which a unit is interpretable.
 
@@ -84,7 +85,8 @@ def curves(study_dir: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         Sorted by trial, level and layer (in the recipe's order), with the columns trial, level, layer,
-        weights_remaining (fraction), accuracy (top-1, fraction), top5, loss, units, dead, interpretable,
+        weights_remaining (fraction), accuracy (top-1, fraction), top5, loss, units (those the layer still has where
+        filters were removed), dead, interpretable,
         concepts (distinct best concepts of the interpretable units), one column per category (those concepts whose
         category it is), still_interpretable and same_concept (see `consistency`; NaN also where the trial's level 0
         is not finished).

@@ -15,12 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunescope.concepts.broden import ConceptData
-from prunescope.evidence import category_columns, interpretable
+from prunescope.evidence import category_columns
 from prunescope.evidence.stored import StoredStudy, open_study
 from prunescope.evidence.tables import gather
 from prunescope.files import write_text
 from prunescope.report.figures import PAGE_NARROW, PAGE_WIDE, figures, panels_by_figure, percent
 from prunescope.report.inline import inline_svg
+from prunescope.report.method import method
 from prunescope.report.sheets import GUTTER, Bytes, Tiles, scaled
 from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
 
@@ -101,6 +102,7 @@ def write_report(study_dir: str | Path, concepts: ConceptData) -> Path:
     script = _source(environment, "page.js")
     page = environment.get_template("page.html").render(
         settings=study.settings,
+        method=method(study.settings.pruning),
         dissected=_dissection_settings(study),
         facts=_facts(curves),
         drawings=_drawings(curves),
@@ -136,11 +138,7 @@ def _parts(study: StoredStudy, curves: pd.DataFrame, concepts: ConceptData, fold
     finished = set(study.finished)
     for facts in curves.to_dict("records"):
         trial, level, layer = int(facts["trial"]), int(facts["level"]), str(facts["layer"])
-        dense: dict[int, str] = {}
-        if level > 0 and (trial, 0) in finished:
-            units = study.units(trial, 0, layer)
-            found = units[interpretable(units, study.settings.iou)]
-            dense = dict(zip(found["unit"].astype(int), found["label"].astype(str), strict=True))
+        dense = study.units(trial, 0, layer) if level > 0 and (trial, 0) in finished else None
         listing = level_units(study, (trial, level, layer), dense, folder, concepts.image_size, len(concepts), show)
         yield Part(trial, level, layer, {str(name): value for name, value in facts.items()}, listing)
 

@@ -75,13 +75,21 @@ class Tiles:
         return SHOWN * (self.width + GUTTER) - GUTTER, rows * (self.height + GUTTER) - GUTTER
 
 
-def read_examples(path: Path, units: int, images: int) -> Examples | None:
+def read_examples(path: Path, units: NDArray[np.int64], images: int) -> Examples | None:
     """Read a dissection's ``examples.safetensors``; None where it is absent.
+
+    Parameters
+    ----------
+    path : Path
+    units : int64 array [units]
+        The units to read, in the order in which to give them; the file says which unit each of its rows is.
+    images : int
+        How many the concepts hold.
 
     Raises
     ------
     InputError
-        The file is damaged, or does not fit the number of units or of images.
+        The file is damaged, or does not fit the units or the images.
     """
     if not path.is_file():
         return None
@@ -90,16 +98,23 @@ def read_examples(path: Path, units: int, images: int) -> Examples | None:
         found = Examples(arrays["images"], arrays["maps"])
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{path}: cannot be read as examples ({error}); dissect this level again") from error
-    if found.images.shape != (units, SHOWN) or found.maps.ndim != 4 or found.maps.shape[:2] != (units, SHOWN):
+    there = arrays.get("units", np.arange(len(found.images)))
+    rows = len(units)
+    if (
+        found.images.shape != (rows, SHOWN)
+        or found.maps.ndim != 4
+        or found.maps.shape[:2] != (rows, SHOWN)
+        or not np.array_equal(np.sort(there), np.sort(units))
+    ):
         shapes = f"images {list(found.images.shape)} and maps {list(found.maps.shape)}"
-        raise InputError(
-            f"{path}: {shapes} do not fit {units} units with {SHOWN} images each; dissect this level again"
-        )
+        raise InputError(f"{path}: {shapes} do not fit {rows} units with {SHOWN} images each; dissect this level again")
     if found.images.size and not -1 <= found.images.min() <= found.images.max() < images:
         wrong = int(found.images.max() if found.images.max() >= images else found.images.min())
         known = f"the concepts hold {images} images"
         raise InputError(f"{path}: names image {wrong}, but {known}; give the ones the study was dissected with")
-    return found
+    by_unit = np.argsort(there)
+    order = by_unit[np.searchsorted(there, units, sorter=by_unit)]
+    return Examples(found.images[order], found.maps[order])
 
 
 def outlined(tiles: Bytes, masks: Mask) -> Bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +28,8 @@ class Entry:
     label, category : str
         The concept it detects best; empty where it meets none.
     iou : float
-    interpretable, dead : bool
+    interpretable, dead, removed : bool
+        A removed unit went with its filter: the dense network had it, this level has not.
     dense : str
         The concept it detected in the dense network, where it was interpretable there and is not the same now.
     sheet : int or None
@@ -43,6 +44,7 @@ class Entry:
     iou: float
     interpretable: bool
     dead: bool
+    removed: bool
     dense: str
     sheet: int | None
     place: float
@@ -55,9 +57,11 @@ class LevelUnits:
     Attributes
     ----------
     entries : tuple of Entry
-        Best first.
+        Best first, removed units last.
     units : int
         How many units the layer has; more than `entries` when it is large.
+    removed : int
+        How many more it had in the trial's dense network.
     sheets : tuple of str
         Addresses relative to the page.
     has_examples : bool
@@ -66,17 +70,24 @@ class LevelUnits:
 
     entries: tuple[Entry, ...]
     units: int
+    removed: int
     sheets: tuple[str, ...]
     has_examples: bool
 
+    @property
+    def only_interpretable(self) -> bool:
+        """Only interpretable units are listed, since there are many."""
+        return self.units + self.removed > MOST_UNITS
 
-def listed(units: pd.DataFrame, iou: float) -> pd.DataFrame:
+
+def listed(units: pd.DataFrame, iou: float, removed: int = 0) -> pd.DataFrame:
     """Choose and order the units to list: best first, dead ones last.
 
-    Of a layer with more than 256 units only the interpretable ones are listed, and at most 256 of them.
+    Of a layer with more than 256 units, `removed` ones among them, only the interpretable ones are listed, and at most
+    256 of them.
     """
     table = units.assign(interpretable=interpretable(units, iou))
-    if len(table) > MOST_UNITS:
+    if len(table) + removed > MOST_UNITS:
         table = table[table["interpretable"]]
     order = ["interpretable", "dead", "iou", "unit"]
     return table.sort_values(order, ascending=[False, True, False, True]).head(MOST_UNITS)
@@ -85,7 +96,7 @@ def listed(units: pd.DataFrame, iou: float) -> pd.DataFrame:
 def level_units(
     study: StoredStudy,
     key: tuple[int, int, str],
-    dense: Mapping[int, str],
+    dense: pd.DataFrame | None,
     folder: Path,
     image_size: tuple[int, int],
     images: int,
@@ -97,8 +108,8 @@ def level_units(
     ----------
     study : StoredStudy
     key : (trial, level, layer)
-    dense : mapping of int to str
-        The concepts of the units that were interpretable in the trial's dense network.
+    dense : DataFrame or None
+        The units of the same layer in the trial's dense network; None where that is not finished, or is this level.
     folder : Path
         Where the page is; sheets are written into its ``sheets`` folder.
     image_size : (int, int)
@@ -110,8 +121,11 @@ def level_units(
     """
     trial, level, layer = key
     units = study.units(trial, level, layer).reset_index(drop=True)
-    table = listed(units, study.settings.iou)
-    examples = read_examples(study.dissection(trial, level, layer) / "examples.safetensors", len(units), images)
+    concepts = {} if dense is None else _concepts(dense, study.settings.iou)
+    removed = [] if dense is None else sorted(set(dense["unit"].astype(int)) - set(units["unit"].astype(int)))
+    table = listed(units, study.settings.iou, len(removed))
+    path = study.dissection(trial, level, layer) / "examples.safetensors"
+    examples = read_examples(path, units["unit"].to_numpy(dtype=np.int64), images)
     rows: list[int] = []
     if examples is not None:
         rows = [int(row) for row in table.index if (examples.images[row] >= 0).any()]
@@ -126,11 +140,25 @@ def level_units(
         for number, group in enumerate(groups)
         for place, row in enumerate(group)
     }
-    entries = tuple(
-        _entry(row, dense.get(int(row["unit"]), ""), *places.get(index, (None, 0.0)))
+    entries = [
+        _entry(row, concepts.get(int(row["unit"]), ""), *places.get(index, (None, 0.0)))
         for index, row in zip(table.index, table.to_dict("records"), strict=True)
-    )
-    return LevelUnits(entries, len(units), tuple(f"sheets/{quote(name)}" for name in names), examples is not None)
+    ]
+    addresses = tuple(f"sheets/{quote(name)}" for name in names)
+    found = LevelUnits(tuple(entries), len(units), len(removed), addresses, examples is not None)
+    if found.only_interpretable:
+        return found
+    return replace(found, entries=(*entries, *(_removed(unit, concepts.get(unit, "")) for unit in removed)))
+
+
+def _concepts(units: pd.DataFrame, iou: float) -> dict[int, str]:
+    """Name what each interpretable unit detects."""
+    found = units[interpretable(units, iou)]
+    return dict(zip(found["unit"].astype(int), found["label"].astype(str), strict=True))
+
+
+def _removed(unit: int, dense: str) -> Entry:
+    return Entry(unit, "", "", 0.0, interpretable=False, dead=False, removed=True, dense=dense, sheet=None, place=0.0)
 
 
 def _entry(row: dict[Any, Any], dense: str, sheet: int | None, place: float) -> Entry:
@@ -143,6 +171,7 @@ def _entry(row: dict[Any, Any], dense: str, sheet: int | None, place: float) -> 
         iou=float(row["iou"]),
         interpretable=detects,
         dead=bool(row["dead"]),
+        removed=False,
         dense="" if detects and dense == label else dense,
         sheet=sheet,
         place=place,

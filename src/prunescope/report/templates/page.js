@@ -11,7 +11,7 @@
     label: item.querySelector(".l").textContent,
     category: item.querySelector("i").textContent,
     dense: item.querySelector(".d")?.textContent ?? "",
-    iou: Number(item.querySelector(".v").textContent),
+    iou: Number(item.querySelector(".v")?.textContent ?? 0),
     unit: Number(item.querySelector(".u span").textContent),
     interpretable: !item.classList.contains("not"),
   });

@@ -1,0 +1,74 @@
+"""How a study prunes and retrains, in one sentence."""
+
+from __future__ import annotations
+
+from prunescope.evidence.stored import Pruning
+from prunescope.report.figures import percent
+
+CRITERIA = {
+    "magnitude": "those of lowest magnitude",
+    "random": "chosen at random",
+}
+SCOPES = {
+    "global": "over all layers together",
+    "layer": "in each layer alike",
+    "filters": "in each group of layers alike",
+}
+
+
+def method(pruning: Pruning) -> str:
+    """Say which criterion, scope, schedule and retraining a study uses.
+
+    Parameters
+    ----------
+    pruning : Pruning
+        What its recipe says; words this page does not know stand as they are.
+
+    Returns
+    -------
+    str
+        A sentence, or a few; plain text.
+
+    Examples
+    --------
+    >>> method(Pruning(remaining=(0.5, 0.2), criterion="random", scope="layer", rewind_to="6ep"))
+    'Prunes weights, chosen at random, in each layer alike, down to 50, 20 %; rewinds to 6ep.'
+    """
+    return f"{_pruning(pruning)}; {_retraining(pruning)}."
+
+
+def _pruning(pruning: Pruning) -> str:
+    if pruning.masks == "branch":
+        shuffled = ", shuffled within each layer" if pruning.criterion == "shuffled" else ""
+        return f"Takes the masks of the study it branches from{shuffled}"
+    filters = pruning.scope == "filters"
+    by_norm = filters and pruning.criterion == "magnitude"
+    parts = [
+        f"Prunes {'filters' if filters else 'weights'}",
+        "those of lowest L1 norm" if by_norm else CRITERIA.get(pruning.criterion, pruning.criterion),
+        SCOPES.get(pruning.scope, pruning.scope),
+        _how_far(pruning),
+    ]
+    if pruning.exclude:
+        parts.append(f"{', '.join(pruning.exclude)} left whole")
+    return ", ".join(parts)
+
+
+def _how_far(pruning: Pruning) -> str:
+    if pruning.remaining is not None:
+        how_far = f"down to {', '.join(percent(value) for value in pruning.remaining)} %"
+    elif pruning.fraction is not None:
+        how_far = f"{percent(pruning.fraction)} % of the rest at each level"
+    else:
+        how_far = "level by level"
+    return f"{how_far}, each from the dense network" if pruning.schedule == "one-shot" else how_far
+
+
+def _retraining(pruning: Pruning) -> str:
+    step = pruning.rewind_to or "0it"
+    return {
+        "rewind": f"rewinds to {step}",
+        "fine-tune": f"fine-tunes{f' for {pruning.fine_tune}' if pruning.fine_tune else ''} at the last learning rate",
+        "learning-rate": f"rewinds the learning rate to {step} and keeps the weights",
+        "reinitialise": "retrains from new random weights",
+    }.get(pruning.retraining, pruning.retraining)
