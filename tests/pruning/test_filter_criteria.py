@@ -76,6 +76,14 @@ def test_coupled_layers_are_scored_by_the_mean_of_their_norms() -> None:
     assert not any(torch.equal(kept, norm.topk(len(kept)).indices.sort().values) for norm in norms)
 
 
+def test_the_memory_layout_does_not_matter() -> None:
+    one, other = chain(), chain().to(memory_format=torch.channels_last)
+    filters, same = (prune_filters(model, remaining=0.4, image_size=(SIZE, SIZE)) for model in (one, other))
+    assert all(torch.equal(filters[name], same[name]) for name in filters)
+    images = torch.ones(2, 3, SIZE, SIZE)
+    torch.testing.assert_close(smaller(one.eval(), filters)(images), smaller(other.eval(), same)(images))
+
+
 def test_equal_norms_go_by_position() -> None:
     model = chain()
     with torch.no_grad():

@@ -188,7 +188,7 @@ def _can_shrink(item: Any, whole: set[int]) -> bool:
             return False
         # A node from which nothing follows is the network's output.
         return _side(item) == "inputs" or (bool(node.outputs) and id(module) not in whole)
-    if node.type == OPTYPE.RESHAPE and len(node.grad_fn._saved_self_sym_sizes) != 4:
+    if node.type == OPTYPE.RESHAPE and len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) != 4:
         return False
     return node.type in _CARRIERS and bool(node.outputs)
 
