@@ -70,14 +70,14 @@ def hold(source: Source, size: int) -> Source:
     """
     if source.pixels is not None or source.images is None:
         return source
-    held = np.empty((len(source), size, size, 3), np.uint8)
+    held = torch.empty((len(source), 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last)
     for place in range(len(source)):
         pixels = decode(source.images, place)
-        if pixels.shape != (size, size, 3):
+        if pixels.shape != (3, size, size):
             raise InputError(
-                f"{source.images.name(place)}: the image is {pixels.shape[0]} x {pixels.shape[1]}, expected {size} x "
+                f"{source.images.name(place)}: the image is {pixels.shape[1]} x {pixels.shape[2]}, expected {size} x "
                 f"{size} for a data set held in memory; set `in_memory: false` (images are resized then) or another "
                 f"`size`"
             )
         held[place] = pixels
-    return Source(source.classes, source.targets, pixels=torch.from_numpy(held).permute(0, 3, 1, 2))
+    return Source(source.classes, source.targets, pixels=held)

@@ -1,4 +1,4 @@
-"""Decoding and augmenting one image."""
+"""Decoding, cropping and augmenting one image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from io import BytesIO
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from prunescope.errors import InputError
 
@@ -21,23 +23,37 @@ class Images(Protocol):
     """Encoded images (JPEG, PNG, ...) by their places, 0 and up."""
 
     def read(self, place: int) -> bytes:
-        """Return the encoded image; an `OSError` says why it cannot be read."""
+        """Return the encoded image; an `OSError` or `ValueError` says why it cannot be read."""
 
     def name(self, place: int) -> str:
         """Say where the image is, for messages."""
 
 
-class Box(NamedTuple):
-    """A part of an image, in pixels from its upper left corner; edges may lie between pixels."""
+class Cut(NamedTuple):
+    """What is taken of an image: a part, resized, and a square window of that.
 
-    left: float
-    upper: float
-    right: float
-    lower: float
+    Attributes
+    ----------
+    left, upper, right, lower
+        The part, in pixels of the image.
+    width, height
+        To which the part is resized.
+    x, y
+        Where the window begins in it.
+    """
+
+    left: int
+    upper: int
+    right: int
+    lower: int
+    width: int
+    height: int
+    x: int = 0
+    y: int = 0
 
 
-def decode(images: Images, place: int) -> np.ndarray:
-    """Read a whole image as uint8 [h, w, 3] in RGB.
+def decode(images: Images, place: int) -> Tensor:
+    """Read a whole image as uint8 [3, h, w] in RGB, channels last.
 
     Raises
     ------
@@ -45,22 +61,23 @@ def decode(images: Images, place: int) -> np.ndarray:
         It is missing or damaged.
     """
     with _opened(images, place) as image:
-        return np.asarray(image.convert("RGB"))
+        return _tensor(image.convert("RGB"))
 
 
-def decode_part(images: Images, place: int, part: Callable[[int, int], Box], size: int) -> np.ndarray:
-    """Read a part of an image, resized to uint8 [size, size, 3] in RGB.
+def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size: int) -> Tensor:
+    """Read a part of an image, resized, as uint8 [3, size, size] in RGB, channels last.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its scale where the part keeps at least `size` pixels on each side.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the part then still has the pixels it is resized to (its
+    edges move outwards to whole pixels of that). Resizing is bilinear, antialiased.
 
     Parameters
     ----------
     images, place
         Where the image is.
-    part
-        Given the image's width and height, says which part.
+    cut
+        Given the image's width and height, says what to take.
     size
-        Of the result.
+        Side of the window.
 
     Raises
     ------
@@ -68,66 +85,66 @@ def decode_part(images: Images, place: int, part: Callable[[int, int], Box], siz
         The image is missing or damaged.
     """
     with _opened(images, place) as image:
-        box = part(*image.size)
         width, height = image.size
-        shorter = min(box.right - box.left, box.lower - box.upper)
-        scale = next((scale for scale in (8, 4, 2) if shorter >= scale * size), 1)
-        drafted = image.draft(None, (width // scale, height // scale)) if scale > 1 else None
-        if drafted is not None:
-            # What is decoded covers the image's size divided by the scale, which need not be whole.
-            share = drafted[1][2] / width
-            box = Box(*(edge * share for edge in box))
+        left, upper, right, lower, to_width, to_height, x, y = cut(width, height)
+        room = min((right - left) / to_width, (lower - upper) / to_height)
+        scale = next((scale for scale in (8, 4, 2) if room >= scale), 1)
+        if scale > 1 and image.draft(None, (width // scale, height // scale)) is not None:
+            left, upper, right, lower = left // scale, upper // scale, -(-right // scale), -(-lower // scale)
         rgb = image if image.mode == "RGB" else image.convert("RGB")
-        return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0))
+        part = _tensor(rgb.crop((left, upper, right, lower)))
+    if part.shape[1:] != (to_height, to_width):
+        part = torch.nn.functional.interpolate(part[None], (to_height, to_width), mode="bilinear", antialias=True)[0]
+    return part[:, y : y + size, x : x + size]
 
 
-def whole(width: int, height: int) -> Box:
-    """Return an image's whole box."""
-    return Box(0, 0, width, height)
+def central(width: int, height: int, size: int) -> Cut:
+    """Cut the central `size` x `size` pixels out of the image resized to size x 256/224 on its shorter side.
 
-
-def central(width: int, height: int, size: int) -> Box:
-    """Return what is left of an image that is resized to size x 256/224 on its shorter side and cropped at the centre.
-
-    An image that is `size` x `size` already is left whole.
+    An image that is `size` x `size` already is taken whole.
     """
-    if width == height == size:
-        return whole(width, height)
     shorter, resized = min(width, height), size * 256 // 224
+    if width == height == size:
+        resized = size
     to_width, to_height = (resized if side == shorter else int(resized * side / shorter) for side in (width, height))
-    left, upper = round((to_width - size) / 2), round((to_height - size) / 2)
-    x, y = width / to_width, height / to_height
-    return Box(left * x, upper * y, min(width, (left + size) * x), min(height, (upper + size) * y))
+    return Cut(0, 0, width, height, to_width, to_height, round((to_width - size) / 2), round((to_height - size) / 2))
 
 
-def random_crop(width: int, height: int, draws: Sequence[float]) -> Box:
-    """Draw a crop of 8 to 100 % of an image, 3:4 to 4:3 (Szegedy et al. 2015, section 6), as torchvision does.
+def random_crop(width: int, height: int, size: int, draws: Sequence[float]) -> Cut:
+    """Draw a part of 8 to 100 % of an image, 3:4 to 4:3 (Szegedy et al. 2015, section 6), as torchvision does.
 
     Parameters
     ----------
     width, height
         Of the image, in pixels.
+    size
+        To which the part is resized.
     draws
         `CROP_DRAWS` uniform numbers in [0, 1): two for each of ten tries, two for the place.
     """
-    for area, ratio in zip(draws[:20:2], draws[1:20:2], strict=True):
-        pixels = width * height * (0.08 + 0.92 * area)
-        aspect = math.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * ratio)
-        w, h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
+    for area, shape in zip(draws[:20:2], draws[1:20:2], strict=True):
+        pixels, ratio = width * height * (0.08 + 0.92 * area), (3 / 4) ** (1 - 2 * shape)
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, upper = int(draws[20] * (width - w + 1)), int(draws[21] * (height - h + 1))
-            return Box(left, upper, left + w, upper + h)
-    # A long image of which no try fits: the largest part of an allowed shape, at the centre.
+            return Cut(left, upper, left + w, upper + h, size, size)
+    # An image so long that no try fits: the largest part of an allowed shape, at the centre.
     w, h = min(width, max(1, round(height * 4 / 3))), min(height, max(1, round(width * 4 / 3)))
     left, upper = (width - w) // 2, (height - h) // 2
-    return Box(left, upper, left + w, upper + h)
+    return Cut(left, upper, left + w, upper + h, size, size)
 
 
-def shifted(pixels: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Cut an image [size, size, 3] anew out of itself padded by SHIFT zeros, at an offset of 0 to 2 x SHIFT."""
-    size = len(pixels)
-    padded = np.pad(pixels, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
-    return padded[down : down + size, right : right + size]
+def shifted(images: Tensor, offsets: Tensor) -> Tensor:
+    """Cut [n, 3, size, size] out of the images padded by SHIFT zeros, at offsets [n, 2] from 0 to 2 x SHIFT."""
+    size = images.shape[-1]
+    padded = torch.nn.functional.pad(images, (SHIFT,) * 4)
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1)
+    return windows[torch.arange(len(images)), :, offsets[:, 0], offsets[:, 1]]
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    # A batch of one, so that torch sees the layout, which decides how fast it resizes.
+    return torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)[0]
 
 
 @contextmanager
@@ -135,7 +152,5 @@ def _opened(images: Images, place: int) -> Iterator[Image.Image]:
     try:
         with Image.open(BytesIO(images.read(place))) as image:
             yield image
-    except InputError:
-        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{images.name(place)}: no readable image ({error}); replace or remove it") from error

@@ -1,0 +1,155 @@
+"""How fast images come in, beside torchvision's plain way.
+
+    python benchmarks/pipeline.py [--images 1024] [--workers 2] [--repeats 5] [--quick]
+
+Both read the same JPEG files with as many worker processes, crop, flip and normalise them as ImageNet's training does,
+and end with normalised batches of 224 pixels where the network is (the GPU, if there is one). Plain is what everybody
+writes: ImageFolder, RandomResizedCrop, RandomHorizontalFlip, ToTensor, Normalize, DataLoader. The two take turns; a
+row's ratio is that of the medians. Workers start within the time measured, of both.
+
+The images are noise whose spectrum falls as that of natural images does (amplitude 1 / frequency, Field 1987), so that
+they compress like photographs: 500 x 375 pixels, ImageNet's most frequent size, at quality 90 have about 110 kB, as
+ImageNet's files have in the mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from prunescope.networks.torchvision_shim import import_torchvision
+from prunescope.training import Task, open_task
+from prunescope.training.plan import Plan
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE = 224
+BATCH = 64
+DRAWN = 64  # different images; the files beyond are links to them
+SHAPES = ((500, 375), (1000, 750), (2000, 1500))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="few images, for a look")
+    options = parser.parse_args()
+    images, repeats = (256, 1) if options.quick else (options.images, options.repeats)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(
+        f"{images} images, {options.workers} workers, {os.cpu_count()} processors, to {device}, medians of {repeats}\n"
+    )
+    print(f"{'training images, in the file':44}{'ours':>10}{'plain':>10}   images a second; ratio")
+    for width, height in SHAPES:
+        # The larger take longer to decode, the ratio needs fewer of them.
+        count = max(2 * BATCH, images * 500 // width)
+        with tempfile.TemporaryDirectory() as folder:
+            size = write_images(Path(folder), count, width, height)
+            task = open_task(folder, size=SIZE, augmentation="imagenet", mean=MEAN, std=STD, workers=options.workers)
+            plain = plain_loader(Path(folder), options.workers, device)
+            ours, other = turns(repeats, partial(read, task, device), partial(read_plain, plain, device))
+        most = "   (at least 1.200)" if (width, height) == SHAPES[0] else ""
+        what = f"{width} x {height} pixels, {size / 1000:.0f} kB"
+        print(f"{what:44}{count / ours:10.0f}{count / other:10.0f}   {other / ours:6.3f}{most}", flush=True)
+
+
+def write_images(root: Path, count: int, width: int, height: int) -> float:
+    """Write an ImageFolder of two classes in `train`, one image each in `val`; return the files' mean bytes."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("one", "other"):
+            (root / split / name).mkdir(parents=True)
+    files = []
+    for number in range(count):
+        file = root / "train" / ("one", "other")[number % 2] / f"{number:06d}.jpg"
+        if number < DRAWN:
+            noise(random, width, height).save(file, quality=90)
+            files.append(file)
+        else:
+            os.link(files[number % DRAWN], file)
+    for number, name in enumerate(("one", "other")):
+        os.link(files[number], root / "val" / name / "0.jpg")
+    return statistics.mean(file.stat().st_size for file in files)
+
+
+def noise(random: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Draw noise of amplitude 1 / frequency; the colors differ a quarter as much as the brightness."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = np.inf
+    planes = []
+    for _ in range(4):
+        spectrum = np.fft.rfft2(random.normal(size=(height, width))) / frequency
+        plane = np.fft.irfft2(spectrum, (height, width))
+        planes.append(plane / plane.std())
+    brightness, *colors = planes
+    pixels = 120 + 50 * brightness[..., None] + 12.5 * np.stack(colors, axis=2)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def plain_loader(root: Path, workers: int, device: torch.device) -> torch.utils.data.DataLoader[object]:
+    """Build torchvision's usual training pipeline."""
+    import_torchvision()
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    steps = [
+        transforms.RandomResizedCrop(SIZE),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+    ]
+    images = ImageFolder(str(root / "train"), transforms.Compose(steps))
+    pinned = device.type == "cuda"
+    return torch.utils.data.DataLoader(
+        images, BATCH, shuffle=True, drop_last=True, num_workers=workers, pin_memory=pinned
+    )
+
+
+def read(task: Task, device: torch.device) -> None:
+    """Take one epoch of our batches."""
+    plan = Plan(len(task.train), BATCH, seed=0)
+    for _ in task.training_batches(plan, 0, plan.steps_per_epoch, device):
+        pass
+    finish(device)
+
+
+def read_plain(loader: torch.utils.data.DataLoader[object], device: torch.device) -> None:
+    """Take one epoch of plain batches."""
+    for images, targets in loader:
+        images.to(device, non_blocking=True)
+        targets.to(device, non_blocking=True)
+    finish(device)
+
+
+def finish(device: torch.device) -> None:
+    """Wait for the GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def turns(repeats: int, *actions: Callable[[], None]) -> list[float]:
+    """Run the actions in turn, once to warm up; return the median seconds of each."""
+    times: list[list[float]] = [[] for _ in actions]
+    for turn in range(repeats + 1):
+        for action, found in zip(actions, times, strict=True):
+            began = time.perf_counter()
+            action()
+            if turn:
+                found.append(time.perf_counter() - began)
+    return [statistics.median(found) for found in times]
+
+
+if __name__ == "__main__":
+    main()
