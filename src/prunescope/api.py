@@ -12,11 +12,12 @@ from prunescope.errors import InputError
 from prunescope.evidence import curves, write_evidence
 from prunescope.networks.devices import choose_device
 from prunescope.report import draw_figures, write_report
+from prunescope.study.clock import Report, Stage, stages, unreported
 from prunescope.study.data import study_concepts
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.reading import read_recipe
 from prunescope.study.recipe import Recipe
-from prunescope.study.run import Report, Stage, run_study, stages, unreported
+from prunescope.study.run import run_study
 
 
 class Study:

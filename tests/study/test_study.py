@@ -87,7 +87,7 @@ def test_a_level_is_prune_rewind_retrain_written_out(finished: tuple[prunescope.
     mask.apply(model)
     for name in mask:
         assert torch.equal(model.get_parameter(name)[mask[name]], rewound[name][mask[name]])
-    train(model, task, study.recipe.training, seed=5 + trial, mask=mask, course=Course(4, 8))
+    train(model, task, study.recipe.training, seed=5 + trial, mask=mask, course=Course(4, 6))
     expected = load_file(directory.weights(trial, 1))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items() if name in expected)
 

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from prunescope.dissection.result import is_complete
 from prunescope.errors import InputError
 from prunescope.files import write_text
+from prunescope.study.reading import read_recipe
 from prunescope.study.recipe import Recipe
 
 
@@ -34,6 +35,11 @@ class StudyDirectory:
         """Where the study draws its own data."""
         return self.root / "data"
 
+    @property
+    def masks_of(self) -> Path:
+        """Which study's masks this one takes, if it does."""
+        return self.root / "masks.json"
+
     def trial(self, trial: int) -> Path:
         """One chain of levels."""
         return self.root / f"trial-{trial}"
@@ -46,13 +52,21 @@ class StudyDirectory:
         """The weights and buffers at the step to rewind to."""
         return self.trial(trial) / "rewind.safetensors"
 
+    def snapshot(self, trial: int, step: int) -> Path:
+        """The weights and buffers at a step that another study rewinds to."""
+        return self.trial(trial) / f"rewind-{step}it.safetensors"
+
     def level(self, trial: int, level: int) -> Path:
         """One level; 0 is the dense network."""
         return self.trial(trial) / f"level-{level:02d}"
 
     def mask(self, trial: int, level: int) -> Path:
-        """The kept weights."""
+        """The kept weights, in the dense network's shapes."""
         return self.level(trial, level) / "mask.safetensors"
+
+    def filters(self, trial: int, level: int) -> Path:
+        """The filters that are left, where filters are removed."""
+        return self.level(trial, level) / "filters.safetensors"
 
     def weights(self, trial: int, level: int) -> Path:
         """The trained network."""
@@ -66,14 +80,22 @@ class StudyDirectory:
         """What was measured after training; the last file that training writes."""
         return self.level(trial, level) / "measured.json"
 
+    def checkpoints(self, trial: int, level: int) -> Path:
+        """What a training that was cut off goes on from; removed when it is complete."""
+        return self.level(trial, level) / "checkpoints"
+
+    def tracking(self, trial: int, level: int) -> Path:
+        """What trackers write."""
+        return self.root / "tracking" / f"trial-{trial}" / f"level-{level:02d}"
+
     def dissection(self, trial: int, level: int) -> Path:
         """A folder per layer."""
         return self.level(trial, level) / "dissection"
 
-    def is_trained(self, trial: int, level: int) -> bool:
-        """Say whether a level's training is complete."""
+    def is_trained(self, trial: int, level: int, *, rewinds: bool) -> bool:
+        """Say whether a level's training is complete; with the rewinding point, where levels rewind to it."""
         files = [self.mask(trial, level), self.weights(trial, level), self.measured(trial, level)]
-        return all(file.is_file() for file in [*files, self.rewind(trial)])
+        return all(file.is_file() for file in [*files, *([self.rewind(trial)] if rewinds else [])])
 
     def is_dissected(self, trial: int, level: int, layers: tuple[str, ...]) -> bool:
         """Say whether all layers of a level are dissected."""
@@ -92,18 +114,20 @@ class StudyDirectory:
     def refuse_others(self, recipe: Recipe) -> None:
         """See that the directory is this recipe's, or free.
 
+        Recipes are the same study where all fields that decide the results are the same.
+
         Raises
         ------
         InputError
             It holds another study (the difference is shown) or something else.
         """
-        text = recipe.to_yaml()
         if self.recipe.is_file():
-            there = self.recipe.read_text(encoding="utf-8")
-            if there != text:
+            there = read_recipe(self.recipe)
+            if there.decisive() != recipe.decisive():
                 lines = difflib.unified_diff(
-                    there.splitlines(), text.splitlines(), "study.yaml there", "recipe given", "", "", 0, ""
-                )
+                    there.to_yaml().splitlines(), recipe.to_yaml().splitlines(), "study.yaml there", "recipe given",
+                    "", "", 0, "",
+                )  # fmt: skip
                 raise InputError(
                     f"{self.root} holds another study; nothing was changed. The difference:\n" + "\n".join(lines)
                     + "\nGive another --out, or the recipe that is there"
@@ -115,7 +139,7 @@ class StudyDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from running this study at the same time.
+        """Keep other commands from running this study at the same time.
 
         Raises
         ------

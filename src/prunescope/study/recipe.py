@@ -12,7 +12,9 @@ from pydantic_core import PydanticCustomError
 from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD, Align, Precision
 from prunescope.dissection.tally import Presence
 from prunescope.errors import InputError
+from prunescope.networks.source import default_layers
 from prunescope.training.recipe import Augmentation, Strict, Training
+from prunescope.training.sources import Cifar, HuggingFace
 from prunescope.training.steps import Step
 
 Color = tuple[float, float, float]
@@ -35,23 +37,40 @@ class Drawn(Strict):
     miniature: Miniature
 
 
-def _form(origin: Any) -> str:
-    return "drawn" if isinstance(origin, dict | Drawn) else "folder"
-
-
 Folder = Annotated[str, Field(min_length=1)]
-Origin = Annotated[
-    Annotated[Folder, Tag("folder")] | Annotated[Drawn, Tag("drawn")],
-    Discriminator(_form),
+
+
+def _form(origin: Any) -> str:
+    """Tell which form of data is meant, so that only its own mistakes are named."""
+    if isinstance(origin, Strict):
+        return type(origin).__name__
+    if not isinstance(origin, dict):
+        return "Folder"
+    return next(
+        (model.__name__ for model in (Cifar, HuggingFace) if model.model_fields.keys() & origin.keys()), "Drawn"
+    )
+
+
+FORMS = frozenset({"Folder", "Drawn", "Cifar", "HuggingFace"})
+Concepts = Annotated[
+    Annotated[Folder, Tag("Folder")] | Annotated[Drawn, Tag("Drawn")],
+    Discriminator(lambda origin: "Drawn" if isinstance(origin, dict | Drawn) else "Folder"),
     Field(description="a folder, or `miniature: {images: N, seed: S}`"),
 ]
-FORMS = frozenset({"folder", "drawn"})
+Images = Annotated[
+    Annotated[Folder, Tag("Folder")]
+    | Annotated[Drawn, Tag("Drawn")]
+    | Annotated[Cifar, Tag("Cifar")]
+    | Annotated[HuggingFace, Tag("HuggingFace")],
+    Discriminator(_form),
+    Field(description="a folder of train/CLASS and val/CLASS, `miniature: ...`, `cifar10: ...` or `huggingface: ...`"),
+]
 
 
 class Data(Strict):
     """The classification task."""
 
-    task: Origin
+    task: Images
     size: Annotated[int, Field(gt=0, description="images are size x size pixels")]
     augmentation: Augmentation = "imagenet"
     mean: Color = IMAGENET_MEAN
@@ -162,14 +181,23 @@ class Pruning(Strict):
 class DissectionSettings(Strict):
     """What is dissected, and how."""
 
-    layers: Annotated[tuple[str, ...], Field(min_length=1)]
-    concepts: Origin
+    layers: Annotated[
+        tuple[str, ...], Field(min_length=1, description="those that the network was published with unless told")
+    ]
+    concepts: Concepts
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.005
     iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
     presence: Presence = "image"
     align: Annotated[Align, Field(description="how maps lie on the labels")] = "half-pixel"
     precision: Annotated[Precision, Field(description="of the forward pass")] = "fp32"
     batch_size: Annotated[int, Field(gt=0)] = 32
+
+
+_WITHOUT_INFLUENCE = {
+    "data": ("workers",),
+    "training": ("trackers", "checkpoint_every", "checkpoint_minutes"),
+    "dissection": ("batch_size",),
+}
 
 
 class Recipe(Strict):
@@ -183,6 +211,20 @@ class Recipe(Strict):
     training: Training
     pruning: Pruning
     dissection: DissectionSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_published_layers(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        dissection, network = given.get("dissection"), given.get("network")
+        if isinstance(dissection, dict) and isinstance(network, str) and dissection.get("layers") is None:
+            try:
+                return given | {"dissection": dissection | {"layers": default_layers(network)}}
+            except InputError as error:
+                field = {"field": ("dissection", "layers"), "input": None, "expected": str(error)}
+                raise PydanticCustomError("misfit", "{expected}", field) from error
+        return given
 
     @model_validator(mode="after")
     def _rewind_within_training(self) -> Self:
@@ -216,6 +258,14 @@ class Recipe(Strict):
                 f"recipe {self.name}: pruning.rewind_to is {rewind}, after the end of training.length, {length} (an "
                 f"epoch has {steps_per_epoch} steps); give a step within training"
             )
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the fields that decide the results: those that only say how the work is done are left out."""
+        content = self.model_dump(mode="json")
+        for part, names in _WITHOUT_INFLUENCE.items():
+            for name in names:
+                del content[part][name]
+        return content
 
     def to_yaml(self) -> str:
         """Write the recipe with every default resolved."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -18,63 +19,36 @@ from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
 from prunescope.networks.layers import evaluating, observe
 from prunescope.networks.source import build_network
-from prunescope.networks.weights import load_weights, save_weights
-from prunescope.pruning import Mask, prune
+from prunescope.networks.weights import save_weights
+from prunescope.pruning import Mask, prune_filters, unit_numbers
+from prunescope.study.branching import Branch, masks_branch, settle_masks, share_dense, trial_of
+from prunescope.study.clock import Clock, Report, stages, unreported
 from prunescope.study.data import study_concepts, study_task
 from prunescope.study.layout import StudyDirectory
+from prunescope.study.levels import Level
 from prunescope.study.recipe import Recipe
+from prunescope.study.retraining import Beginning, begin_dense, begin_retraining, prune_level
 from prunescope.training.data import Task
 from prunescope.training.loop import train
 from prunescope.training.plan import Plan
-from prunescope.training.recipe import Course
+from prunescope.training.processes import Processes, join_processes
+from prunescope.training.steps import Step
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One piece of work of a study."""
-
-    trial: int
-    level: int
-    work: str  # "train" or "dissect"
-    done: bool
-
-
-@dataclass(frozen=True)
-class Event:
-    """How far a study is."""
-
-    trial: int
-    level: int
-    work: str  # "data", "train" or "dissect"
-    fraction: float  # of this stage, 0 to 1
-    overall: float  # of what this run has to do, 0 to 1
-    remaining: float | None  # seconds, estimated
-    weights_remaining: float | None = None
-    top1: float | None = None
-    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a finished level, by layer
-
-
-Report = Callable[[Event], None]
-
-
-def unreported(_event: Event) -> None:
-    """Say nothing of an event."""
-
-
-def stages(recipe: Recipe, out: str | Path) -> list[Stage]:
-    """List a study's stages in order, and which of them are complete."""
-    directory = StudyDirectory(Path(out))
-    found = []
-    for trial in range(recipe.trials):
-        for level in range(recipe.pruning.levels + 1):
-            trained = directory.is_trained(trial, level)
-            dissected = trained and directory.is_dissected(trial, level, recipe.dissection.layers)
-            found += [Stage(trial, level, "train", trained), Stage(trial, level, "dissect", dissected)]
-    return found
-
-
-def run_study(recipe: Recipe, out: str | Path, *, device: str = "cpu", report: Report = unreported) -> None:
+def run_study(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    branch_from: Sequence[str | Path] = (),
+    snapshots: Sequence[Step] = (),
+    report: Report = unreported,
+) -> None:
     """Run what is missing of a study (Frankle and Bau 2019, section 2).
+
+    Among the processes that `accelerate launch` or `torchrun` started, each makes this call; one of them writes.
 
     Parameters
     ----------
@@ -84,6 +58,10 @@ def run_study(recipe: Recipe, out: str | Path, *, device: str = "cpu", report: R
         The study's directory; a stage whose files are complete is not run again.
     device
         Where networks run.
+    branch_from
+        Other studies: where one has the same dense network, it is taken from there; masks too, if the recipe says so.
+    snapshots
+        Steps of the dense training that studies which branch from this one rewind to.
     report
         Called now and then with an `Event`.
 
@@ -93,119 +71,171 @@ def run_study(recipe: Recipe, out: str | Path, *, device: str = "cpu", report: R
         The directory holds another study, data or layers do not fit the recipe, training diverges.
     """
     directory = StudyDirectory(Path(out))
-    with directory.locked():
+    branches = [Branch.open(path) for path in branch_from]
+    with join_processes(device) as processes, directory.locked() if processes.is_main else nullcontext():
         directory.refuse_others(recipe)
-        clock = _Clock(stages(recipe, out), report)
-        if not clock.left:
+        origin = masks_branch(recipe, branches)
+        if all(stage.done for stage in stages(recipe, out)):
             return
-        task = study_task(recipe, directory, clock.drawing)
-        concepts = study_concepts(recipe, directory, clock.drawing)
-        recipe.check_steps(Plan(len(task.train), recipe.training.batch_size, recipe.seed).steps_per_epoch)
+        clock = Clock(report if processes.is_main else unreported)
+        task = _main_first(processes, lambda: study_task(recipe, directory, branches, clock.drawing))
+        concepts = _main_first(processes, lambda: study_concepts(recipe, directory, branches, clock.drawing))
+        steps_per_epoch = Plan(len(task.train), recipe.training.batch_size, recipe.seed).steps_per_epoch
+        recipe.check_steps(steps_per_epoch)
         _check_network(recipe, task, concepts)
-        directory.claim(recipe)
-        for stage in clock.each():
-            at = _Level(recipe, directory, stage.trial, stage.level, device, clock)
-            if stage.work == "train":
-                _train_level(at, task)
+        work = _Work(task, concepts, steps_per_epoch, device, processes, clock, snapshots)
+        if processes.is_main:
+            _claim(recipe, directory, branches, origin, work)
+        processes.wait()
+        for stage in clock.each([stage for stage in stages(recipe, out) if not stage.done]):
+            level = Level(recipe, directory, stage.trial, stage.level, len(task.classes))
+            if stage.work == "dissect":
+                _dissect_level(level, work)
+            elif stage.level == 0:
+                _train_level(level, begin_dense(level, steps_per_epoch), work)
             else:
-                _dissect_level(at, len(task.classes), concepts)
+                left = prune_level(level, _same_level(level, origin))
+                _train_level(level, begin_retraining(level, left, steps_per_epoch), work)
 
 
-@dataclass(frozen=True)
-class _Level:
-    recipe: Recipe
-    directory: StudyDirectory
-    trial: int
-    level: int
+class _Work(NamedTuple):
+    """What all levels work with."""
+
+    task: Task
+    concepts: ConceptData
+    steps_per_epoch: int
     device: str
-    clock: _Clock
-
-    @property
-    def seed(self) -> int:
-        return self.recipe.seed + self.trial
-
-    def network(self, classes: int) -> nn.Module:
-        return build_network(self.recipe.network, classes=classes, seed=self.seed)
+    processes: Processes
+    clock: Clock
+    snapshots: Sequence[Step]
 
 
-def _train_level(at: _Level, task: Task) -> None:
-    recipe, directory, trial, level = at.recipe, at.directory, at.trial, at.level
-    plan = Plan(len(task.train), recipe.training.batch_size, at.seed)
-    rewind_step = recipe.pruning.rewind_to.iterations(plan.steps_per_epoch)
-    model = at.network(len(task.classes))
-    snapshots: dict[int, Callable[[], None]] = {}
-    if level == 0:
+def _train_level(level: Level, beginning: Beginning, work: _Work) -> None:
+    directory, trial, number = level.directory, level.trial, level.level
+    model, mask, left, course = beginning
+    remaining = left.mask.weights_remaining
+    at_step = _rewinding_points(level, model, work) if number == 0 else {}
+    if number == 0 and work.processes.is_main:
         save_weights(model, directory.initial(trial))
-        mask, start = Mask.dense(model, recipe.pruning.exclude), 0
-        snapshots[rewind_step] = lambda: save_weights(model, directory.rewind(trial))
-    else:
-        load_weights(model, directory.weights(trial, level - 1))
-        mask = prune(
+    try:
+        rows = train(
             model,
-            Mask.load(directory.mask(trial, level - 1)),
-            fraction=recipe.pruning.fraction,
-            criterion=recipe.pruning.criterion,  # type: ignore[arg-type]
-            scope=recipe.pruning.scope,  # type: ignore[arg-type]
-            seed=at.seed * 1000 + level,
+            work.task,
+            level.recipe.training,
+            seed=level.seed,
+            mask=mask,
+            course=course,
+            device=work.device,
+            at_step=at_step,
+            checkpoints=directory.checkpoints(trial, number),
+            tracking=directory.tracking(trial, number),
+            progress=lambda done, total: work.clock.tick(done / total, weights_remaining=remaining),
         )
-        load_weights(model, directory.rewind(trial))
-        start = rewind_step
-    remaining = mask.weights_remaining
-    rows = train(
-        model,
-        task,
-        recipe.training,
-        seed=at.seed,
-        mask=mask,
-        course=Course(start, recipe.training.length.iterations(plan.steps_per_epoch)),
-        device=at.device,
-        at_step=snapshots,
-        progress=lambda done, total: at.clock.tick(done / total, weights_remaining=remaining),
-    )
-    last = rows.iloc[-1]
-    mask.save(directory.mask(trial, level))
-    save_weights(model, directory.weights(trial, level))
-    write_table(directory.training(trial, level), rows)
-    steps = recipe.training.length.iterations(plan.steps_per_epoch) - start
-    counts = {"weights_remaining": remaining, "kept": mask.kept, "prunable": mask.prunable, "steps": steps}
-    accuracy = {"top1": last["top1"], "top5": last["top5"], "loss": last["validation_loss"]}
-    write_json(directory.measured(trial, level), {"trial": trial, "level": level} | counts | accuracy)
+    except InputError as error:
+        raise InputError(f"trial {trial}, level {number}: {error}") from error
+    if work.processes.is_main:
+        last = rows.iloc[-1]
+        left.mask.save(directory.mask(trial, number))
+        if left.filters is not None:
+            left.filters.save(directory.filters(trial, number))
+        save_weights(model, directory.weights(trial, number))
+        write_table(directory.training(trial, number), rows)
+        counts = {"weights_remaining": remaining, "kept": left.mask.kept, "prunable": left.mask.prunable}
+        accuracy = {"top1": last["top1"], "top5": last["top5"], "loss": last["validation_loss"]}
+        which = {"trial": trial, "level": number}
+        write_json(directory.measured(trial, number), which | counts | {"steps": course.stop - course.start} | accuracy)
+        shutil.rmtree(directory.checkpoints(trial, number), ignore_errors=True)
+    work.processes.wait()
 
 
-def _dissect_level(at: _Level, classes: int, concepts: ConceptData) -> None:
-    recipe, directory, trial, level = at.recipe, at.directory, at.trial, at.level
-    model = at.network(classes)
-    load_weights(model, directory.weights(trial, level))
-    measured = directory.read_measured(trial, level)
+def _rewinding_points(level: Level, model: nn.Module, work: _Work) -> dict[int, Callable[[], None]]:
+    """Save the dense network where this study and those that branch from it rewind to."""
+    own = level.recipe.pruning.rewind_to.iterations(work.steps_per_epoch)
+    end = level.recipe.training.length.iterations(work.steps_per_epoch)
+    others = {step.iterations(work.steps_per_epoch) for step in work.snapshots}
+    files = {step: level.directory.snapshot(level.trial, step) for step in others if 0 < step <= end}
+    files[own] = level.directory.rewind(level.trial)
+    return {step: partial(save_weights, model, file) for step, file in files.items()}
+
+
+def _dissect_level(level: Level, work: _Work) -> None:
+    recipe, directory, trial, number = level.recipe, level.directory, level.trial, level.level
+    settings, model = recipe.dissection, level.trained()
+    measured = directory.read_measured(trial, number)
     known = {"weights_remaining": measured["weights_remaining"], "top1": measured["top1"]}
     threads = torch.get_num_threads()
     found = dissect(
         model,
-        layers=recipe.dissection.layers,
-        concepts=concepts,
-        quantile=recipe.dissection.quantile,
-        iou=recipe.dissection.iou,
-        presence=recipe.dissection.presence,
-        align=recipe.dissection.align,
-        precision=recipe.dissection.precision,
-        batch_size=recipe.dissection.batch_size,
-        device=at.device,
+        layers=settings.layers,
+        concepts=work.concepts,
+        quantile=settings.quantile,
+        iou=settings.iou,
+        presence=settings.presence,
+        align=settings.align,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        device=work.device,
         mean=recipe.data.mean,
         std=recipe.data.std,
-        settings={"network": recipe.network, "trial": trial, "level": level},
-        progress=lambda done, total: at.clock.tick(done / total * 0.99, **known),
+        settings={"network": recipe.network, "trial": trial, "level": number},
+        progress=lambda done, total: work.clock.tick(done / total * 0.99, **known),
     )
     # The kernels' threads become torch's, and sums by other threads differ in their last digits.
     torch.set_num_threads(threads)
-    found.save(directory.dissection(trial, level))
-    summaries = {layer: read_summary(directory.dissection(trial, level), layer) for layer in recipe.dissection.layers}
-    at.clock.tick(1.0, **known, summaries=summaries)
+    filters = level.left().filters
+    if filters is not None:
+        found = found.numbered(unit_numbers(level.dense(), model.cpu(), filters, settings.layers, recipe.data.size))
+    if work.processes.is_main:
+        found.save(directory.dissection(trial, number))
+        summaries = {layer: read_summary(directory.dissection(trial, number), layer) for layer in settings.layers}
+        work.clock.tick(1.0, **known, summaries=summaries)
+    work.processes.wait()
+
+
+def _claim(
+    recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], origin: Branch | None, work: _Work
+) -> None:
+    """Make the directory this study's, with what its branches have already."""
+    directory.claim(recipe)
+    if origin is not None:
+        settle_masks(directory, origin)
+        work.clock.note(f"the masks are those of {origin.directory.root}")
+    for trial in range(recipe.trials):
+        level = Level(recipe, directory, trial, 0, len(work.task.classes))
+        if shared := share_dense(level, branches, work.steps_per_epoch):
+            work.clock.note(shared)
+    for stage in stages(recipe, directory.root):
+        if stage.done:
+            # A process that was killed after its last file leaves them.
+            shutil.rmtree(directory.checkpoints(stage.trial, stage.level), ignore_errors=True)
+
+
+def _same_level(level: Level, origin: Branch | None) -> Level | None:
+    if origin is None:
+        return None
+    trial = trial_of(level.recipe, level.trial, origin.recipe)
+    assert trial is not None
+    return Level(origin.recipe, origin.directory, trial, level.level, level.classes)
+
+
+def _main_first(processes: Processes, make: Callable[[], T]) -> T:
+    """Let the main process make something on disk; the others find it there."""
+    if processes.is_main:
+        made = make()
+        processes.wait()
+        return made
+    processes.wait()
+    return make()
 
 
 def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
     """Refuse what does not fit the network before anything is trained: layers, exclusions, the number of classes."""
     model = build_network(recipe.network, classes=len(task.classes), seed=recipe.seed)
-    Mask.dense(model, recipe.pruning.exclude)
+    pruning = recipe.pruning
+    if pruning.scope == "filters":
+        prune_filters(model, fraction=0, exclude=pruning.exclude, image_size=recipe.data.size)
+    else:
+        Mask.dense(model, pruning.exclude)
     # Two images, since batch normalisation of one value would fail in training mode.
     images = torch.zeros(2, 3, *concepts.image_size)
     with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers):
@@ -215,35 +245,3 @@ def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
             f"network {recipe.network} puts out {list(scores.shape)} for 2 images, expected [2, {len(task.classes)}]: "
             f"a score for each class of {task.root}"
         )
-
-
-# Training takes most of a level; the share only shapes the estimate.
-SHARE: Mapping[str, float] = {"train": 0.9, "dissect": 0.1}
-
-
-class _Clock:
-    """Knows what is left to do and estimates how long it takes, from what this run has done so far."""
-
-    def __init__(self, all_stages: list[Stage], report: Report) -> None:
-        self.left = [stage for stage in all_stages if not stage.done]
-        self._report = report
-        self._total = sum(SHARE[stage.work] for stage in self.left) or 1.0
-        self._done = 0.0
-        self._began = time.monotonic()
-        self._event = Event(0, 0, "data", 0.0, 0.0, None)
-
-    def drawing(self, done: int, total: int) -> None:
-        self._report(replace(self._event, fraction=done / total))
-
-    def each(self) -> Iterator[Stage]:
-        self._began = time.monotonic()
-        for stage in self.left:
-            self._event = Event(stage.trial, stage.level, stage.work, 0.0, self._done / self._total, None)
-            yield stage
-            self._done += SHARE[stage.work]
-
-    def tick(self, fraction: float, **known: Any) -> None:
-        overall = (self._done + fraction * SHARE[self._event.work]) / self._total
-        elapsed = time.monotonic() - self._began
-        remaining = elapsed * (1 / overall - 1) if overall > 0 and elapsed > 1 else None
-        self._report(replace(self._event, fraction=fraction, overall=overall, remaining=remaining, **known))

@@ -1,0 +1,229 @@
+"""Branching: one study takes what another has already, where both agree on what it depends on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunescope.errors import InputError
+from prunescope.files import replacing, write_json
+from prunescope.study.layout import StudyDirectory
+from prunescope.study.levels import Level
+from prunescope.study.reading import read_recipe
+from prunescope.study.recipe import Recipe
+from prunescope.study.retraining import begin_dense
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A study that others branch from."""
+
+    directory: StudyDirectory
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, path: str | Path) -> Branch:
+        """Open a study by its directory.
+
+        Raises
+        ------
+        InputError
+            It holds none.
+        """
+        directory = StudyDirectory(Path(path))
+        if not directory.recipe.is_file():
+            raise InputError(f"{path} holds no study to branch from: there is no study.yaml in it")
+        return cls(directory, read_recipe(directory.recipe))
+
+
+def differences(recipe: Recipe, other: Recipe) -> list[str]:
+    """Name the fields on which the dense networks of two recipes differ; the seed apart, which goes by trial."""
+    ours, theirs = (dict(_fields(_dense(one))) for one in (recipe, other))
+    return [field for field in {**ours, **theirs} if ours.get(field) != theirs.get(field)]
+
+
+def trial_of(recipe: Recipe, trial: int, other: Recipe) -> int | None:
+    """Return the other study's trial of the same seed, if it has one."""
+    number = recipe.seed + trial - other.seed
+    return number if 0 <= number < other.trials else None
+
+
+def share_dense(level: Level, branches: Sequence[Branch], steps_per_epoch: int) -> str:
+    """Take the dense network of a trial from a branch, if one has it.
+
+    The initial weights, the rewinding point, the trained weights and the course of training are linked, the dissection
+    too where it is the same; level 0 is complete then.
+
+    Parameters
+    ----------
+    level
+        Level 0 of a trial.
+    branches
+        Studies to look at, in this order.
+    steps_per_epoch
+        Of the task.
+
+    Returns
+    -------
+    str
+        What was shared; empty if nothing was.
+    """
+    recipe, directory, trial = level.recipe, level.directory, level.trial
+    if directory.is_trained(trial, 0, rewinds=recipe.pruning.rewinds):
+        return ""
+    step = recipe.pruning.rewind_to.iterations(steps_per_epoch)
+    for branch in branches:
+        theirs, there = trial_of(recipe, trial, branch.recipe), branch.directory
+        if theirs is None or differences(recipe, branch.recipe) or not there.is_trained(theirs, 0, rewinds=False):
+            continue
+        points = _rewinding_points(branch, theirs, steps_per_epoch)
+        if recipe.pruning.rewinds and step not in points:
+            continue
+        # What was measured comes last: it says that the level is complete.
+        for file, ours in (
+            (there.initial(theirs), directory.initial(trial)),
+            *([(points[step], directory.rewind(trial))] if step in points else []),
+            (there.weights(theirs, 0), directory.weights(trial, 0)),
+            (there.training(theirs, 0), directory.training(trial, 0)),
+        ):
+            link(file, ours)
+        mask = begin_dense(level, steps_per_epoch).mask
+        mask.save(directory.mask(trial, 0))
+        measured = there.read_measured(theirs, 0) | {"trial": trial, "kept": mask.kept, "prunable": mask.prunable}
+        write_json(directory.measured(trial, 0), measured)
+        return f"trial {trial}: the dense network is that of {there.root}{_share_dissection(level, branch, theirs)}"
+    return ""
+
+
+def _rewinding_points(branch: Branch, trial: int, steps_per_epoch: int) -> dict[int, Path]:
+    directory = branch.directory
+    own = branch.recipe.pruning.rewind_to.iterations(steps_per_epoch)
+    points = {0: directory.initial(trial), own: directory.rewind(trial)}
+    for path in directory.trial(trial).glob("rewind-*it.safetensors"):
+        points[int(path.name.removeprefix("rewind-").removesuffix("it.safetensors"))] = path
+    return {step: path for step, path in points.items() if path.is_file()}
+
+
+def _share_dissection(level: Level, branch: Branch, theirs: int) -> str:
+    recipe, there = level.recipe, branch.directory
+    ours, other = (
+        _settled(one.model_dump(mode="json")["dissection"], {"batch_size", "layers"}) for one in (recipe, branch.recipe)
+    )
+    layers = recipe.dissection.layers
+    # Drawn labelled images are of the recipe's size; a summary says which trial it is of.
+    if ours != other or theirs != level.trial or not there.is_dissected(theirs, 0, layers):
+        return ""
+    for layer in layers:
+        files = sorted(path for path in (there.dissection(theirs, 0) / layer).iterdir() if path.is_file())
+        for file in sorted(files, key=lambda path: path.name == "summary.json"):
+            link(file, level.directory.dissection(level.trial, 0) / layer / file.name)
+    return ", and its dissection"
+
+
+def masks_branch(recipe: Recipe, finished: Sequence[Branch], to_come: Sequence[Branch] = ()) -> Branch | None:
+    """Find the study whose masks a recipe takes; None if it prunes by itself.
+
+    Parameters
+    ----------
+    recipe
+        The study's.
+    finished
+        Studies that are complete as far as their masks are needed.
+    to_come
+        Those that will be before this one runs.
+
+    Raises
+    ------
+    InputError
+        There is none, or none that fits: what keeps each from it is said.
+    """
+    if recipe.pruning.masks == "own":
+        return None
+    problems = []
+    for branch, is_there in (*((branch, True) for branch in finished), *((branch, False) for branch in to_come)):
+        problem = _keeps_from_masks(recipe, branch, is_there)
+        if not problem:
+            return branch
+        problems.append(f"{branch.directory.root}: {problem}")
+    offered = "none is named" if not problems else "none of these fits:\n  " + "\n  ".join(problems)
+    raise InputError(
+        f"recipe {recipe.name}: pruning.masks is branch, which takes the masks of a finished study, but {offered}"
+        f"{'' if problems else '; give --branch-from STUDY, or its recipe before this one'}"
+    )
+
+
+def settle_masks(directory: StudyDirectory, branch: Branch) -> None:
+    """Note whose masks a study takes, and refuse other ones later.
+
+    Raises
+    ------
+    InputError
+        The study has begun with another one's.
+    """
+    root = str(branch.directory.root.absolute())
+    if directory.masks_of.is_file():
+        noted = directory.masks_of.read_text(encoding="utf-8")
+        if f'"{root}"' not in noted:
+            raise InputError(f"{directory.root} takes its masks from another study than {root}: {noted.strip()}")
+        return
+    write_json(directory.masks_of, {"study": root})
+
+
+def link(file: str | Path, other: str | Path) -> None:
+    """Give a file a second name; where the file system cannot, copy it."""
+    with replacing(Path(other)) as beside:
+        try:
+            beside.hardlink_to(file)
+        except OSError:
+            shutil.copy2(file, beside)
+
+
+def _keeps_from_masks(recipe: Recipe, branch: Branch, is_there: bool) -> str:
+    ours, theirs = recipe.pruning, branch.recipe.pruning
+    if theirs.masks != "own":
+        return "its masks are a branch's too"
+    if different := differences(recipe, branch.recipe):
+        return f"it has another {', '.join(different)}"
+    kept = ("schedule", "scope", "exclude", "fraction", *(() if ours.criterion == "shuffled" else ("criterion",)))
+    if different := [f"pruning.{name}" for name in kept if getattr(ours, name) != getattr(theirs, name)]:
+        return f"it has another {', '.join(different)}"
+    if (ours.remaining or ()) != (theirs.remaining or ())[: ours.levels]:
+        return "it has another pruning.remaining"
+    if theirs.levels < ours.levels:
+        return f"it has {theirs.levels} levels, {ours.levels} are needed"
+    for trial in range(recipe.trials):
+        number = trial_of(recipe, trial, branch.recipe)
+        if number is None:
+            return f"it has no trial of seed {recipe.seed + trial}"
+        for level in range(ours.levels + 1) if is_there else ():
+            if not branch.directory.is_trained(number, level, rewinds=False):
+                return f"level {level} of its trial {number} is not finished"
+    return ""
+
+
+def _dense(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields that a trial's dense network depends on, the seed apart."""
+    content = recipe.decisive()
+    training = _settled(content["training"], {"measure_every"})
+    return {"network": recipe.network, "data": _settled(content["data"], set()), "training": training}
+
+
+def _settled(part: dict[str, Any], without: set[str]) -> dict[str, Any]:
+    """Leave fields out, and see folders from the root."""
+    settled = {name: value for name, value in part.items() if name not in without}
+    for name in {"task", "concepts"} & settled.keys():
+        if isinstance(settled[name], str):
+            settled[name] = os.path.abspath(Path(settled[name]).expanduser())  # noqa: PTH100 - without links resolved
+    return settled
+
+
+def _fields(content: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _fields(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}", value

@@ -1,0 +1,106 @@
+"""How a level begins: what is pruned, from which weights it is retrained, and through which steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import nn
+
+from prunescope.networks.weights import load_weights
+from prunescope.pruning import Mask, prune, prune_filters, shuffle
+from prunescope.study.levels import Left, Level
+from prunescope.training.randomness import seed_of
+from prunescope.training.recipe import Course, learning_rate
+
+_SHUFFLE, _REINITIALISE = 100, 101  # what randomness is for, apart from training's purposes
+
+
+class Beginning(NamedTuple):
+    """A level before its first step."""
+
+    model: nn.Module
+    mask: Mask  # of the model as it is
+    left: Left
+    course: Course
+
+
+def begin_dense(level: Level, steps_per_epoch: int) -> Beginning:
+    """Begin level 0: new weights, all of them, trained from the first step to the last."""
+    model = level.dense()
+    # Where filters are removed, all weights count, those of layers that keep their filters too.
+    mask = Mask.dense(model, () if level.removes_filters else level.recipe.pruning.exclude)
+    return Beginning(model, mask, Left(mask), Course(0, level.recipe.training.length.iterations(steps_per_epoch)))
+
+
+def prune_level(level: Level, origin: Level | None = None) -> Left:
+    """Choose what a level keeps.
+
+    Parameters
+    ----------
+    level
+        The level, 1 or later; the ones before it are trained.
+    origin
+        The same level of a finished study whose masks are taken; None prunes.
+    """
+    pruning = level.recipe.pruning
+    if origin is not None:
+        taken = origin.left()
+        if pruning.criterion != "shuffled":
+            return taken
+        return Left(shuffle(taken.mask, seed_of(level.seed, _SHUFFLE, level.level)))
+    assert pruning.criterion != "shuffled"
+    one_shot = pruning.schedule == "one-shot"
+    before = level.at(0 if one_shot else level.level - 1)
+    model, left, seed = before.trained(), before.left(), level.seed * 1000 + level.level
+    remaining = None if pruning.remaining is None else pruning.remaining[level.level - 1]
+    fraction = pruning.fraction if remaining is None else None
+    if pruning.scope == "filters":
+        if one_shot and fraction is not None:
+            remaining, fraction = (1 - fraction) ** level.level, None
+        filters = prune_filters(
+            model, left.filters, fraction=fraction, remaining=remaining, criterion=pruning.criterion,
+            exclude=pruning.exclude, image_size=level.recipe.data.size, seed=seed,
+        )  # fmt: skip
+        return Left(filters.mask(level.dense()), filters)
+    mask = left.mask
+    # One shot by fractions keeps as many weights as that many levels do.
+    for _ in range(level.level if one_shot and fraction is not None else 1):
+        mask = prune(
+            model, mask, fraction=fraction, remaining=remaining, criterion=pruning.criterion, scope=pruning.scope,
+            seed=seed,
+        )  # fmt: skip
+    return Left(mask)
+
+
+def begin_retraining(level: Level, left: Left, steps_per_epoch: int) -> Beginning:
+    """Begin a level that is pruned: with which weights, through which steps.
+
+    Rewinding (Frankle and Bau 2019, section 2; at step 0 Frankle and Carbin 2019), fine-tuning (Han et al. 2015),
+    learning-rate rewinding (Renda et al. 2020, section 3.1), or new random weights as a control.
+
+    Parameters
+    ----------
+    level
+        The level, 1 or later.
+    left
+        What it keeps.
+    steps_per_epoch
+        Of the task.
+    """
+    pruning, training = level.recipe.pruning, level.recipe.training
+    end = training.length.iterations(steps_per_epoch)
+    rewound = Course(pruning.rewind_to.iterations(steps_per_epoch), end)
+    before = level.at(0 if pruning.schedule == "one-shot" else level.level - 1)
+    if pruning.retraining == "rewind":
+        model, course = level.dense(), rewound
+        load_weights(model, level.directory.rewind(level.trial))
+    elif pruning.retraining == "learning-rate":
+        model, course = before.trained_in_dense_shape(), rewound
+    elif pruning.retraining == "fine-tune":
+        assert pruning.fine_tune is not None
+        model, last = before.trained_in_dense_shape(), learning_rate(training, end - 1, steps_per_epoch)
+        course = Course(end, end + pruning.fine_tune.iterations(steps_per_epoch), last)
+    else:
+        model = level.dense(seed_of(level.seed, _REINITIALISE, level.level))
+        course = Course(0, end)
+    return Beginning(model, left.remove_the_rest(model, level.recipe.data.size), left, course)
