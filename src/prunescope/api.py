@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from prunescope.errors import InputError
 from prunescope.evidence import curves, write_evidence
 from prunescope.networks.devices import choose_device
 from prunescope.report import draw_figures, write_report
+from prunescope.study.branching import Branch, masks_branch
 from prunescope.study.clock import Report, Stage, stages, unreported
 from prunescope.study.data import study_concepts
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.reading import read_recipe
 from prunescope.study.recipe import Recipe
 from prunescope.study.run import run_study
+from prunescope.training.processes import join_processes
+from prunescope.training.steps import Step
 
 
 class Study:
@@ -33,6 +37,11 @@ class Study:
         `FIELD=VALUE`, such as `training.length=2ep`, over the recipe.
     device
         `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU where there is one.
+    branch_from
+        Directories of other studies: what they have of this one's dense networks is taken from there, and masks, where
+        the recipe says `masks: branch`.
+    snapshots
+        Steps of training that studies which branch from this one rewind to: `6ep`, `500it`.
 
     Raises
     ------
@@ -49,11 +58,20 @@ class Study:
     """
 
     def __init__(
-        self, recipe: str | Path | Recipe, out: str | Path, *, changes: Sequence[str] = (), device: str = "auto"
+        self,
+        recipe: str | Path | Recipe,
+        out: str | Path,
+        *,
+        changes: Sequence[str] = (),
+        device: str = "auto",
+        branch_from: Sequence[str | Path] = (),
+        snapshots: Sequence[Step] = (),
     ) -> None:
         self.recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes)
         self.out = Path(out)
-        self.device = choose_device(device)
+        self.device = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+        self.branch_from = tuple(Path(study) for study in branch_from)
+        self.snapshots = tuple(snapshots)
 
     def stages(self) -> list[Stage]:
         """List the stages in order, and which of them are complete."""
@@ -61,6 +79,8 @@ class Study:
 
     def run(self, report: Report = unreported) -> pd.DataFrame:
         """Run what is missing, then write the evidence, the figures and the report.
+
+        Among the processes that `accelerate launch` or `torchrun` started, each makes this call.
 
         Parameters
         ----------
@@ -72,8 +92,19 @@ class Study:
         pd.DataFrame
             The evidence: a row per trial, level and layer.
         """
-        run_study(self.recipe, self.out, device=self.device, report=report)
-        return write_outcome(self.out)
+        with join_processes(self.device) as processes:
+            run_study(
+                self.recipe,
+                self.out,
+                device=self.device,
+                branch_from=self.branch_from,
+                snapshots=self.snapshots,
+                report=report,
+            )
+            if processes.is_main:
+                write_outcome(self.out)
+            processes.wait()
+        return self.evidence()
 
     def evidence(self) -> pd.DataFrame:
         """Return the curves of what is finished: a row per trial, level and layer."""
@@ -92,6 +123,63 @@ class Study:
         if not directory.is_dissected(trial, level, (layer,)):
             raise InputError(f"{self.out}: layer {layer!r} of trial {trial}, level {level} is not dissected (yet)")
         return read_units(directory.dissection(trial, level), layer)
+
+
+def several(
+    recipes: Sequence[str | Path | Recipe],
+    out: str | Path,
+    *,
+    changes: Sequence[str] = (),
+    device: str = "auto",
+    branch_from: Sequence[str | Path] = (),
+) -> list[Study]:
+    """Prepare studies that share their dense networks; run them one after the other.
+
+    Parameters
+    ----------
+    recipes
+        As `Study` takes them. Each branches from those before it, where they agree on the dense network.
+    out
+        Each study is a directory in here, called as its recipe.
+    changes
+        Over every recipe.
+    device, branch_from
+        As in `Study`.
+
+    Returns
+    -------
+    list of Study
+        In the order of the recipes.
+
+    Raises
+    ------
+    InputError
+        A recipe is not valid, two are called the same, or one takes masks and none before it fits.
+
+    Examples
+    --------
+    ::
+
+        for study in prunescope.several(["miniature", "shuffled", "reinitialised"], out="out/controls"):
+            study.run()
+    """
+    read = [recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes) for recipe in recipes]
+    names = [recipe.name for recipe in read]
+    for name in names:
+        if Path(name).name != name or name.startswith("."):
+            raise InputError(f"recipe {name!r}: of several recipes the name is a folder's name too; give another name")
+        if names.count(name) > 1:
+            raise InputError(f"{names.count(name)} recipes are called {name!r}; give each a name of its own")
+    folders = [Path(out) / name for name in names]
+    named = [Branch.open(path) for path in branch_from]
+    found: list[Study] = []
+    for place, (recipe, folder) in enumerate(zip(read, folders, strict=True)):
+        before = [Branch(StudyDirectory(study.out), study.recipe) for study in found]
+        masks_branch(recipe, named, before)
+        later = [one.pruning.rewind_to for one in read[place + 1 :] if one.pruning.rewinds]
+        branches = [*branch_from, *folders[:place]]
+        found.append(Study(recipe, folder, device=device, branch_from=branches, snapshots=later))
+    return found
 
 
 def write_outcome(out: str | Path) -> pd.DataFrame:

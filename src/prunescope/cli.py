@@ -93,6 +93,8 @@ Classes = Annotated[int | None, typer.Option(help="Outputs of the network, where
 Network = Annotated[
     str, typer.Argument(help="torchvision:resnet50[@WEIGHTS], prunescope:resnet14x32 or path/to/file.py:function.")
 ]
+Data = Annotated[Path | None, typer.Option(help="The classification task: a folder of train/CLASS and val/CLASS.")]
+StudyConcepts = Annotated[Path | None, typer.Option(help="Labelled images in Broden's format.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -300,37 +302,51 @@ def import_netdissect(
 
 @app.command()
 def study(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (`prunescope recipe list`) or path.")],
+    recipes: Annotated[
+        list[str], typer.Argument(metavar="RECIPE...", help="Recipes' names (`prunescope recipe list`) or paths.")
+    ],
     out_directory: Out,
-    data: Annotated[
-        Path | None, typer.Option(help="The classification task: a folder of train/CLASS and val/CLASS.")
-    ] = None,
-    concepts: Annotated[Path | None, typer.Option(help="Labelled images in Broden's format.")] = None,
+    data: Data = None,
+    concepts: StudyConcepts = None,
     changes: Changes = None,
+    branch_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--branch-from",
+            help="A finished study whose dense networks, and masks for controls, are taken where both agree. "
+            "May be repeated.",
+        ),
+    ] = None,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages and stop.")] = False,
 ) -> None:
     """Train, prune level by level, dissect every level; then figures and a report.
 
-    What is complete in --out is not run again: the same command goes on where it stopped.
+    What is complete in --out is not run again: the same command goes on where it stopped. Of several recipes each is a
+    study in a folder of --out, and those that agree on the dense networks train them once. `accelerate launch -m
+    prunescope study ...` or `torchrun` share the work among processes.
     """
-    from prunescope.api import Study
+    from prunescope.api import Study, several
     from prunescope.study.layout import StudyDirectory
 
-    given = [*(changes or [])]
-    given += [f"data.task={json.dumps(str(data))}"] if data else []
-    given += [f"dissection.concepts={json.dumps(str(concepts))}"] if concepts else []
-    what = Study(recipe, out_directory, changes=given, device=device)
-    if dry_run:
-        StudyDirectory(out_directory).refuse_others(what.recipe)
-        for stage in what.stages():
-            out.print(
-                f"trial {stage.trial}  level {stage.level:02d}  {stage.work:8}{'done' if stage.done else ''}".rstrip()
-            )
-        return
-    with _study_progress(what.recipe.pruning.levels) as report:
-        what.run(report)
-    out.print(f"The report is {(out_directory / 'report' / 'index.html').resolve()}")
+    given, branches = _given(changes, data, concepts), branch_from or ()
+    if len(recipes) == 1:
+        studies = [Study(recipes[0], out_directory, changes=given, device=device, branch_from=branches)]
+    else:
+        studies = several(recipes, out_directory, changes=given, device=device, branch_from=branches)
+    main = int(os.environ.get("RANK", "0")) == 0
+    for what in studies:
+        name = f"{what.recipe.name}: " if len(studies) > 1 else ""
+        if dry_run:
+            StudyDirectory(what.out).refuse_others(what.recipe)
+            for stage in what.stages():
+                line = f"{name}trial {stage.trial}  level {stage.level:02d}  {stage.work:8}"
+                out.print(f"{line}{'done' if stage.done else ''}".rstrip(), markup=False)
+            continue
+        with _study_progress(what.recipe.pruning.levels, name) as report:
+            what.run(report)
+        if main:
+            out.print(f"The report is {(what.out / 'report' / 'index.html').resolve()}", markup=False)
 
 
 @app.command()
@@ -349,23 +365,26 @@ def recipe_list() -> None:
 
     for name in shipped_recipes():
         first = recipe_text(name)[1].splitlines()[0]
-        out.print(f"{name:12}{first.removeprefix('#').strip()}", markup=False)
+        out.print(f"{name:25}{first.removeprefix('#').strip()}", markup=False)
 
 
 @recipe_app.command("show")
-def recipe_show(name: Annotated[str, typer.Argument(help="Its name or path.")]) -> None:
+def recipe_show(
+    name: Annotated[str, typer.Argument(help="Its name or path.")],
+    resolved: Annotated[bool, typer.Option("--resolved", help="With what it extends, and every default.")] = False,
+) -> None:
     """Print a recipe."""
-    from prunescope.study import recipe_text
+    from prunescope.study import read_recipe, recipe_text
 
-    out.print(recipe_text(name)[1].rstrip(), markup=False)
+    out.print((read_recipe(name).to_yaml() if resolved else recipe_text(name)[1]).rstrip(), markup=False)
 
 
 @recipe_app.command("schema")
 def recipe_schema() -> None:
     """Print the JSON schema of recipes."""
-    from prunescope.study import Recipe
+    from prunescope.study import recipe_schema as schema
 
-    out.print(json.dumps(Recipe.model_json_schema(), indent=2), markup=False)
+    out.print(json.dumps(schema(), indent=2), markup=False)
 
 
 def main() -> None:
@@ -391,6 +410,13 @@ def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):
         err.print(f"note: {message}", markup=False)
+
+
+def _given(changes: list[str] | None, data: Path | None, concepts: Path | None) -> list[str]:
+    """Say the options of a study as changes of its recipe."""
+    given = [*(changes or [])]
+    given += [f"data.task={json.dumps(str(data))}"] if data else []
+    return given + ([f"dissection.concepts={json.dumps(str(concepts))}"] if concepts else [])
 
 
 def _described(error: OSError) -> str:
@@ -459,7 +485,7 @@ def _bar(what: str, shown: bool = True) -> Iterator[Progress]:
 
 
 @contextmanager
-def _study_progress(levels: int) -> Iterator[Callable[[Event], None]]:
+def _study_progress(levels: int, name: str) -> Iterator[Callable[[Event], None]]:
     """Show a study: a line for every finished level; on a terminal, the present stage beneath."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -471,9 +497,9 @@ def _study_progress(levels: int) -> Iterator[Callable[[Event], None]]:
         task = bar.add_task("starting", total=1.0)
 
         def show(event: Event) -> None:
-            bar.update(task, completed=event.overall, description=_stage_line(event, levels))
-            if event.summaries:
-                bar.console.print(_level_line(event), markup=False)
+            bar.update(task, completed=event.overall, description=name + _stage_line(event, levels))
+            for line in filter(None, [event.note, _level_line(event) if event.summaries else ""]):
+                bar.console.print(name + line, markup=False)
 
         yield show
 

@@ -269,7 +269,7 @@ def test_a_folder_that_holds_something_else_is_no_place_for_a_study(recipe: Path
     [
         (("recipe", "show", "demoo"), "the nearest are: demo"),
         (("recipe", "show", "/nowhere.yaml"), "/nowhere.yaml: the recipe cannot be read (No such file or directory)"),
-        (("study", "banana", "--out", "o"), "there are: demo, miniature, paper"),
+        (("study", "banana", "--out", "o"), "there are: cifar10, demo, filters"),
         (("report", "/nowhere"), "/nowhere holds no study"),
         (("report", __file__), "holds no study"),
         (("layers", "torchvision:resnet51"), "the nearest are: resnet50"),

@@ -1,8 +1,18 @@
 """A study: its recipe, its stages, what is stored where, running and resuming."""
 
 from prunescope.study.clock import Event, Stage, stages
-from prunescope.study.reading import read_recipe, recipe_text, shipped_recipes
+from prunescope.study.reading import read_recipe, recipe_schema, recipe_text, shipped_recipes
 from prunescope.study.recipe import Recipe
 from prunescope.study.run import run_study
 
-__all__ = ["Event", "Recipe", "Stage", "read_recipe", "recipe_text", "run_study", "shipped_recipes", "stages"]
+__all__ = [
+    "Event",
+    "Recipe",
+    "Stage",
+    "read_recipe",
+    "recipe_schema",
+    "recipe_text",
+    "run_study",
+    "shipped_recipes",
+    "stages",
+]

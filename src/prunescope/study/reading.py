@@ -86,6 +86,15 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
     return _validated(where, content, lines)
 
 
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe's file, in which any field may be left to the recipe that it extends."""
+    schema = Recipe.model_json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        part.pop("required", None)
+    extends = {"type": "string", "description": "a recipe's name or path, whose fields stand where this file has none"}
+    return schema | {"properties": {"extends": extends, **schema["properties"]}}
+
+
 def _is_path(name: str | Path) -> bool:
     path = Path(name)
     return path.suffix in (".yaml", ".yml") or len(path.parts) > 1
