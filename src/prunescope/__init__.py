@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunescope.api import Study
+    from prunescope.api import Study, several
     from prunescope.concepts import check_concepts, download_broden, open_concepts
     from prunescope.concepts.broden import permuted
     from prunescope.concepts.miniature import make_miniature
@@ -43,10 +43,11 @@ __all__ = [
     "permuted",
     "prune",
     "read_recipe",
+    "several",
 ]
 
 _HOMES = {
-    "prunescope.api": ("Study",),
+    "prunescope.api": ("Study", "several"),
     "prunescope.concepts": ("check_concepts", "download_broden", "open_concepts"),
     "prunescope.concepts.broden": ("permuted",),
     "prunescope.concepts.miniature": ("make_miniature",),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -89,13 +89,14 @@ def run_study(
         processes.wait()
         for stage in clock.each([stage for stage in stages(recipe, out) if not stage.done]):
             level = Level(recipe, directory, stage.trial, stage.level, len(task.classes))
-            if stage.work == "dissect":
-                _dissect_level(level, work)
-            elif stage.level == 0:
-                _train_level(level, begin_dense(level, steps_per_epoch), work)
-            else:
-                left = prune_level(level, _same_level(level, origin))
-                _train_level(level, begin_retraining(level, left, steps_per_epoch), work)
+            with _naming(level):
+                if stage.work == "dissect":
+                    _dissect_level(level, work)
+                elif stage.level == 0:
+                    _train_level(level, begin_dense(level, steps_per_epoch), work)
+                else:
+                    left = prune_level(level, _same_level(level, origin))
+                    _train_level(level, begin_retraining(level, left, steps_per_epoch), work)
 
 
 class _Work(NamedTuple):
@@ -117,22 +118,19 @@ def _train_level(level: Level, beginning: Beginning, work: _Work) -> None:
     at_step = _rewinding_points(level, model, work) if number == 0 else {}
     if number == 0 and work.processes.is_main:
         save_weights(model, directory.initial(trial))
-    try:
-        rows = train(
-            model,
-            work.task,
-            level.recipe.training,
-            seed=level.seed,
-            mask=mask,
-            course=course,
-            device=work.device,
-            at_step=at_step,
-            checkpoints=directory.checkpoints(trial, number),
-            tracking=directory.tracking(trial, number),
-            progress=lambda done, total: work.clock.tick(done / total, weights_remaining=remaining),
-        )
-    except InputError as error:
-        raise InputError(f"trial {trial}, level {number}: {error}") from error
+    rows = train(
+        model,
+        work.task,
+        level.recipe.training,
+        seed=level.seed,
+        mask=mask,
+        course=course,
+        device=work.device,
+        at_step=at_step,
+        checkpoints=directory.checkpoints(trial, number),
+        tracking=directory.tracking(trial, number),
+        progress=lambda done, total: work.clock.tick(done / total, weights_remaining=remaining),
+    )
     if work.processes.is_main:
         last = rows.iloc[-1]
         left.mask.save(directory.mask(trial, number))
@@ -208,6 +206,15 @@ def _claim(
         if stage.done:
             # A process that was killed after its last file leaves them.
             shutil.rmtree(directory.checkpoints(stage.trial, stage.level), ignore_errors=True)
+
+
+@contextmanager
+def _naming(level: Level) -> Iterator[None]:
+    """Say of an error at which level it arose; nothing runs after it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"trial {level.trial}, level {level.level}: {error}") from error
 
 
 def _same_level(level: Level, origin: Branch | None) -> Level | None:

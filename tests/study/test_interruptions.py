@@ -1,0 +1,137 @@
+"""A study that is killed goes on from the checkpoint; several processes make one study; a divergence ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from prunescope.errors import InputError
+from prunescope.pruning import Mask
+from prunescope.study import read_recipe, run_study, stages
+from prunescope.study.layout import StudyDirectory
+from tests.cli.commands import COMMAND, PLAIN, refused
+
+PLAIN_NETWORK = """
+import torch
+
+def net(classes):
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 5, stride=2), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, classes),
+    )
+"""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_study_killed_in_a_level_goes_on_from_its_checkpoint_to_the_same_bytes(
+    recipe: Path, tmp_path: Path, level: int
+) -> None:
+    # Steps long enough to be killed in; a checkpoint after each.
+    changes = ["trials=1", "pruning.levels=1", "training.length=40it", "training.schedule=[20it]"]
+    changes += ["training.checkpoint_every=1it", "dissection.layers=[stage3]"]
+    out, given = tmp_path / "out", read_recipe(recipe, changes)
+    words = [*COMMAND, "study", str(recipe), "--out", str(out), "--device", "cpu"]
+    words += [word for change in changes for word in ("--set", change)]
+    directory = StudyDirectory(out)
+    folder = directory.checkpoints(0, level)
+    running = subprocess.Popen(words, env=PLAIN, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 120
+        while not any(int(path.name[5:14]) >= 8 for path in folder.glob("step-*.safetensors")):
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        os.kill(running.pid, signal.SIGKILL)
+    finally:
+        running.kill()
+        running.communicate()
+    assert next((stage.level, stage.work) for stage in stages(given, out) if not stage.done) == (level, "train")
+    reached = max(int(path.name[5:14]) for path in folder.glob("step-*.safetensors"))
+    assert 8 <= reached < 40
+    events: list[tuple[int, float]] = []
+    run_study(given, out, report=lambda event: events.append((event.level, event.fraction)))
+    assert next(fraction for at, fraction in events if at == level and fraction) > (reached - 5) / 40
+    assert not list(out.rglob("checkpoints"))
+    run_study(given, tmp_path / "whole")
+    assert contents(out / "trial-0") == contents(tmp_path / "whole" / "trial-0")
+
+
+def test_two_processes_make_the_study_of_one(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN_NETWORK)
+    words = ["-m", "prunescope", "study", str(recipe), "--device", "cpu", "--set", f"network={tmp_path}/plain.py:net"]
+    for change in ("trials=1", "pruning.levels=1", "dissection.layers=['3']", "pruning.fraction=0.5"):
+        words += ["--set", change]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    said = {}
+    for start, name in (([sys.executable], "one"), (torchrun, "two")):
+        done = subprocess.run(
+            [*start, *words, "--out", str(tmp_path / name)], env=PLAIN, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        said[name] = [line.split(";")[0] for line in done.stderr.splitlines() if line.startswith("trial 0, level")]
+        assert done.stdout.count("The report is") == 1
+    assert said["one"] == said["two"]
+    assert len(said["two"]) == 2
+    one, two = (StudyDirectory(tmp_path / name) for name in ("one", "two"))
+    assert contents(one.root).keys() == contents(two.root).keys()
+    for level in (0, 1):
+        masks = [Mask.load(study.mask(0, level)) for study in (one, two)]
+        assert all((masks[0][name] == masks[1][name]).all() for name in masks[0])
+        weights = [load_file(study.weights(0, level)) for study in (one, two)]
+        assert all((weights[0][name] - weights[1][name]).abs().max() < 1e-5 for name in weights[0])
+        tables = [pd.read_csv(study.training(0, level)) for study in (one, two)]
+        pd.testing.assert_frame_equal(*tables, rtol=1e-5)
+        units = [pd.read_parquet(study.dissection(0, level) / "3" / "units.parquet") for study in (one, two)]
+        pd.testing.assert_frame_equal(*units, rtol=1e-3)
+
+
+def test_a_training_that_diverges_ends_the_study_and_keeps_what_is_complete(recipe: Path, tmp_path: Path) -> None:
+    # With such decay every step makes the weights nine times as large: one step is harmless, many are not.
+    changes = ["trials=2", "training.schedule=[]", "training.warmup=0it", "training.learning_rate=100"]
+    changes += ["training.weight_decay=0.1", "training.length=1it", "pruning.rewind_to=0it", "pruning.levels=2"]
+    changes += ["pruning.retraining=fine-tune", "pruning.fine_tune=60it", "dissection.layers=[stage3]"]
+    given = read_recipe(recipe, changes)
+    with pytest.raises(InputError, match=r"trial 0, level 1: training diverged: .* learning rate 100; try a lower"):
+        run_study(given, tmp_path / "out")
+    done = [(stage.trial, stage.level, stage.work) for stage in stages(given, tmp_path / "out") if stage.done]
+    assert done == [(0, 0, "train"), (0, 0, "dissect")]
+    assert not (tmp_path / "out" / "trial-1").exists()
+    options = [word for change in changes for word in ("--set", change)]
+    said = refused("study", recipe, "--out", tmp_path / "out", "--device", "cpu", *options)
+    assert said.startswith("error: trial 0, level 1: training diverged")
+
+
+def test_trackers_write_into_the_studys_folder(recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    changes = ["trials=1", "pruning.levels=1", "training.trackers=[tensorboard]", "dissection.layers=[stage3]"]
+    run_study(read_recipe(recipe, changes), tmp_path / "out")
+    for level in (0, 1):
+        assert list(StudyDirectory(tmp_path / "out").tracking(0, level).rglob("events.out.*"))
+
+
+def test_a_study_of_before_is_gone_on_with(recipe: Path, tmp_path: Path) -> None:
+    given, directory = read_recipe(recipe, ["trials=1", "pruning.levels=0"]), StudyDirectory(tmp_path / "out")
+    run_study(given, directory.root)
+    lines = directory.recipe.read_text().splitlines(keepends=True)
+    new = ("align", "precision", "schedule: iterative", "retraining", "remaining", "fine_tune", "masks", "checkpoint")
+    directory.recipe.write_text("".join(line for line in lines if not line.strip().startswith(new)))
+    before = directory.recipe.read_text()
+    assert before.count("\n") < len(lines) - 6
+    run_study(given, directory.root)
+    # Fields that only say how the work is done may change.
+    run_study(read_recipe(recipe, ["trials=1", "pruning.levels=0", "dissection.batch_size=7"]), directory.root)
+    assert directory.recipe.read_text() == before
+    assert json.loads(directory.measured(0, 0).read_text())["level"] == 0
