@@ -180,3 +180,10 @@ def test_a_mask_of_another_network_is_refused() -> None:
         Mask({"0.weight": torch.ones(2, 2, dtype=torch.bool)}).apply(small_network())
     with pytest.raises(InputError, match="not in the network"):
         Mask({"conv.weight": torch.ones(2, 2, dtype=torch.bool)}).apply(small_network())
+
+
+def test_attentions_own_projections_are_pruned_too() -> None:
+    same, other = nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2, kdim=4, vdim=6)
+    assert list(Mask.dense(same)) == ["in_proj_weight", "out_proj.weight"]
+    assert list(Mask.dense(other)) == ["q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"]
+    assert prune(same, fraction=0.5).kept == (3 * 64 + 64) // 2

@@ -131,6 +131,9 @@ class Filters(Mapping[str, Tensor]):
         for name, weight in prunable_weights(model).items():
             module_name = name.rpartition(".")[0]
             module = model.get_submodule(module_name)
+            if module_name not in self.outputs:
+                tensors[name] = torch.ones(weight.shape, dtype=torch.bool)
+                continue
             kept = self.outputs[module_name][:, None]
             if module_name in self.inputs and getattr(module, "groups", 1) == 1:
                 kept = kept & self.inputs[module_name]

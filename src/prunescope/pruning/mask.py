@@ -19,7 +19,8 @@ from prunescope.files import write_arrays
 def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, nn.Parameter]:
     """The convolution and linear weights of a network, by name, in the order of its modules.
 
-    Biases and normalisation are not pruned; a weight that several modules share is named once.
+    Biases and normalisation are not pruned; a weight that several modules share is named once. The projections of
+    queries, keys and values that `torch.nn.MultiheadAttention` holds itself are linear weights like any other.
 
     Parameters
     ----------
@@ -37,9 +38,11 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
     weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
-        if isinstance(module, _ConvNd | nn.Linear) and id(module.weight) not in seen:
-            seen.add(id(module.weight))
-            weights[f"{name}.weight" if name else "weight"] = module.get_parameter("weight")
+        for own in _prunable(module):
+            weight = module.get_parameter(own)
+            if id(weight) not in seen:
+                seen.add(id(weight))
+                weights[f"{name}.{own}" if name else own] = weight
     excluded = matching_weights(weights, exclude)
     kept = {name: weight for name, weight in weights.items() if name not in excluded}
     if not kept:
@@ -47,6 +50,16 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
             "there is nothing to prune: the network has no convolution or linear weight that is not excluded"
         )
     return kept
+
+
+def _prunable(module: nn.Module) -> list[str]:
+    """Name the prunable weights that a module holds itself."""
+    if isinstance(module, _ConvNd | nn.Linear):
+        return ["weight"]
+    if isinstance(module, nn.MultiheadAttention):
+        projections = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+        return [own for own in projections if getattr(module, own) is not None]
+    return []
 
 
 def matching_weights(weights: Iterable[str], patterns: Iterable[str]) -> set[str]:
