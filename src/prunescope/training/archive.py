@@ -67,7 +67,7 @@ def fetch_files(
         if folder.exists():
             raise InputError(f"{folder}: is there, but is not whole; move it away, and it is fetched anew")
         if archive.exists():
-            if not pooch.hash_matches(str(archive), f"md5:{md5}"):
+            if pooch.file_hash(str(archive), alg="md5") != md5:
                 raise InputError(
                     f"{archive}: is not the archive published at {address} (its MD5 is not {md5}), or not whole; "
                     f"remove it, and fetch it anew"

@@ -28,14 +28,14 @@ class Rows:
         Its name.
     origin
         The data set and split, for messages.
-    root
-        Images that are kept as files must be within.
+    roots
+        Images that are kept as files must be within one of these folders; relative paths begin at the first.
     """
 
     dataset: Any
     column: str
     origin: str
-    root: Path
+    roots: tuple[Path, ...]
 
     def read(self, place: int) -> bytes:
         """Return an image as it is stored, or the content of the file that it names."""
@@ -44,9 +44,9 @@ class Rows:
         if content is None:
             if path is None:
                 raise ValueError("the row has no image")
-            file = self.root / path
-            if ".." in file.parts or not file.is_relative_to(self.root):
-                raise ValueError(f"it names the file {path}, outside {self.root}")
+            file = self.roots[0] / path
+            if ".." in file.parts or not any(file.is_relative_to(root) for root in self.roots):
+                raise ValueError(f"it names the file {path}, outside {self.roots[0]}")
             content = file.read_bytes()
         return bytes(content)
 
@@ -89,7 +89,7 @@ def open_huggingface(
         image has no class.
     """
     splits = _load(name, configuration, revision)
-    root = Path(name).expanduser().absolute() if Path(name).expanduser().is_dir() else _cache()
+    roots = _roots(name)
     chosen = [
         _choose_split(name, splits, wanted, usual, field)
         for wanted, usual, field in ((train, TRAIN, "train"), (validation, VALIDATION, "validation"))
@@ -107,7 +107,7 @@ def open_huggingface(
                 f"{len(classes)}; expected the same in both"
             )
         classes = names
-        sources.append(Source(classes, targets, images=Rows(_encoded(dataset, images), images, where, root)))
+        sources.append(Source(classes, targets, images=Rows(_encoded(dataset, images), images, where, roots)))
     return sources[0], sources[1]
 
 
@@ -125,21 +125,25 @@ def _load(name: str, configuration: str | None, revision: str | None) -> dict[st
             found = datasets.load_from_disk(str(folder))
         else:
             found = datasets.load_dataset(str(folder) if folder.is_dir() else name, configuration, revision=revision)
-    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # of any type: datasets passes on what its many readers and the connection raise
+        reason = error.__cause__ or error  # of a table it could not make, the outer error says nothing
         raise InputError(
-            f"{name}: datasets cannot load it ({type(error).__name__}: {error}); expected a name on the hub, a folder "
-            f"saved by save_to_disk, or a folder of images"
+            f"{name}: datasets cannot load it ({type(reason).__name__}: {reason}); expected a name on the hub, a "
+            f"folder saved by save_to_disk, or a folder of images"
         ) from error
     if not isinstance(found, datasets.DatasetDict):
         raise InputError(f"{name}: is a single split; save a DatasetDict of a training and a validation split instead")
     return dict(found)
 
 
-def _cache() -> Path:
-    """Where `datasets` keeps what it fetched."""
+def _roots(name: str) -> tuple[Path, ...]:
+    """Return the folder, if it is one, and where `datasets` keeps what it fetched or unpacked."""
     import datasets
+    from huggingface_hub import constants
 
-    return Path(datasets.config.HF_CACHE_HOME).expanduser().absolute()
+    folder = Path(name).expanduser()
+    caches = (Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE))
+    return tuple(path.expanduser().absolute() for path in (*([folder] if folder.is_dir() else ()), *caches))
 
 
 def _choose_split(name: str, splits: Mapping[str, Any], wanted: str | None, usual: Sequence[str], field: str) -> str:
@@ -151,8 +155,6 @@ def _choose_split(name: str, splits: Mapping[str, Any], wanted: str | None, usua
             f"{name}: there is no split called {' or '.join(usual)}, there are: {', '.join(splits)}; name the one to "
             f"use as `{field}`"
         )
-    if not len(splits[found]):
-        raise InputError(f"{name}: split {found} is empty; name another one as `{field}`")
     return found
 
 
