@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunescope.api import Study, several
+    from prunescope.api import Study, plan, several
     from prunescope.concepts import check_concepts, download_broden, open_concepts
     from prunescope.concepts.broden import permuted
     from prunescope.concepts.miniature import make_miniature
@@ -41,13 +41,14 @@ __all__ = [
     "make_miniature",
     "open_concepts",
     "permuted",
+    "plan",
     "prune",
     "read_recipe",
     "several",
 ]
 
 _HOMES = {
-    "prunescope.api": ("Study", "several"),
+    "prunescope.api": ("Study", "plan", "several"),
     "prunescope.concepts": ("check_concepts", "download_broden", "open_concepts"),
     "prunescope.concepts.broden": ("permuted",),
     "prunescope.concepts.miniature": ("make_miniature",),

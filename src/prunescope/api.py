@@ -16,10 +16,12 @@ from prunescope.report import draw_figures, write_report
 from prunescope.study.branching import Branch, masks_branch
 from prunescope.study.clock import Report, Stage, stages, unreported
 from prunescope.study.data import study_concepts
+from prunescope.study.forecast import Forecast, forecast
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.reading import read_recipe
 from prunescope.study.recipe import Recipe
 from prunescope.study.run import run_study
+from prunescope.study.speed import Speed
 from prunescope.training.processes import join_processes
 from prunescope.training.steps import Step
 
@@ -180,6 +182,51 @@ def several(
         branches = [*branch_from, *folders[:place]]
         found.append(Study(recipe, folder, device=device, branch_from=branches, snapshots=later))
     return found
+
+
+def plan(
+    recipes: Sequence[str | Path | Recipe],
+    out: str | Path | None = None,
+    *,
+    changes: Sequence[str] = (),
+    device: str = "auto",
+    branch_from: Sequence[str | Path] = (),
+    images_per_second: tuple[float, float] | None = None,
+    images: int | None = None,
+) -> Forecast:
+    """Say what studies will cost, before anything runs: steps, images, disk and hours by trial and level.
+
+    Parameters
+    ----------
+    recipes, changes, device, branch_from
+        As in `several`; one recipe is a study of its own.
+    out
+        Where the studies are or will be; what is finished there is not counted.
+    images_per_second
+        In training and in dissection; a few steps are measured on this machine unless given.
+    images
+        Training images, where the data are not there.
+
+    Returns
+    -------
+    Forecast
+        Its `.table` is a DataFrame; its `.notes` say what was measured and assumed.
+
+    Raises
+    ------
+    InputError
+        A recipe is not valid or does not fit its network.
+    """
+    read = [recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes) for recipe in recipes]
+    folders = [None if out is None else Path(out) / recipe.name if len(read) > 1 else Path(out) for recipe in read]
+    return forecast(
+        read,
+        folders,
+        device=choose_device(device),
+        speed=None if images_per_second is None else Speed(*images_per_second),
+        images=images,
+        branches=[Branch.open(path) for path in branch_from],
+    )
 
 
 def write_outcome(out: str | Path) -> pd.DataFrame:

@@ -95,6 +95,18 @@ Network = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option(help="The classification task: a folder of train/CLASS and val/CLASS.")]
 StudyConcepts = Annotated[Path | None, typer.Option(help="Labelled images in Broden's format.")]
+Recipes = Annotated[
+    list[str], typer.Argument(help="Recipes' names (`prunescope recipe list`) or paths.", show_default=False)
+]
+BranchFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--branch-from",
+        metavar="STUDY",
+        help="A finished study whose dense networks, and masks for controls, are taken where both agree. "
+        "May be repeated.",
+    ),
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -302,21 +314,12 @@ def import_netdissect(
 
 @app.command()
 def study(
-    recipes: Annotated[
-        list[str], typer.Argument(metavar="RECIPE...", help="Recipes' names (`prunescope recipe list`) or paths.")
-    ],
+    recipes: Recipes,
     out_directory: Out,
     data: Data = None,
     concepts: StudyConcepts = None,
     changes: Changes = None,
-    branch_from: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--branch-from",
-            help="A finished study whose dense networks, and masks for controls, are taken where both agree. "
-            "May be repeated.",
-        ),
-    ] = None,
+    branch_from: BranchFrom = None,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages and stop.")] = False,
 ) -> None:
@@ -347,6 +350,54 @@ def study(
             what.run(report)
         if main:
             out.print(f"The report is {(what.out / 'report' / 'index.html').resolve()}", markup=False)
+
+
+@app.command()
+def plan(
+    recipes: Recipes,
+    out_directory: Annotated[
+        Path | None, typer.Option("--out", help="Where the studies are; what is finished there is not counted.")
+    ] = None,
+    data: Data = None,
+    concepts: StudyConcepts = None,
+    changes: Changes = None,
+    branch_from: BranchFrom = None,
+    images_per_second: Annotated[
+        str | None,
+        typer.Option(metavar="TRAIN[,DISSECT]", help="Instead of measuring a few steps on this machine."),
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Training images, where the data are not there.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Say what studies will cost before anything runs: steps, images, disk and hours.
+
+    Hours are of training steps and forward passes on one device; decoding images is not counted.
+    """
+    import prunescope
+
+    found = prunescope.plan(
+        recipes,
+        out_directory,
+        changes=_given(changes, data, concepts),
+        device=device,
+        branch_from=branch_from or (),
+        images_per_second=_speeds(images_per_second),
+        images=images,
+    )
+    table = found.table
+    shown = table.rename(columns={"weights remaining": "kept", "megabytes": "MB", "dissected images": "dissected"})
+    for column, form in (("kept", "{:.1%}"), ("MB", "{:,.1f}"), ("hours", "{:,.2f}")):
+        shown[column] = [form.format(value) for value in shown[column]]
+    _print_table(shown.drop(columns="training images"))
+    total = table[["steps", "training images", "dissected images", "megabytes", "hours"]].sum()
+    trainings, dissections = (int((table[column] > 0).sum()) for column in ("steps", "dissected images"))
+    out.print(
+        f"in all: {trainings} trainings and {dissections} dissections, {int(total['steps']):,} steps, "
+        f"{int(total['training images']):,} training images, {int(total['dissected images']):,} dissected images, "
+        f"{total['megabytes'] / 1000:,.2f} GB, {total['hours']:,.1f} hours"
+    )
+    for note in found.notes:
+        err.print(f"note: {note}", markup=False)
 
 
 @app.command()
@@ -461,6 +512,19 @@ def _colors(option: str, text: str | None) -> tuple[float, ...] | None:
     if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
         raise InputError(expected)
     return numbers
+
+
+def _speeds(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(math.isfinite(number) and number > 0 for number in numbers):
+        raise InputError(f"--images-per-second is {text!r}, expected one or two numbers above 0, such as 900,2500")
+    # A forward pass is about a third of a training step.
+    return numbers[0], numbers[1] if len(numbers) == 2 else 3 * numbers[0]
 
 
 def _print_table(table: pd.DataFrame) -> None:

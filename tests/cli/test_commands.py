@@ -166,10 +166,10 @@ def fields(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     """Follow a reference and the forms a field may take to its fields."""
     if "$ref" in part:
         return fields(schema, schema["$defs"][part["$ref"].rsplit("/", 1)[1]])
+    found = dict(part.get("properties", {}))
     for form in (*part.get("anyOf", []), *part.get("oneOf", [])):
-        if found := fields(schema, form):
-            return found
-    return dict(part.get("properties", {}))
+        found |= fields(schema, form)
+    return found
 
 
 def test_the_schema_is_json_and_knows_every_field_of_the_shipped_recipes() -> None:

@@ -75,28 +75,49 @@ def share_dense(level: Level, branches: Sequence[Branch], steps_per_epoch: int) 
     recipe, directory, trial = level.recipe, level.directory, level.trial
     if directory.is_trained(trial, 0, rewinds=recipe.pruning.rewinds):
         return ""
+    found = dense_elsewhere(recipe, trial, branches, steps_per_epoch)
+    if found is None:
+        return ""
+    branch, theirs = found
+    there, points = branch.directory, _rewinding_points(branch, theirs, steps_per_epoch)
+    step = recipe.pruning.rewind_to.iterations(steps_per_epoch)
+    for file, ours in (
+        (there.initial(theirs), directory.initial(trial)),
+        *([(points[step], directory.rewind(trial))] if step in points else []),
+        (there.weights(theirs, 0), directory.weights(trial, 0)),
+        (there.training(theirs, 0), directory.training(trial, 0)),
+    ):
+        link(file, ours)
+    mask = begin_dense(level, steps_per_epoch).mask
+    mask.save(directory.mask(trial, 0))
+    # What was measured comes last: it says that the level is complete.
+    measured = there.read_measured(theirs, 0) | {"trial": trial, "kept": mask.kept, "prunable": mask.prunable}
+    write_json(directory.measured(trial, 0), measured)
+    return f"trial {trial}: the dense network is that of {there.root}{_share_dissection(level, branch, theirs)}"
+
+
+def dense_elsewhere(
+    recipe: Recipe, trial: int, branches: Sequence[Branch], steps_per_epoch: int
+) -> tuple[Branch, int] | None:
+    """Find the first branch that has a trial's dense network, with the rewinding point if it is needed; its trial."""
     step = recipe.pruning.rewind_to.iterations(steps_per_epoch)
     for branch in branches:
-        theirs, there = trial_of(recipe, trial, branch.recipe), branch.directory
-        if theirs is None or differences(recipe, branch.recipe) or not there.is_trained(theirs, 0, rewinds=False):
+        theirs = trial_of(recipe, trial, branch.recipe)
+        if theirs is None or differences(recipe, branch.recipe):
             continue
-        points = _rewinding_points(branch, theirs, steps_per_epoch)
-        if recipe.pruning.rewinds and step not in points:
+        if not branch.directory.is_trained(theirs, 0, rewinds=False):
             continue
-        # What was measured comes last: it says that the level is complete.
-        for file, ours in (
-            (there.initial(theirs), directory.initial(trial)),
-            *([(points[step], directory.rewind(trial))] if step in points else []),
-            (there.weights(theirs, 0), directory.weights(trial, 0)),
-            (there.training(theirs, 0), directory.training(trial, 0)),
-        ):
-            link(file, ours)
-        mask = begin_dense(level, steps_per_epoch).mask
-        mask.save(directory.mask(trial, 0))
-        measured = there.read_measured(theirs, 0) | {"trial": trial, "kept": mask.kept, "prunable": mask.prunable}
-        write_json(directory.measured(trial, 0), measured)
-        return f"trial {trial}: the dense network is that of {there.root}{_share_dissection(level, branch, theirs)}"
-    return ""
+        if not recipe.pruning.rewinds or step in _rewinding_points(branch, theirs, steps_per_epoch):
+            return branch, theirs
+    return None
+
+
+def same_dissection(recipe: Recipe, other: Recipe) -> bool:
+    """Say whether two recipes dissect the same network alike, their layers apart."""
+    ours, theirs = (
+        _settled(one.model_dump(mode="json")["dissection"], {"batch_size", "layers"}) for one in (recipe, other)
+    )
+    return ours == theirs
 
 
 def _rewinding_points(branch: Branch, trial: int, steps_per_epoch: int) -> dict[int, Path]:
@@ -110,12 +131,11 @@ def _rewinding_points(branch: Branch, trial: int, steps_per_epoch: int) -> dict[
 
 def _share_dissection(level: Level, branch: Branch, theirs: int) -> str:
     recipe, there = level.recipe, branch.directory
-    ours, other = (
-        _settled(one.model_dump(mode="json")["dissection"], {"batch_size", "layers"}) for one in (recipe, branch.recipe)
-    )
     layers = recipe.dissection.layers
-    # Drawn labelled images are of the recipe's size; a summary says which trial it is of.
-    if ours != other or theirs != level.trial or not there.is_dissected(theirs, 0, layers):
+    # A summary says which trial it is of.
+    if theirs != level.trial or not same_dissection(recipe, branch.recipe):
+        return ""
+    if not there.is_dissected(theirs, 0, layers):
         return ""
     for layer in layers:
         files = sorted(path for path in (there.dissection(theirs, 0) / layer).iterdir() if path.is_file())

@@ -1,0 +1,228 @@
+"""What studies will cost, before anything runs: stages, images, steps, disk and hours, by trial and level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from prunescope.concepts.broden import open_concepts
+from prunescope.errors import InputError
+from prunescope.networks.layers import list_layers
+from prunescope.networks.source import build_network
+from prunescope.pruning import Mask
+from prunescope.study.branching import Branch, dense_elsewhere, differences, same_dissection, trial_of
+from prunescope.study.layout import StudyDirectory
+from prunescope.study.recipe import Drawn, Recipe
+from prunescope.study.speed import Speed, measure_speed
+from prunescope.training.plan import Plan
+from prunescope.training.sources import Cifar, HuggingFace, open_sources
+
+IMAGENET = (1_281_167, 50_000, 1000)
+BRODEN = (63_305, 1197)
+MINIATURE_CLASSES, MINIATURE_CONCEPTS = 16, 160
+COLUMNS = [
+    "study", "trial", "level", "weights remaining", "steps", "training images", "dissected images", "megabytes",
+    "hours", "state",
+]  # fmt: skip
+
+
+class Sizes(NamedTuple):
+    """How many images there are."""
+
+    training: int
+    validation: int
+    classes: int
+    labelled: int
+    concepts: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What studies will cost.
+
+    Attributes
+    ----------
+    table
+        A row per study, trial and level; `hours` and `megabytes` are 0 where nothing is left to do.
+    notes
+        What was measured and what was assumed.
+    """
+
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def forecast(
+    recipes: Sequence[Recipe],
+    folders: Sequence[Path | None],
+    *,
+    device: str,
+    speed: Speed | None = None,
+    images: int | None = None,
+    branches: Sequence[Branch] = (),
+) -> Forecast:
+    """Say what studies that run one after the other will cost.
+
+    Levels whose filters are removed are counted as the dense network: an upper bound. Decoding images is not counted.
+
+    Parameters
+    ----------
+    recipes
+        In their order; dense networks that later ones share are counted once.
+    folders
+        The directory of each study, where what is finished is not counted; None if there is none.
+    device
+        Where networks will run.
+    speed
+        Images per second; measured, unless given.
+    images
+        Training images, where the data are not there.
+    branches
+        Finished studies to branch from.
+
+    Raises
+    ------
+    InputError
+        A recipe does not fit its network, or data are not where they should be and their number is not known.
+    """
+    rows: list[dict[str, object]] = []
+    notes: dict[str, None] = {}
+    measured: dict[tuple[object, ...], Speed] = {}
+    for place, (recipe, folder) in enumerate(zip(recipes, folders, strict=True)):
+        sizes = _sizes(recipe, images, notes)
+        plan = Plan(sizes.training, recipe.training.batch_size, recipe.seed)
+        recipe.check_steps(plan.steps_per_epoch)
+        how_trained = recipe.training.model_dump(include={"batch_size", "device_batch_size", "precision", "compile"})
+        key = (recipe.network, recipe.data.size, sizes.classes, recipe.dissection.layers, *how_trained.values())
+        if key not in measured:
+            measured[key] = speed or measure_speed(recipe, sizes.classes, device)
+            how = "as given" if speed else f"measured on {device} with random images, without reading any"
+            notes[f"{measured[key].training:,.1f} images a second in training and "
+                  f"{measured[key].dissection:,.1f} in dissection, {how}"] = None  # fmt: skip
+        if recipe.pruning.scope == "filters":
+            notes["levels whose filters are removed are counted as the dense network: an upper bound"] = None
+        before = [Branch(StudyDirectory(Path(one.name)), one) for one in recipes[:place]]
+        rows += _rows(recipe, folder, sizes, plan.steps_per_epoch, measured[key], branches, before)
+    return Forecast(pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
+
+
+def _rows(
+    recipe: Recipe,
+    folder: Path | None,
+    sizes: Sizes,
+    steps_per_epoch: int,
+    speed: Speed,
+    branches: Sequence[Branch],
+    before: Sequence[Branch],
+) -> list[dict[str, object]]:
+    directory = None if folder is None else StudyDirectory(folder)
+    pruning, batch = recipe.pruning, min(recipe.training.batch_size, sizes.training)
+    network, mask, dissection = _bytes(recipe, sizes)
+    rows = []
+    for trial in range(recipe.trials):
+        found = dense_elsewhere(recipe, trial, branches, steps_per_epoch)
+        shared = [found[0]] if found else [b for b in before if _will_share(recipe, trial, b.recipe)][:1]
+        for level in range(pruning.levels + 1):
+            steps = _steps(recipe, level, steps_per_epoch)
+            trained = directory is not None and directory.is_trained(trial, level, rewinds=pruning.rewinds)
+            dissected = trained and directory is not None and directory.is_dissected(
+                trial, level, recipe.dissection.layers
+            )  # fmt: skip
+            state = "done" if dissected else "trained" if trained else ""
+            if level == 0 and shared and not trained:
+                same = set(recipe.dissection.layers) <= set(shared[0].recipe.dissection.layers)
+                dissected = same and same_dissection(recipe, shared[0].recipe)
+                trained, state = True, f"of {shared[0].directory.root}"
+            to_train, to_dissect = 0 if trained else steps, 0 if dissected else sizes.labelled
+            measures = 0 if trained else 1 + (_times_measured(recipe, steps, steps_per_epoch))
+            seconds = to_train * batch / speed.training
+            seconds += (measures * sizes.validation + to_dissect) / speed.dissection
+            space = 0.0 if trained else network * (3 if level == 0 else 1) + mask
+            rows.append(
+                {
+                    "study": recipe.name,
+                    "trial": trial,
+                    "level": level,
+                    "weights remaining": _remaining(recipe, level),
+                    "steps": to_train,
+                    "training images": to_train * batch,
+                    "dissected images": to_dissect,
+                    "megabytes": (space + (0 if dissected else dissection)) / 1e6,
+                    "hours": seconds / 3600,
+                    "state": state,
+                }
+            )
+    return rows
+
+
+def _steps(recipe: Recipe, level: int, steps_per_epoch: int) -> int:
+    pruning = recipe.pruning
+    end = recipe.training.length.iterations(steps_per_epoch)
+    if level == 0 or pruning.retraining == "reinitialise":
+        return end
+    if pruning.retraining == "fine-tune":
+        assert pruning.fine_tune is not None
+        return pruning.fine_tune.iterations(steps_per_epoch)
+    return end - pruning.rewind_to.iterations(steps_per_epoch)
+
+
+def _remaining(recipe: Recipe, level: int) -> float:
+    pruning = recipe.pruning
+    if level == 0:
+        return 1.0
+    if pruning.remaining is not None:
+        return pruning.remaining[level - 1]
+    return float((1 - (pruning.fraction or 0)) ** level)
+
+
+def _times_measured(recipe: Recipe, steps: int, steps_per_epoch: int) -> int:
+    every = recipe.training.measure_every
+    return 0 if every is None else (steps - 1) // every.iterations(steps_per_epoch)
+
+
+def _will_share(recipe: Recipe, trial: int, other: Recipe) -> bool:
+    return trial_of(recipe, trial, other) is not None and not differences(recipe, other)
+
+
+def _bytes(recipe: Recipe, sizes: Sizes) -> tuple[float, float, float]:
+    """Return the bytes of a network, of a mask, and about those of a dissection."""
+    model = build_network(recipe.network, classes=sizes.classes, seed=recipe.seed)
+    network = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    layers = list_layers(model, recipe.data.size).set_index("layer")["units"]
+    units = sum(int(layers.get(layer, 0)) for layer in recipe.dissection.layers)
+    # Most are the counts of every unit and concept: 8 bytes in the tally, about as many in the table of pairs.
+    return network, Mask.dense(model).prunable, 16.0 * units * sizes.concepts
+
+
+def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
+    origin, concepts = recipe.data.task, recipe.dissection.concepts
+    training, validation, classes = IMAGENET
+    if isinstance(origin, Drawn):
+        # Of every 64 images the last 16 are for validation.
+        whole, rest = divmod(origin.miniature.images, 64)
+        training, classes = whole * 48 + min(rest, 48), MINIATURE_CLASSES
+        validation = origin.miniature.images - training
+    elif isinstance(origin, Cifar):
+        training, validation, classes = 50_000, 10_000, 10 if origin.cifar10 is not None else 100
+    elif isinstance(origin, HuggingFace) or Path(origin).expanduser().exists():
+        _, train, val = open_sources(origin, recipe.data.size)
+        training, validation, classes = len(train), len(val), len(train.classes)
+    elif images is None:
+        notes[f"{origin} is not there: ImageNet's {training:,} training images are assumed (or give --images)"] = None
+    if images is not None:
+        training = images
+    labelled, number = BRODEN
+    if isinstance(concepts, Drawn):
+        labelled, number = concepts.miniature.images, MINIATURE_CONCEPTS
+    elif Path(concepts).expanduser().exists():
+        data = open_concepts(concepts)
+        labelled, number = len(data), len(data.labels)
+    else:
+        notes[f"{concepts} is not there: Broden's {labelled:,} images are assumed"] = None
+    if training < 1:
+        raise InputError(f"{training} training images: expected at least one")
+    return Sizes(training, validation, classes, labelled, number)

@@ -1,0 +1,82 @@
+"""How fast a recipe's network trains and is dissected on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prunescope.networks.layers import evaluating, observe
+from prunescope.networks.source import build_network
+from prunescope.pruning import Mask
+from prunescope.study.recipe import Recipe
+from prunescope.training.data import Task
+from prunescope.training.images import Source
+from prunescope.training.loop import train
+from prunescope.training.recipe import Course
+
+STEPS = 4  # the first one is not counted: it sets things up
+MOST_AT_A_TIME = {"cpu": 16, "cuda": 256}
+
+
+class Speed(NamedTuple):
+    """Images per second: of training steps, and of forward passes that observe the dissected layers."""
+
+    training: float
+    dissection: float
+
+
+def measure_speed(recipe: Recipe, classes: int, device: str) -> Speed:
+    """Measure a few steps and forward passes of a recipe's network on random images; nothing is read or decoded.
+
+    Parameters
+    ----------
+    recipe
+        Its network, size, precision and so on; of its batch as many images as this device holds in any case.
+    classes
+        Of the task.
+    device
+        Where networks run.
+    """
+    most = MOST_AT_A_TIME.get(torch.device(device).type, 16)
+    batch = min(recipe.training.batch_size, recipe.training.device_batch_size or most, most)
+    size = recipe.data.size
+    random = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    names = tuple(f"{number:04d}" for number in range(classes))
+    images = Source(names, np.arange(batch) % classes, pixels=random)
+    one = Source(names, np.zeros(1, np.int64), pixels=random[:1])
+    task = Task("random images", size, "none", recipe.data.mean, recipe.data.std, 0, images, one)
+    model = build_network(recipe.network, classes=classes, seed=recipe.seed)
+    training = recipe.training.model_copy(
+        update={"batch_size": batch, "learning_rate": 1e-9, "measure_every": None, "trackers": ()}
+    )
+    moments = [time.perf_counter()]
+    train(
+        model, task, training, seed=0, mask=Mask.dense(model), course=Course(0, STEPS, rate=1e-9), device=device,
+        progress=lambda *_: moments.append(_now(device)),
+    )  # fmt: skip
+    steps = [after - before for before, after in pairwise(moments[1:])]
+    inputs = torch.rand(batch, 3, size, size, device=device)
+
+    def look() -> None:
+        with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers, lambda *_: None):
+            model(inputs)
+
+    return Speed(batch / median(steps), batch / median(_timed(look, device) for _ in range(STEPS)))
+
+
+def _timed(work: Callable[[], None], device: str) -> float:
+    began = _now(device)
+    work()
+    return _now(device) - began
+
+
+def _now(device: str) -> float:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,90 @@
+"""A plan says what studies will cost: the steps they really take, each dense network once, nothing that is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import prunescope
+from prunescope.errors import InputError
+from prunescope.study import read_recipe, run_study
+from prunescope.study.layout import StudyDirectory
+from tests.cli.commands import refused, typed
+
+FAST = {"images_per_second": (100.0, 1000.0), "device": "cpu"}
+
+
+def test_a_plan_counts_the_steps_and_images_that_a_study_takes(recipe: Path, tmp_path: Path) -> None:
+    changes = ["trials=1", "pruning.levels=1", "training.measure_every=1ep", "dissection.layers=[stage3]"]
+    table = prunescope.plan([recipe], tmp_path / "out", changes=changes, **FAST).table  # type: ignore[arg-type]
+    run_study(read_recipe(recipe, changes), tmp_path / "out")
+    directory = StudyDirectory(tmp_path / "out")
+    measured = [directory.read_measured(0, level) for level in (0, 1)]
+    assert table["steps"].tolist() == [level["steps"] for level in measured] == [6, 2]
+    assert table["weights remaining"].tolist() == pytest.approx([level["weights_remaining"] for level in measured])
+    assert table["training images"].tolist() == [6 * 32, 2 * 32]
+    assert table["dissected images"].tolist() == [64, 64]
+    # Twice in the dense training the 32 images for validation, once in the other, are forward passes too.
+    seconds = [6 * 32 / 100 + (2 * 32 + 64) / 1000, 2 * 32 / 100 + (32 + 64) / 1000]
+    assert table["hours"].tolist() == pytest.approx([second / 3600 for second in seconds])
+    written = sum(path.stat().st_size for path in (tmp_path / "out" / "trial-0").rglob("*") if path.is_file())
+    assert table["megabytes"].sum() * 1e6 == pytest.approx(written, rel=0.6)
+
+    directory.measured(0, 1).unlink()
+    again = prunescope.plan([recipe], tmp_path / "out", changes=changes, **FAST).table  # type: ignore[arg-type]
+    assert again["steps"].tolist() == [0, 2]
+    assert again["state"].tolist() == ["done", ""]
+    run_study(read_recipe(recipe, changes), tmp_path / "out")
+    done = prunescope.plan([recipe], tmp_path / "out", changes=changes, **FAST).table  # type: ignore[arg-type]
+    assert done[["steps", "dissected images", "megabytes", "hours"]].to_numpy().sum() == 0
+
+
+def test_a_dense_network_that_is_shared_is_counted_once(recipe: Path, tmp_path: Path) -> None:
+    tuned = ["pruning.retraining=fine-tune", "pruning.fine_tune=5it"]
+    recipes = [
+        read_recipe(recipe, [f"name={name}", *changes])
+        for name, changes in (("one", []), ("two", tuned), ("three", ["training.momentum=0.5"]))
+    ]
+    table = prunescope.plan(recipes, tmp_path, **FAST).table  # type: ignore[arg-type]
+    steps = {name: rows["steps"].tolist() for name, rows in table.groupby("study")}
+    assert steps == {"one": [6, 2, 2] * 2, "two": [0, 5, 5] * 2, "three": [6, 2, 2] * 2}
+    assert table[table["study"] == "two"]["state"].tolist()[0] == "of one"
+
+
+def test_the_papers_study_is_planned_without_its_data() -> None:
+    found = prunescope.plan(["paper"], **FAST)  # type: ignore[arg-type]
+    assert len(found.table) == 3 * 21
+    per_epoch = 1_281_167 // 1024
+    assert found.table["steps"].tolist()[:2] == [90 * per_epoch, 84 * per_epoch]
+    assert found.table["dissected images"].tolist()[0] == 63_305
+    assert any("data/imagenet is not there: ImageNet's 1,281,167" in note for note in found.notes)
+    fewer = prunescope.plan(["paper"], images=2048, **FAST)  # type: ignore[arg-type]
+    assert fewer.table["steps"].tolist()[0] == 180
+
+
+def test_filters_are_counted_as_the_dense_network_and_said_so(recipe: Path) -> None:
+    changes = ["pruning.scope=filters"]
+    found = prunescope.plan([recipe], changes=changes, **FAST)  # type: ignore[arg-type]
+    assert "levels whose filters are removed are counted as the dense network: an upper bound" in found.notes
+
+
+def test_the_command_measures_this_machine_and_adds_up(recipe: Path) -> None:
+    result = typed("plan", recipe, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["study", "trial", "level", "kept", "steps", "dissected", "MB", "hours", "state"]
+    assert len(lines) == 1 + 2 * 3 + 1
+    assert lines[1].split()[:6] == ["small", "0", "0", "100.0%", "6", "64"]
+    assert lines[-1].startswith("in all: 6 trainings and 6 dissections, 20 steps, 640 training images")
+    assert "measured on cpu with random images" in result.stderr
+
+
+@pytest.mark.parametrize("given", ["0", "fast", "1,2,3", "-1", "nan"])
+def test_a_speed_that_is_none_is_refused(recipe: Path, given: str) -> None:
+    assert "--images-per-second is" in refused("plan", recipe, "--images-per-second", given)
+
+
+def test_a_rewinding_step_after_the_end_is_refused_in_a_plan_too(recipe: Path) -> None:
+    with pytest.raises(InputError, match="after the end of training"):
+        prunescope.plan([recipe], changes=["pruning.rewind_to=7it"], **FAST)  # type: ignore[arg-type]
