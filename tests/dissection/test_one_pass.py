@@ -184,27 +184,41 @@ def test_bounds_only_rise_and_never_pass_the_threshold(spread: int) -> None:
 
 SCRIPT = """
 import sys
+from torch import distributed
 from prunescope.dissection import dissect
 from prunescope.dissection.share import processes
 from prunescope.networks import build_network
+if len(sys.argv) > 3:
+    distributed.init_process_group(sys.argv[3])
 model = build_network("prunescope:resnet8x4", classes=3, seed=0)
 with processes() as share:
     found = dissect(model, layers=["stage1", "stage3"], concepts=sys.argv[1], batch_size=1)
     if share.rank == 0:
         found.save(sys.argv[2])
+if distributed.is_initialized():
+    distributed.destroy_process_group()
 """
 
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
-def test_two_processes_give_the_integers_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
+
+def run_script(folder: Path, out: str, start: list[str], *arguments: str) -> None:
+    script = folder / "run.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for start, out in (([sys.executable], "one"), (torchrun, "two")):
-        subprocess.run([*start, str(script), str(CONCEPTS), str(tmp_path / out)], check=True, env=environment)
+    command = [sys.executable, *start, str(script), str(CONCEPTS), str(folder / out), *arguments]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_two_processes_give_the_integers_of_one_whoever_connected_them(tmp_path: Path) -> None:
+    run_script(tmp_path, "one", [])
+    run_script(tmp_path, "two", TORCHRUN)
+    # A group that carries what is on GPUs alone, as another program's may.
+    run_script(tmp_path, "connected", TORCHRUN, "cuda:gloo")
     for layer in ("stage1", "stage3"):
-        for name in ("tally", "examples"):
-            one, two = (load_file(tmp_path / out / layer / f"{name}.safetensors") for out in ("one", "two"))
-            assert all(np.array_equal(one[key], two[key]) for key in one)
-        one, two = (pd.read_parquet(tmp_path / out / layer / "units.parquet") for out in ("one", "two"))
-        pd.testing.assert_frame_equal(one, two)
+        one = tmp_path / "one" / layer
+        for other in (tmp_path / "two" / layer, tmp_path / "connected" / layer):
+            for name in ("tally", "examples"):
+                ours, theirs = (load_file(folder / f"{name}.safetensors") for folder in (one, other))
+                assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+            ours, theirs = (pd.read_parquet(folder / "units.parquet") for folder in (one, other))
+            pd.testing.assert_frame_equal(ours, theirs)

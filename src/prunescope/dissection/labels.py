@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from prunescope.concepts.pixels import ImageLabels
 
@@ -13,15 +14,20 @@ Array = np.ndarray[Any, Any]
 
 
 class LabelBatch(NamedTuple):
-    """The labels of some images, their palettes laid end to end."""
+    """The labels of some images, their palettes laid end to end; arrays, or tensors of one device."""
 
-    codes: Array  # unsigned [images, sh, sw]
-    first_rows: Array  # int64 [images]: where an image's palette begins
-    starts: Array  # int64 [rows + 1]
-    columns: Array  # int64: a concept's place among the data set's concepts
-    categories: Array  # bool [rows, categories]: the categories that have a label on such a pixel
-    present: Array  # bool [images, categories]: the categories that have a label anywhere in the image
-    pixels: Array  # int64 [rows]: how many pixels have such labels
+    codes: Any  # unsigned (int32 on a device) [images, sh, sw]
+    first_rows: Any  # int64 [images]: where an image's palette begins
+    starts: Any  # int64 [rows + 1]
+    columns: Any  # int64: a concept's place among the data set's concepts
+    categories: Any  # bool [rows, categories]: the categories that have a label on such a pixel
+    present: Any  # bool [images, categories]: the categories that have a label anywhere in the image
+    pixels: Any  # int64 [rows]: how many pixels have such labels
+
+    def on(self, device: torch.device) -> LabelBatch:
+        """Bring the labels to a device."""
+        arrays = (self.codes.astype(np.int32), *self[1:])
+        return LabelBatch(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
 
     def add_truth(self, blocks: Array, truth: Array) -> None:
         """Count each concept's pixels.

@@ -15,9 +15,9 @@ from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.dissection.batches import Batch, batches
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.result import Dissection, LayerDissection
-from prunescope.dissection.share import Share
+from prunescope.dissection.share import Share, sharing
 from prunescope.dissection.spool import Budget, Spill
-from prunescope.dissection.stream import Holding, LayerStream, no_truth, shape_of
+from prunescope.dissection.stream import Holding, LayerStream, no_truth, shape_of, tensors_on
 from prunescope.dissection.tally import Presence
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError, nearest
@@ -162,10 +162,6 @@ def dissect_networks(
     for model in models.values():
         check_layers(model, layers)
     data = concepts if isinstance(concepts, ConceptData) else open_concepts(concepts)
-    share = Share()
-    mine = share.images(len(data))
-    if len(data) < share.processes:
-        raise InputError(f"{data.root} has {len(data)} images, fewer than the {share.processes} processes")
     geometry: dict[tuple[str, str], Geometry] = {}
     for name, model in models.items():
         model.to(device)
@@ -182,12 +178,16 @@ def dissect_networks(
         streams[key].add(batch.first, output, batch.names)
 
     def count_again(key: _Key, output: Tensor, batch: Batch) -> None:
-        streams[key].count(output, batch.first, batch.labels)
+        streams[key].count(output, batch.first, holding.placed(batch.labels))
 
     with ExitStack() as stack:
+        share = stack.enter_context(sharing())
+        mine = share.images(len(data))
+        if len(data) < share.processes:
+            raise InputError(f"{data.root} has {len(data)} images, fewer than the {share.processes} processes")
         workers = stack.enter_context(Workers(torch.get_num_threads()))
         spill = stack.enter_context(Spill(budget))
-        holding = Holding(data, quantile, presence, iou, workers, spill)
+        holding = Holding(data, quantile, presence, iou, workers, spill, tensors_on(look.device))
         for model in models.values():
             stack.enter_context(evaluating(model))
         stack.enter_context(torch.inference_mode())
@@ -204,23 +204,21 @@ def dissect_networks(
         for record in labels:
             batch_labels = LabelBatch(*record)
             batch_labels.add_truth(holding.blocks(first, len(batch_labels.codes)), truth)
+            placed = holding.placed(batch_labels)
             for key, kept in waiting.items():
-                streams[key].count(next(kept), first, batch_labels)
+                streams[key].count(next(kept), first, placed)
             first += len(batch_labels.codes)
         again = [key for key, stream in streams.items() if stream.overflowed]
         for batch in batches(data, batch_size, mine, pinned=look.pinned) if again else ():
             look.at(batch, again, count_again, to_the_end=False)
         share.add(truth)
-    noted = _settings(data, quantile, presence) | {"align": align, "precision": precision}
-    noted |= {"mean": list(mean), "std": list(std)} | dict(settings or {})
-    found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
-    for key, stream in streams.items():
-        name, layer = key
-        own: dict[str, Any] = {"name": name} if name else {}
-        if key in geometry:
-            field = geometry[key]
-            own |= {"stride": [str(value) for value in field.stride], "offset": [str(value) for value in field.offset]}
-        found[name][layer] = stream.finish(truth, share, noted | own)
+        noted = _settings(data, quantile, presence) | {"align": align, "precision": precision}
+        noted |= {"mean": list(mean), "std": list(std)} | dict(settings or {})
+        found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
+        for key, stream in streams.items():
+            name, layer = key
+            own = ({"name": name} if name else {}) | (_told(geometry[key]) if key in geometry else {})
+            found[name][layer] = stream.finish(truth, share, noted | own)
     return {name: Dissection(parts) for name, parts in found.items()}
 
 
@@ -275,7 +273,7 @@ def dissect_activations(
     # The maps are in memory already: those that wait take no more than they do.
     budget = Budget(memory=2 * features.nbytes + (1 << 30))
     with Spill(budget) as spill, Workers(torch.get_num_threads()) as workers:
-        holding = Holding(data, quantile, presence, iou, workers, spill)
+        holding = Holding(data, quantile, presence, iou, workers, spill, tensors_on(torch.device("cpu")))
         stream = LayerStream("activations", maps.shape[1:], holding, thresholds=given)
         labels = spill.spool()
         for batch in batches(data, 64, range(len(data)), with_images=False):
@@ -287,7 +285,7 @@ def dissect_activations(
         for place, (kept, record) in enumerate(zip(stream.kept(), labels, strict=True)):
             batch_labels = LabelBatch(*record)
             batch_labels.add_truth(holding.blocks(64 * place, len(batch_labels.codes)), truth)
-            stream.count(kept, 64 * place, batch_labels)
+            stream.count(kept, 64 * place, holding.placed(batch_labels))
     noted = _settings(data, quantile, presence) | {"align": "half-pixel"} | dict(settings or {})
     return stream.finish(truth, share, noted)
 
@@ -354,6 +352,10 @@ def _handing(
             raise _SeenEnoughError
 
     return hand
+
+
+def _told(geometry: Geometry) -> dict[str, list[str]]:
+    return {name: [str(value) for value in getattr(geometry, name)] for name in ("stride", "offset")}
 
 
 def _settings(data: ConceptData, quantile: float, presence: Presence) -> dict[str, Any]:

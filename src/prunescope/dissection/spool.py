@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 Record = tuple[Any, ...]  # arrays, or tensors on a device
@@ -24,7 +25,7 @@ class Budget:
     Attributes
     ----------
     memory
-        Bytes in memory; what is more goes to disk.
+        Bytes in memory, a GPU's for the maps of a network that runs there; what is more goes to disk.
     disk
         Bytes on disk; a layer that needs more gets a second forward pass.
     folder
@@ -89,8 +90,9 @@ class Spill(AbstractContextManager["Spill"]):
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the spill
-            stored = Stored(self._end, tuple((array.dtype, array.shape) for array in record))
-            for array in record:
+            arrays = [array.cpu().numpy() if isinstance(array, Tensor) else array for array in record]
+            stored = Stored(self._end, tuple((array.dtype, array.shape) for array in arrays))
+            for array in arrays:
                 self._file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
                 self._end += array.nbytes
             self._file.flush()
@@ -99,12 +101,13 @@ class Spill(AbstractContextManager["Spill"]):
         return stored
 
     def read(self, stored: Stored) -> Record:
-        """Read a record back."""
+        """Read a record back, as arrays."""
         assert self._file is not None
         arrays, offset = [], stored.offset
         for dtype, shape in stored.layout:
             size = dtype.itemsize * int(np.prod(shape))
-            content = os.pread(self._file.fileno(), size, offset)
+            content = bytearray(size)
+            os.preadv(self._file.fileno(), [content], offset)
             arrays.append(np.frombuffer(content, dtype).reshape(shape))
             offset += size
         return tuple(arrays)

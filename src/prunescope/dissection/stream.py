@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from prunescope.concepts.broden import ConceptData
@@ -15,11 +16,13 @@ from prunescope.dissection.first_pass import FirstPass, FirstPassOnCpu
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps, NotFiniteError
 from prunescope.dissection.masks import Stretch, anchored_axis, stretch_axis
+from prunescope.dissection.on_device import FirstPassOnDevice
 from prunescope.dissection.result import LayerDissection
 from prunescope.dissection.scores import pair_scores, summarise, tally_arrays, unit_scores
 from prunescope.dissection.share import Share
 from prunescope.dissection.spool import Record, Spill
 from prunescope.dissection.tally import BLOCKS, MaskCounts, MaskTally, MaskTallyOnCpu, Presence, Tally
+from prunescope.dissection.tally_on_device import MaskTallyOnDevice
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks.geometry import Geometry
@@ -37,10 +40,15 @@ class Holding:
     iou: float
     workers: Workers
     spill: Spill
+    device: torch.device | None = None  # where maps are held as tensors, instead of by compiled kernels
 
     def blocks(self, first_image: int, count: int) -> Array:
         """Say to which block of consecutive images each of `count` images belongs, int64 [count]."""
         return (first_image + np.arange(count)) * BLOCKS // len(self.concepts)
+
+    def placed(self, labels: LabelBatch) -> LabelBatch:
+        """Bring labels to where the maps are held."""
+        return labels if self.device is None else labels.on(self.device)
 
     @property
     def block_pixels(self) -> int:
@@ -78,12 +86,19 @@ class LayerStream:
         thresholds: Array | None = None,
     ) -> None:
         units, h, w = shape
-        concepts, workers = holding.concepts, holding.workers
+        concepts, workers, device = holding.concepts, holding.workers, holding.device
         self.layer, self._shape, self._holding = layer, shape, holding
-        self._first: FirstPass = FirstPassOnCpu(shape, len(concepts), holding.quantile, thresholds, workers)
+        images, quantile, presence = len(concepts), holding.quantile, holding.presence
         counts = MaskCounts.empty(units, len(concepts.labels), len(concepts.categories), holding.block_pixels)
         axes = _axes(concepts, (h, w), geometry)
-        self._tally: MaskTally = MaskTallyOnCpu(counts, holding.presence, axes, workers)
+        self._first: FirstPass
+        self._tally: MaskTally
+        if device is None:
+            self._first = FirstPassOnCpu(shape, images, quantile, thresholds, workers)
+            self._tally = MaskTallyOnCpu(counts, presence, axes, workers)
+        else:
+            self._first = FirstPassOnDevice(shape, images, quantile, thresholds, device)
+            self._tally = MaskTallyOnDevice(counts, presence, axes, device)
         self._kept = holding.spill.spool(self._still_possible)
 
     @property
@@ -140,7 +155,7 @@ class LayerStream:
         first_image
             The first one's place in the data set.
         labels
-            Of these images.
+            Of these images, where the maps are held.
         """
         thresholds = self._levels.thresholds
         if isinstance(kept, Tensor):
@@ -173,6 +188,11 @@ class LayerStream:
 
     def _still_possible(self, record: Record) -> Record:
         return self._first.still_possible(KeptMaps(*record))
+
+
+def tensors_on(device: torch.device) -> torch.device | None:
+    """Say where maps of a network on this device are held as tensors; None: by compiled kernels on the CPU."""
+    return device if device.type == "cuda" else None
 
 
 def no_truth(concepts: ConceptData) -> Array:

@@ -1,0 +1,123 @@
+"""Counting pixels of masks as tensor work: the same integers as the compiled kernel's."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunescope.dissection.labels import LabelBatch
+from prunescope.dissection.maps import KeptMaps
+from prunescope.dissection.masks import Stretch
+from prunescope.dissection.on_device import AT_ONCE
+from prunescope.dissection.tally import MaskCounts, Presence
+
+Array = np.ndarray[Any, Any]
+
+
+class _Axis(NamedTuple):
+    starts: Tensor  # int64 [cells]: the first pixel between a map's row and the next
+    counts: Tensor  # int64 [cells]: how many there are
+    weights: Tensor  # float64 [pixels]
+
+    @classmethod
+    def on(cls, device: torch.device, axis: Stretch) -> _Axis:
+        starts = torch.from_numpy(axis.starts).to(device)
+        return cls(starts[:-1], starts.diff(), torch.from_numpy(axis.weights).to(device))
+
+
+class MaskTallyOnDevice:
+    """Counts the pixels of masks on a device; the parameters are those of `MaskTallyOnCpu`.
+
+    Parameters
+    ----------
+    counts
+        Of nothing yet.
+    presence
+        On which images mask pixels count as activation.
+    axes
+        Where the label pixels lie on the maps, down and along.
+    device
+        Where the maps are.
+    """
+
+    def __init__(
+        self, counts: MaskCounts, presence: Presence, axes: tuple[Stretch, Stretch], device: torch.device
+    ) -> None:
+        self._presence, self._device = presence, device
+        self._intersect, self._activation, self._area = (
+            torch.from_numpy(part).to(device) for part in vars(counts).values()
+        )
+        self._down, self._along = (_Axis.on(device, axis) for axis in axes)
+
+    def add(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, blocks: Array) -> None:
+        """Hold the masks of some images against their labels: see `MaskTally`."""
+        kept = KeptMaps(*(torch.as_tensor(part, device=self._device) for part in kept))
+        levels = torch.from_numpy(thresholds).to(self._device)[kept.units]
+        at_blocks = torch.from_numpy(blocks).to(self._device)
+        rows = torch.cat([labels.first_rows, labels.first_rows.new_tensor([len(labels.pixels)])]).diff()
+        widest = int(rows.max())
+        size = max(1, AT_ONCE // max(widest, labels.codes[0].numel()))
+        for some in torch.split((kept.peaks > levels).nonzero()[:, 0], size):
+            self._add(KeptMaps(*(part[some] for part in kept)), levels[some], labels, at_blocks, widest)
+
+    def counts(self) -> MaskCounts:
+        """Give back what was counted."""
+        return MaskCounts(*(part.cpu().numpy() for part in (self._intersect, self._activation, self._area)))
+
+    def _add(self, kept: KeptMaps, levels: Tensor, labels: LabelBatch, blocks: Tensor, widest: int) -> None:
+        histograms = self._histograms(kept, levels, labels, widest)
+        pixels = histograms.sum(1)
+        maps, codes = histograms.nonzero(as_tuple=True)
+        rows = labels.first_rows[kept.images[maps]] + codes
+        owners, within = _spread(labels.starts[rows + 1] - labels.starts[rows])
+        columns = labels.columns[labels.starts[rows[owners]] + within]
+        places = blocks[kept.images] * self._intersect.shape[1] + kept.units
+        counted = histograms[maps, codes].to(self._intersect.dtype)
+        self._intersect.view(-1).index_add_(
+            0, places[maps[owners]] * self._intersect.shape[2] + columns, counted[owners]
+        )
+        here = labels.present[kept.images].long()
+        if self._presence == "overlap":
+            here = torch.zeros_like(here).index_add_(0, maps, labels.categories[rows].long()).clamp_(max=1)
+        self._activation.flatten(0, 1).index_add_(0, places, here * pixels[:, None])
+        self._area.view(-1).index_add_(0, places, pixels)
+
+    def _histograms(self, kept: KeptMaps, levels: Tensor, labels: LabelBatch, widest: int) -> Tensor:
+        """Count the pixels of each map's mask by the row of its image's palette, int64 [maps, widest]."""
+        corners = kept.maps.double()
+        right = torch.cat([corners[:, :, 1:], corners[:, :, -1:]], 2)
+        below, across = (torch.cat([part[:, 1:], part[:, -1:]], 1) for part in (corners, right))
+        # A bilinear patch lies between its corners: without one above the threshold it has no pixel above.
+        highest = torch.maximum(torch.maximum(corners, right), torch.maximum(below, across))
+        cells = (highest > levels[:, None, None]).nonzero(as_tuple=True)
+        maps, y, x = cells
+        a, b, c, d = (part[cells] for part in (corners, right, below, across))
+
+        owners, within = _spread(self._down.counts[y])
+        row = self._down.starts[y[owners]] + within
+        weights = self._down.weights[row]
+        starts = a[owners] + (c - a)[owners] * weights
+        slopes = (b[owners] + (d - b)[owners] * weights) - starts
+        row_maps, row_x = maps[owners], x[owners]
+
+        owners, within = _spread(self._along.counts[row_x])
+        column = self._along.starts[row_x[owners]] + within
+        maps = row_maps[owners]
+        inside = starts[owners] + slopes[owners] * self._along.weights[column] > levels[maps]
+        codes = labels.codes[kept.images[maps], row[owners], column]
+        histograms = torch.zeros((len(kept.maps), widest), dtype=torch.int64, device=self._device)
+        histograms.view(-1).index_add_(0, maps * widest + codes, inside.long())
+        return histograms
+
+
+def _spread(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """For things of `counts` parts each: of every part, whose it is and which of its parts, int64 [parts] each.
+
+    >>> _spread(torch.tensor([2, 0, 1]))
+    (tensor([0, 0, 2]), tensor([0, 1, 0]))
+    """
+    owners = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    return owners, torch.arange(len(owners), device=counts.device) - (counts.cumsum(0) - counts)[owners]
