@@ -190,3 +190,11 @@ def test_modes_come_back_module_by_module_even_after_an_error(network: nn.Module
     assert modes == [False]
     assert network.training
     assert not network.body[0].training
+
+
+def test_a_convolution_has_its_units_first_whatever_its_shape_looks_like() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, (1, 3), stride=(4, 1)))
+    with observe(model, ["0"]) as outputs:
+        model(torch.zeros(2, 3, 32, 32))
+    assert outputs["0"].shape == (2, 8, 8, 30)
+    assert list_layers(model, 32)["units"].tolist() == [8]

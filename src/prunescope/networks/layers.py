@@ -56,8 +56,8 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     prefix = _prefix(model)
 
     def listing(shapes: list[tuple[int, ...] | None]) -> Callable[[nn.Module, Any, Any], None]:
-        def add(_module: nn.Module, _arguments: Any, output: Any) -> None:
-            maps = as_maps(output, images.shape, prefix)
+        def add(module: nn.Module, _arguments: Any, output: Any) -> None:
+            maps = _maps(module, output, images.shape, prefix)
             shapes.append(None if maps is None else tuple(maps.shape[1:]))
 
         return add
@@ -162,9 +162,9 @@ def observe(
         images[:] = [given.shape for given in (*arguments, *named.values()) if isinstance(given, Tensor)]
 
     def recording(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        def record(_module: nn.Module, _arguments: Any, output: Any) -> None:
+        def record(module: nn.Module, _arguments: Any, output: Any) -> None:
             calls[layer] += 1
-            maps = as_maps(output, images[0], prefix)
+            maps = _maps(module, output, images[0], prefix)
             if maps is None:
                 raise InputError(_no_maps(layer, output, images[0]))
             if take is None:
@@ -211,6 +211,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _zeros(model: nn.Module, size: int) -> Tensor:
     like = next(model.parameters(), torch.zeros(()))
     return torch.zeros(_IMAGES, 3, size, size, dtype=like.dtype, device=like.device)
+
+
+def _maps(module: nn.Module, output: Any, images: Sequence[int], prefix: int | None) -> Tensor | None:
+    """Take a layer's output as maps; these kinds put their units first, whatever the shape looks like."""
+    if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.MaxPool2d | nn.AvgPool2d) and output.shape[0] == images[0]:
+        maps: Tensor = output
+        return maps
+    return as_maps(output, images, prefix)
 
 
 def _prefix(model: nn.Module) -> int | None:
