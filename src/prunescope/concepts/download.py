@@ -97,22 +97,24 @@ def download_broden(
 
 
 @dataclass
-class _Bar:
-    """What pooch takes for a progress bar."""
+class DownloadBar:
+    """What pooch takes for a progress bar: tells `show` the bytes done and all bytes."""
 
     show: Callable[[int, int], None]
     total: int = 0
     done: int = 0
 
     def update(self, count: int) -> None:
+        """Count bytes that came."""
         self.done = min(self.done + count, self.total or self.done + count)
         self.show(self.done, self.total)
 
     def reset(self) -> None:
+        """Begin again."""
         self.done = 0
 
     def close(self) -> None:
-        pass
+        """Need nothing at the end."""
 
 
 def _fetch(address: str, archive: Path, retries: int, backoff: float, show: Callable[[int, int], None]) -> None:
@@ -120,7 +122,7 @@ def _fetch(address: str, archive: Path, retries: int, backoff: float, show: Call
     for attempt in range(retries + 1):
         try:
             with replacing(archive) as beside:
-                pooch.HTTPDownloader(progressbar=_Bar(show), timeout=30)(address, str(beside), None)
+                pooch.HTTPDownloader(progressbar=DownloadBar(show), timeout=30)(address, str(beside), None)
                 if not zipfile.is_zipfile(beside):
                     # A server that does not say how long the file is can be cut off unnoticed.
                     raise requests.ConnectionError("what came is not a whole zip archive")

@@ -9,13 +9,13 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
 import requests
 from filelock import FileLock
 
+from prunescope.concepts.download import DownloadBar
 from prunescope.errors import InputError
 from prunescope.progress import Progress, silent
 
@@ -86,7 +86,7 @@ def _download(address: str, md5: str, archive: Path, progress: Progress, retries
         urls={archive.name: address},
         retry_if_failed=retries,
     )
-    downloader = pooch.HTTPDownloader(progressbar=_Bar(progress), chunk_size=1 << 16, timeout=30)
+    downloader = pooch.HTTPDownloader(progressbar=DownloadBar(progress), chunk_size=1 << 16, timeout=30)
     try:
         with _quiet(pooch.get_logger()):
             fetcher.fetch(archive.name, downloader=downloader)
@@ -95,25 +95,6 @@ def _download(address: str, md5: str, archive: Path, progress: Progress, retries
             f"{address}: could not be downloaded, tried {retries + 1} times ({error}); check the connection and run it "
             f"again, or fetch the file by other means and put it at {archive}"
         ) from error
-
-
-@dataclass
-class _Bar:
-    """What pooch takes for a progress bar."""
-
-    show: Progress
-    total: int = 0
-    done: int = 0
-
-    def update(self, count: int) -> None:
-        self.done = min(self.done + count, self.total or self.done + count)
-        self.show(self.done, self.total)
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass
 
 
 @contextmanager
