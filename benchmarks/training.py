@@ -5,7 +5,8 @@
 Everything is measured side by side in this run: the ways take turns step by step, each with a ResNet-50 of its own, of
 the same weights, 17 % of them kept, channels last; a ratio is the median over the rounds of one way's step / the bare
 step of the same round. The bare step is forward, backward and torch.optim.SGD without any mask, as PyTorch's tutorials
-write it. On a machine with a GPU, rows for the GPU are added.
+write it. On a machine with a GPU, rows for the GPU are added. How fast images come in is benchmarks/pipeline.py's, what
+studies save by sharing their dense networks benchmarks/ways.py's.
 """
 
 from __future__ import annotations
@@ -53,7 +54,6 @@ def main() -> None:
             print_steps(
                 f"GPU, {precision}, 224 px, batch 128", 224, 128, gpu, 4 * rounds, bound=1.01, precision=precision
             )
-    # Sections to come: the input pipeline (benchmarks/pipeline.py), five ways to retrain in one study and in five.
 
 
 def print_steps(
