@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_study import CATEGORIES, GONE, SCRIPT, UNITS, Row, units_table, write_study
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prunescope.errors import InputError
 from prunescope.evidence import category_columns, consistency, curves, interpretable, write_evidence
+from tests.evidence.fake_study import CATEGORIES, GONE, SCRIPT, UNITS, Row, units_table, write_study
 
 
 @pytest.fixture

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from prunescope.concepts import ConceptData, open_concepts
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "evidence"))
 
 SIZE = (12, 16)
 

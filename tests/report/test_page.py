@@ -12,12 +12,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_study import GONE, SCRIPT, UNITS, write_level, write_study
 
 from prunescope.concepts import ConceptData
 from prunescope.errors import InputError
 from prunescope.evidence import curves
 from prunescope.report import write_report
+from tests.evidence.fake_study import GONE, SCRIPT, UNITS, write_level, write_study
 
 
 @pytest.fixture(scope="module")
