@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -72,7 +72,8 @@ def run_study(
     """
     directory = StudyDirectory(Path(out))
     branches = [Branch.open(path) for path in branch_from]
-    with join_processes(device) as processes, directory.locked() if processes.is_main else nullcontext():
+    with join_processes(device) as processes, ExitStack() as during:
+        _main_first(processes, lambda: during.enter_context(directory.locked() if processes.is_main else nullcontext()))
         directory.refuse_others(recipe)
         origin = masks_branch(recipe, branches)
         if all(stage.done for stage in stages(recipe, out)):
@@ -84,9 +85,7 @@ def run_study(
         recipe.check_steps(steps_per_epoch)
         _check_network(recipe, task, concepts)
         work = _Work(task, concepts, steps_per_epoch, device, processes, clock, snapshots)
-        if processes.is_main:
-            _claim(recipe, directory, branches, origin, work)
-        processes.wait()
+        _main_first(processes, lambda: _claim(recipe, directory, branches, origin, work))
         for stage in clock.each([stage for stage in stages(recipe, out) if not stage.done]):
             level = Level(recipe, directory, stage.trial, stage.level, len(task.classes))
             with _naming(level):
@@ -194,6 +193,8 @@ def _claim(
     recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], origin: Branch | None, work: _Work
 ) -> None:
     """Make the directory this study's, with what its branches have already."""
+    if not work.processes.is_main:
+        return
     directory.claim(recipe)
     if origin is not None:
         settle_masks(directory, origin)
@@ -226,13 +227,17 @@ def _same_level(level: Level, origin: Branch | None) -> Level | None:
 
 
 def _main_first(processes: Processes, make: Callable[[], T]) -> T:
-    """Let the main process make something on disk; the others find it there."""
+    """Let the main process make something on disk, then the others, who find it there; all fail if it fails."""
+    made: list[T] = []
+    problem: str | None = None
     if processes.is_main:
-        made = make()
-        processes.wait()
-        return made
-    processes.wait()
-    return make()
+        try:
+            made.append(make())
+        except InputError as error:
+            problem = str(error)
+    if (problem := processes.agree(problem)) is not None:
+        raise InputError(problem)
+    return made[0] if processes.is_main else make()
 
 
 def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
