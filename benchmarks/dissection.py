@@ -25,15 +25,19 @@ from torch import nn
 
 from prunescope.concepts import ConceptData, open_concepts, pack_concepts
 from prunescope.concepts.miniature import make_miniature
-from prunescope.dissection import dissect, dissect_activations
+from prunescope.dissection import Budget, dissect, dissect_activations
 from prunescope.dissection.batches import batches
+from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import stretch_axis
 from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
-from prunescope.dissection.tally import KeptMaps, Tally
-from prunescope.networks import build_network
+from prunescope.dissection.tally import BLOCKS, MaskCounts, MaskTallyOnCpu
+from prunescope.dissection.thresholds import LargestValues
+from prunescope.dissection.workers import Workers
+from prunescope.networks import build_network, observe
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 BRODEN = 63_305
+BRODEN_CONCEPTS = 1_197
 BATCH = 16
 
 
@@ -61,14 +65,18 @@ def main() -> None:
         print_row("layer1 to layer4 at once / bare forward", four, bare_again, 1.4)
         ours, plain = tally_alone(data, repeats)
         print_row("tally of a kept map / the plain torch way", ours, plain, 1 / 12, unit="us")
-        one, two = scaling(data, repeats)
+        one, two, beside = scaling(data, repeats)
         print_row("two processes of one thread / one of one thread", two, one, 0.6)
+        print(f"{'  two that share nothing, at the same time / one':58}", end="")
+        print(f"{beside:8.2f} s / {one:8.2f} s = {beside / one:6.3f}   (sharing here: {beside / one / 2:.3f} at best)")
         print_memory(256 if not options.quick else 32, 2048 if not options.quick else 64)
         per_image = layer4 / images
         hours = per_image * BRODEN / 3600
-        print(f"\nBroden's {BRODEN:,} images, layer4, on this machine: {hours:.1f} h ({per_image:.3f} s an image)")
+        print(f"\nBroden's {BRODEN:,} images on this machine, from these parts:")
+        print(f"  layer4: {hours:.1f} h ({per_image:.3f} s an image)")
+        print_broden(model, data)
         if torch.cuda.is_available():
-            on_gpu(model, data, Path(folder) / "data")
+            on_gpu(model, Path(folder) / "many")
 
 
 def forward(model: nn.Module, data: ConceptData) -> None:
@@ -106,15 +114,16 @@ def tally_alone(data: ConceptData, repeats: int) -> tuple[float, float]:
     maps = np.maximum(random.normal(size=(count, units, 7, 7)), 0).astype(np.float32)
     thresholds = np.quantile(maps.transpose(1, 0, 2, 3).reshape(units, -1), 0.995, axis=1)
     image, unit = np.nonzero(maps.max(axis=(2, 3)) > thresholds)
-    kept = KeptMaps(unit, image, maps[image, unit])
-    tally = Tally.empty(units, len(data.labels), len(data.categories), count * 224 * 224)
+    kept = KeptMaps(unit, image, maps.max(axis=(2, 3))[image, unit], maps[image, unit])
+    counts = MaskCounts.empty(units, len(data.labels), len(data.categories), count * 224 * 224)
     axes = (stretch_axis(7, data.label_size[0]), stretch_axis(7, data.label_size[1]))
     blocks = np.zeros(count, np.int64)
     some = random.choice(len(unit), 500, replace=False)
     stacks = [torch.from_numpy(plain_layers(data, i)) for i in range(count)]
 
     def ours() -> None:
-        tally.add_masks(kept, thresholds, batch.labels, blocks, "image", axes)
+        with Workers(torch.get_num_threads()) as workers:
+            MaskTallyOnCpu(counts, "image", axes, workers).add(kept, thresholds, batch.labels, blocks)
 
     def plain() -> None:
         for place in some:
@@ -140,8 +149,11 @@ def plain_layers(data: ConceptData, i: int) -> np.ndarray:
     return table[labels.codes].transpose(2, 0, 1).copy()
 
 
-def scaling(data: ConceptData, repeats: int) -> tuple[float, float]:
-    """Measure seconds of one process of one thread and of two, start included in neither."""
+def scaling(data: ConceptData, repeats: int) -> tuple[float, float, float]:
+    """Measure seconds of one process of one thread, of two that share the images, and of two that share nothing.
+
+    The start is in none of them. The last are the first twice at the same time, which says what the machine can do.
+    """
     script = (
         "import sys, time, torch\n"
         "torch.set_num_threads(1)\n"
@@ -164,13 +176,15 @@ def scaling(data: ConceptData, repeats: int) -> tuple[float, float]:
         file = Path(folder) / "run.py"
         file.write_text(script)
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        for start in ([sys.executable], torchrun):
-            done = subprocess.run(
-                [*start, str(file), str(part), str(repeats)],
-                check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-            found.append(statistics.median(float(line) for line in done.stdout.split()))
-    return found[0], found[1]
+        for start, times in (([sys.executable], 1), (torchrun, 1), ([sys.executable], 2)):
+            command = [*start, str(file), str(part), str(repeats)]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            running = [
+                subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(times)
+            ]
+            outputs = [process.communicate()[0] for process in running]
+            found.append(max(statistics.median(float(line) for line in output.split()) for output in outputs))
+    return found[0], found[1], found[2]
 
 
 def print_peak(images: int) -> None:
@@ -202,13 +216,36 @@ def print_memory(few: int, many: int) -> None:
     print(" / ".join(f"{peak / 2**20:,.0f} MiB" for peak in peaks))
 
 
+def print_broden(model: nn.Module, data: ConceptData) -> None:
+    """Print what of each layer's maps would wait for the thresholds, and how much memory all else would take."""
+    some, budget = min(len(data), 32), Budget()
+    found = dissect(model, layers=LAYERS, concepts=data, batch_size=BATCH)
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = torch.from_numpy(np.stack([data.image(i) for i in range(some)])).permute(0, 3, 1, 2)
+    with torch.inference_mode(), observe(model, LAYERS) as outputs:
+        model((pixels.float() / 255 - mean) / std)
+    for layer, maps in outputs.items():
+        thresholds = torch.tensor(found[layer].units["threshold"])
+        above = (maps.amax((2, 3)) > thresholds).double().mean().item()
+        waiting = above * maps[0].nbytes * BRODEN
+        largest = LargestValues(1, BRODEN * maps[0, 0].numel(), 0.005).buffer.nbytes * maps.shape[1]
+        counts = BLOCKS * maps.shape[1] * BRODEN_CONCEPTS * 4
+        fits = "fits" if waiting < budget.memory + budget.disk else "does not fit: a second pass, up to this layer"
+        print(
+            f"  {layer}: {above:4.0%} of the maps wait, {waiting / 2**30:4,.0f} GiB (in the default budget that "
+            f"{fits}); in memory {largest / 2**30:.2f} GiB of largest values, {counts / 2**30:.2f} GiB of counts, "
+            f"{budget.memory / 2**30:.0f} GiB of maps"
+        )
+
+
 def print_row(what: str, ours: float, other: float, most: float, unit: str = "s") -> None:
     """Print one measured ratio beside the most that it should be."""
     print(f"{what:58}{ours:8.2f} {unit} / {other:8.2f} {unit} = {ours / other:6.3f}   (at most {most:.3f})")
 
 
-def on_gpu(model: nn.Module, data: ConceptData, folder: Path) -> None:
-    """Print images per second on the GPU, bare and dissected, from a packed copy."""
+def on_gpu(model: nn.Module, folder: Path) -> None:
+    """Print images per second on the GPU, bare and dissected, from a packed copy of 2,048 images."""
+    make_miniature(folder, 2048, seed=0, size=224)
     pack_concepts(folder)
     data = open_concepts(folder)
     model = model.to("cuda")
