@@ -13,8 +13,6 @@ from prunescope.dissection.workers import Workers
 
 Array = np.ndarray[Any, Any]
 
-_BLOCK = 16
-
 
 class QuantilePosition(NamedTuple):
     """Where a quantile lies among sorted values: between `lower` and the next, at `fraction` of the way."""
@@ -118,29 +116,22 @@ def _add(
     first_unit: int,
     last_unit: int,
 ) -> None:
-    positions, room = maps.shape[1], buffer.shape[1]
+    room = buffer.shape[1]
     for unit in range(first_unit, last_unit):
         bound, count = bounds[unit], filled[unit]
         for place in range(starts[unit], starts[unit + 1]):
             values = maps[order[place]]
-            for first in range(0, positions, _BLOCK):
-                last = min(first + _BLOCK, positions)
-                above = 0
-                for position in range(first, last):
-                    above += values[position] > bound
-                if above == 0:
-                    continue
-                for position in range(first, last):
-                    value = values[position]
-                    if value > bound:
-                        if count == room:
-                            _largest_first(buffer[unit], keep)
-                            bound = np.min(buffer[unit, :keep])
-                            count = keep
-                            if value <= bound:
-                                continue
-                        buffer[unit, count] = value
-                        count += 1
+            for position in range(len(values)):
+                value = values[position]
+                if value > bound:
+                    if count == room:
+                        _largest_first(buffer[unit], keep)
+                        bound = np.min(buffer[unit, :keep])
+                        count = keep
+                        if value <= bound:
+                            continue
+                    buffer[unit, count] = value
+                    count += 1
         if count > keep and count > room - room // 8:
             _largest_first(buffer[unit, :count], keep)
             bound = np.min(buffer[unit, :keep])
