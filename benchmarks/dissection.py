@@ -68,7 +68,7 @@ def main() -> None:
         one, two, beside = scaling(data, repeats)
         print_row("two processes of one thread / one of one thread", two, one, 0.6)
         print(f"{'  two that share nothing, at the same time / one':58}", end="")
-        print(f"{beside:8.2f} s / {one:8.2f} s = {beside / one:6.3f}   (sharing would take half of it: {beside / one / 2:.3f})")
+        print(f"{beside:8.2f} s / {one:8.2f} s = {beside / one:6.3f}   (half of it: {beside / one / 2:.3f})")
         print_memory(256 if not options.quick else 32, 2048 if not options.quick else 64)
         per_image = layer4 / images
         hours = per_image * BRODEN / 3600
