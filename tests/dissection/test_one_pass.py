@@ -81,6 +81,18 @@ def test_a_second_forward_pass_is_for_layers_that_do_not_fit_and_runs_no_further
     assert calls == {name: 4 if name in twice else 2 for name, _ in model.named_children()}
 
 
+@pytest.mark.parametrize(("memory", "looks"), [(1 << 30, 1), (0, 2)])
+def test_progress_counts_the_images_of_a_second_forward_pass_too(model: nn.Module, memory: int, looks: int) -> None:
+    told: list[tuple[int, int]] = []
+    dissect(
+        model, layers=["stem.0"], concepts=CONCEPTS, batch_size=24, budget=Budget(memory=memory, disk=0),
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    images = len(open_concepts(CONCEPTS))
+    assert told[-1] == (looks * images, looks * images)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+
+
 def test_what_waits_leaves_nothing_behind_when_dissection_fails(tmp_path: Path) -> None:
     class Late(nn.Module):
         def __init__(self) -> None:

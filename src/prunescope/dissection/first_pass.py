@@ -109,8 +109,7 @@ class FirstPassOnCpu:
 
     def still_possible(self, kept: KeptMaps) -> KeptMaps:
         """Leave out the maps that, by now, cannot reach above their unit's threshold."""
-        stays = kept.peaks > self._bounds[kept.units]
-        return KeptMaps(*(part[stays] for part in kept))
+        return kept.above(self._bounds)
 
     def settle(self, share: Share) -> tuple[Levels, Examples]:
         """Say the thresholds and the most exciting images."""

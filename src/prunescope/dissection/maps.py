@@ -24,6 +24,11 @@ class KeptMaps(NamedTuple):
     peaks: Any  # float32 [maps]: the largest value of each
     maps: Any  # float32 [maps, h, w]
 
+    def above(self, bounds: Any) -> KeptMaps:
+        """Leave out those that do not reach above their unit's bound, of [units] of the same kind."""
+        stays = self.peaks > bounds[self.units]
+        return KeptMaps(*(part[stays] for part in self))
+
 
 class NotFiniteError(Exception):
     """A map holds a value that is not finite."""

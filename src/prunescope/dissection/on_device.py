@@ -82,18 +82,12 @@ class LargestOnDevice:
 
 
 class FirstPassOnDevice:
-    """A first pass in tensor work; the parameters are those of `FirstPassOnCpu`.
+    """A first pass in tensor work.
 
     Parameters
     ----------
-    shape
-        (units, h, w) of the layer's output for one image.
-    images
-        How many there will be, of all processes.
-    quantile
-        The fraction of positions above a threshold.
-    given
-        Thresholds float64 [units], instead of the quantile's.
+    shape, images, quantile, given
+        As in `FirstPassOnCpu`.
     device
         Where the layer's output is.
     """
@@ -137,8 +131,7 @@ class FirstPassOnDevice:
 
     def still_possible(self, kept: KeptMaps) -> KeptMaps:
         """Leave out the maps that, by now, cannot reach above their unit's threshold."""
-        stays = kept.peaks > self._bounds[kept.units]
-        return KeptMaps(*(part[stays] for part in kept))
+        return kept.above(self._bounds)
 
     def settle(self, share: Share) -> tuple[Levels, Examples]:
         """Say the thresholds and the most exciting images."""

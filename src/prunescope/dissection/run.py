@@ -92,7 +92,8 @@ def dissect(
     settings
         More to note in the summary (a network's name, say).
     progress
-        Called with images done and images in all, of this process.
+        Called with images done and images in all, of this process; a layer that needs a second forward pass doubles
+        the latter.
 
     Returns
     -------
@@ -177,6 +178,10 @@ def dissect_networks(
             streams[key] = LayerStream(key[1], shape_of(output), holding, geometry.get(key))
         streams[key].add(batch.first, output, batch.names)
 
+    def tell(looks_done: int, images: int) -> None:
+        looks = 1 + any(stream.overflowed for stream in streams.values())
+        progress(looks_done * len(mine) + images, looks * len(mine))
+
     def count_again(key: _Key, output: Tensor, batch: Batch) -> None:
         streams[key].count(output, batch.first, holding.placed(batch.labels))
 
@@ -196,7 +201,7 @@ def dissect_networks(
         for batch in batches(data, batch_size, mine, pinned=look.pinned):
             look.at(batch, [(name, layer) for name in models for layer in layers], take_in)
             labels.append(tuple(batch.labels))
-            progress(batch.first + len(batch.names) - mine.start, len(mine))
+            tell(0, batch.first + len(batch.names) - mine.start)
         for stream in streams.values():
             stream.settle(share)
         waiting = {key: stream.kept() for key, stream in streams.items() if not stream.overflowed}
@@ -211,6 +216,7 @@ def dissect_networks(
         again = [key for key, stream in streams.items() if stream.overflowed]
         for batch in batches(data, batch_size, mine, pinned=look.pinned) if again else ():
             look.at(batch, again, count_again, to_the_end=False)
+            tell(1, batch.first + len(batch.names) - mine.start)
         share.add(truth)
         noted = _settings(data, quantile, presence) | {"align": align, "precision": precision}
         noted |= {"mean": list(mean), "std": list(std)} | dict(settings or {})

@@ -29,16 +29,12 @@ class _Axis(NamedTuple):
 
 
 class MaskTallyOnDevice:
-    """Counts the pixels of masks on a device; the parameters are those of `MaskTallyOnCpu`.
+    """Counts the pixels of masks on a device.
 
     Parameters
     ----------
-    counts
-        Of nothing yet.
-    presence
-        On which images mask pixels count as activation.
-    axes
-        Where the label pixels lie on the maps, down and along.
+    counts, presence, axes
+        As in `MaskTallyOnCpu`.
     device
         Where the maps are.
     """
