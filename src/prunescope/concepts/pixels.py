@@ -104,18 +104,27 @@ def _palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.nd
     key = np.zeros(pixels, dtype=np.uint64)
     bits = 0
     for layer in layers:
-        if bits + 16 > 64:
-            codes, distinct = pd.factorize(key)
-            key, bits = codes.astype(np.uint64), len(distinct).bit_length()
-        key = key << np.uint64(16) | layer.reshape(-1)
-        bits += 16
-    codes, distinct = pd.factorize(key)
-    some_pixel = np.empty(len(distinct), dtype=np.int64)
-    some_pixel[codes] = np.arange(pixels)
-    by_layer = np.empty((len(distinct), len(layers)), dtype=np.int64)
+        width = int(layer.max()).bit_length()
+        if bits + width > 64:
+            codes, some_pixel = _codes(key)
+            key, bits = codes.astype(np.uint64), len(some_pixel).bit_length()
+        key = key << np.uint64(width) | layer.reshape(-1)
+        bits += width
+    codes, some_pixel = _codes(key)
+    by_layer = np.empty((len(some_pixel), len(layers)), dtype=np.int64)
     for at, layer in enumerate(layers):
         by_layer[:, at] = layer.reshape(-1)[some_pixel]
     return codes.reshape(size), by_layer
+
+
+def _codes(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the distinct keys in the order in which they come: each pixel's code, and one pixel of each code."""
+    # Neighbours along a row mostly have the same labels: looking up runs of them is many times faster than pixels.
+    runs = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+    of_runs, distinct = pd.factorize(key[runs])
+    some_pixel = np.empty(len(distinct), dtype=np.int64)
+    some_pixel[of_runs] = runs
+    return np.repeat(of_runs, np.diff(runs, append=len(key))), some_pixel
 
 
 def _labels(codes: np.ndarray, table: np.ndarray) -> ImageLabels:
