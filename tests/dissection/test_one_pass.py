@@ -171,6 +171,11 @@ def test_lower_precision_changes_little_and_is_noted(model: nn.Module, expected:
     assert np.allclose(ours, theirs, rtol=0.05, atol=0.05)
 
 
+def test_tf32_is_refused_where_it_would_change_nothing(model: nn.Module) -> None:
+    with pytest.raises(InputError, match="tf32 is for NVIDIA GPUs, and the device is cpu"):
+        dissect(model, layers=["stage3"], concepts=CONCEPTS, precision="tf32")
+
+
 @pytest.mark.parametrize(("option", "value"), [("align", "receptive"), ("precision", "fp16"), ("presence", "images")])
 def test_unknown_choices_are_refused_naming_the_nearest(model: nn.Module, option: str, value: str) -> None:
     with pytest.raises(InputError, match=f"{option} is '{value}'; the nearest are"):

@@ -160,6 +160,8 @@ def dissect_networks(
     _check_settings(quantile, iou, presence, batch_size, mean, std)
     _check_choice("align", align, Align)
     _check_choice("precision", precision, Precision)
+    if precision == "tf32" and torch.device(device).type != "cuda":
+        raise InputError(f"precision tf32 is for NVIDIA GPUs, and the device is {device}; give fp32 (or bf16)")
     for model in models.values():
         check_layers(model, layers)
     data = concepts if isinstance(concepts, ConceptData) else open_concepts(concepts)
