@@ -26,6 +26,7 @@ from prunescope.errors import InputError
 from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.training import Task, open_task
 from prunescope.training.data import Batch
+from prunescope.training.images import Source, hold
 from prunescope.training.pixels import CROP_DRAWS, Cut, central, decode, decode_cut, random_crop
 from prunescope.training.plan import Plan
 
@@ -262,12 +263,27 @@ def test_no_more_of_a_jpeg_is_decoded_than_the_crop_needs(
     assert set(sizes) == {(decoded, decoded)}
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
 def test_every_color_mode_comes_as_rgb(tmp_path: Path, mode: str) -> None:
-    gray = Image.fromarray(np.full((20, 20), 255, np.uint8)).convert("I;16" if mode == "I;16" else "L")
-    images = encoded(gray if mode == "I;16" else gray.convert(mode), tmp_path, "tif")
+    gray = Image.fromarray(np.full((20, 20), 255, np.uint8))
+    images = encoded(gray.convert(mode), tmp_path, "tif")
     found = decode_cut(images, 0, lambda w, h: central(w, h, 16), 16)
     assert found.unique().tolist() == [255]
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_16_bit_grays_come_as_the_same_grays_of_8_bits(tmp_path: Path, ending: str) -> None:
+    grays = np.arange(0, 65536, 164, dtype=np.uint16).reshape(20, 20)
+    images = encoded(Image.fromarray(grays), tmp_path, ending)
+    whole = decode(images, 0)
+    assert torch.equal(whole, torch.from_numpy((grays >> 8).astype(np.uint8)).expand(3, 20, 20))
+    assert torch.equal(decode_cut(images, 0, lambda w, h: Cut(2, 3, w, h, 18, 17), 16), whole[:, 3:19, 2:18])
+
+
+def test_images_that_memory_cannot_hold_are_refused() -> None:
+    source = Source(("one",), np.zeros(10**7, np.int64), images=One(b""))
+    with pytest.raises(InputError, match=r"take 120000\.0 GB of memory, which is not there; set `in_memory: false`"):
+        hold(source, 2000)
 
 
 def test_reading_leaves_pytorchs_random_numbers_alone(root: Path) -> None:

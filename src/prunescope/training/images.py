@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +67,18 @@ def hold(source: Source, size: int) -> Source:
     Raises
     ------
     InputError
-        An image cannot be read or is not `size` x `size` pixels.
+        An image cannot be read or is not `size` x `size` pixels, or there is not enough memory.
     """
     if source.pixels is not None or source.images is None:
         return source
-    held = torch.empty((len(source), 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last)
+    shape = (len(source), 3, size, size)
+    try:
+        held = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+    except RuntimeError as error:
+        raise InputError(
+            f"{len(source)} images of {size} x {size} pixels take {math.prod(shape) / 1e9:.1f} GB of memory, which is "
+            "not there; set `in_memory: false`"
+        ) from error
     for place in range(len(source)):
         pixels = decode(source.images, place)
         if pixels.shape != (3, size, size):

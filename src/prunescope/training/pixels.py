@@ -61,7 +61,7 @@ def decode(images: Images, place: int) -> Tensor:
         It is missing or damaged.
     """
     with _opened(images, place) as image:
-        return _tensor(image.convert("RGB"))
+        return _tensor(_rgb(image))
 
 
 def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size: int) -> Tensor:
@@ -91,8 +91,7 @@ def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size:
         scale = next((scale for scale in (8, 4, 2) if room >= scale), 1)
         if scale > 1 and image.draft(None, (width // scale, height // scale)) is not None:
             left, upper, right, lower = left // scale, upper // scale, -(-right // scale), -(-lower // scale)
-        rgb = image if image.mode == "RGB" else image.convert("RGB")
-        part = _tensor(rgb.crop((left, upper, right, lower)))
+        part = _tensor(_rgb(image).crop((left, upper, right, lower)))
     if part.shape[1:] != (to_height, to_width):
         part = torch.nn.functional.interpolate(part[None], (to_height, to_width), mode="bilinear", antialias=True)[0]
     return part[:, y : y + size, x : x + size]
@@ -140,6 +139,13 @@ def shifted(images: Tensor, offsets: Tensor) -> Tensor:
     padded = torch.nn.functional.pad(images, (SHIFT,) * 4)
     windows = padded.unfold(2, size, 1).unfold(3, size, 1)
     return windows[torch.arange(len(images)), :, offsets[:, 0], offsets[:, 1]]
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # The high byte, as Pillow takes of 16-bit colors; of 16-bit grays it would make all but the darkest white.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _tensor(image: Image.Image) -> Tensor:
