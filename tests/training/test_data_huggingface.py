@@ -211,6 +211,17 @@ def test_what_is_missing_or_ambiguous_is_named(
     assert str(raised.value).startswith(str(tmp_path / "saved"))
 
 
+@pytest.mark.parametrize(("kind", "columns"), [("torch", ["label"]), ("arrow", None), ("pandas", None)])
+def test_how_a_saved_data_set_would_show_its_rows_changes_nothing(
+    tmp_path: Path, kind: str, columns: list[str] | None
+) -> None:
+    part = split([0, 1, 1])
+    part.set_format(kind, columns=columns)
+    task = opened(saved(tmp_path, train=part, test=part))
+    assert near(shades(task), [0, 10, 20])
+    assert task.train.targets.tolist() == [0, 1, 1]
+
+
 def test_a_single_split_is_not_enough(tmp_path: Path) -> None:
     split([0, 1]).save_to_disk(str(tmp_path / "one"))
     with pytest.raises(InputError, match="is a single split; save a DatasetDict"):

@@ -133,7 +133,7 @@ def _load(name: str, configuration: str | None, revision: str | None) -> dict[st
         ) from error
     if not isinstance(found, datasets.DatasetDict):
         raise InputError(f"{name}: is a single split; save a DatasetDict of a training and a validation split instead")
-    return dict(found)
+    return dict(found.with_format(None))  # a saved one may hide columns, or give tensors
 
 
 def _roots(name: str) -> tuple[Path, ...]:
