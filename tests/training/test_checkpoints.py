@@ -9,7 +9,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -216,6 +218,26 @@ def test_another_trainings_checkpoints_are_refused(
     stopped(root, tmp_path, 3)
     with pytest.raises(InputError, match=f"checkpoint of another training \\(of other {named}\\); remove {tmp_path}"):
         trained(root, tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"), [({"augmentation": "none"}, "augmentation"), ({"in_memory": False}, "in_memory")]
+)
+def test_checkpoints_of_other_data_are_refused(root: Path, tmp_path: Path, other: dict[str, Any], named: str) -> None:
+    stopped(root, tmp_path, 3)
+    model = plain_network(dropout=0.3)
+    with pytest.raises(InputError, match=f"checkpoint of another training \\(of other {named}\\)"):
+        train(model, opened(root, **other), recipe(measure_every="2it"), seed=1, mask=half_mask(model), course=COURSE,
+              checkpoints=tmp_path)  # fmt: skip
+
+
+def test_checkpoints_of_images_of_other_classes_are_refused(root: Path, tmp_path: Path) -> None:
+    stopped(root, tmp_path, 3)
+    task, model = opened(root), plain_network(dropout=0.3)
+    swapped = replace(task, train=replace(task.train, targets=1 - task.train.targets))
+    with pytest.raises(InputError, match=r"checkpoint of another training \(of other training images\)"):
+        train(model, swapped, recipe(measure_every="2it"), seed=1, mask=half_mask(model), course=COURSE,
+              checkpoints=tmp_path)  # fmt: skip
 
 
 def test_how_a_training_is_run_may_change_on_the_way(root: Path, tmp_path: Path) -> None:

@@ -72,6 +72,13 @@ def test_sharing_the_validation_images_does_not_change_what_is_measured(told: di
     assert told["shared"] == pytest.approx(told["alone"], rel=1e-6)
 
 
+def test_what_stops_the_main_process_stops_all_with_the_same_message(two: Path) -> None:
+    main, other = (json.loads((two / f"errors-{rank}.json").read_text())["errors"] for rank in range(2))
+    assert main == other
+    assert "is a checkpoint of another training (of other momentum)" in main[0]
+    assert main[1] == "no space left"
+
+
 def test_a_batch_smaller_than_the_number_of_processes_is_refused(told: dict[str, Any]) -> None:
     assert told["errors"][0].startswith("a batch of 1 images cannot be shared by 2 processes; start fewer")
 

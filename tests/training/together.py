@@ -58,15 +58,28 @@ def train_all(root: Path, out: Path) -> None:
             error_of(lambda: train(model, task, recipe(**changes), seed=0, mask=half_mask(model), course=COURSE))  # noqa: B023
             for changes in ({"batch_size": 1}, {"synchronise_statistics": True})
         ]
+        stopped = [
+            error_of(lambda: train_plain(root, out / "whole", momentum=0.5)),
+            error_of(lambda: fail_to_act(root)),
+        ]
+        write_json(out / f"errors-{processes.rank}.json", {"errors": stopped})
         if processes.is_main:
             told = {"processes": processes.count, "shared": shared, "alone": alone, "same": same, "errors": errors}
             write_json(out / "told.json", told)
 
 
+def fail_to_act(root: Path) -> None:
+    def fail() -> None:
+        raise OSError("no space left")
+
+    model = plain_network()
+    train(model, opened(root), recipe(batch_size=9), seed=3, mask=half_mask(model), course=COURSE, at_step={2: fail})
+
+
 def error_of(action: Callable[[], object]) -> str:
     try:
         action()
-    except InputError as error:
+    except (InputError, OSError) as error:
         return str(error)
     return "none"
 

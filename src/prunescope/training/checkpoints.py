@@ -19,6 +19,7 @@ from torch import nn
 from prunescope.errors import InputError
 from prunescope.files import replacing
 from prunescope.pruning import Mask
+from prunescope.training.data import Task
 from prunescope.training.descent import momentum_of
 from prunescope.training.recipe import Course, Training
 
@@ -38,14 +39,20 @@ class Record:
     losses: list[float] = field(default_factory=list)
 
 
-def identity_of(training: Training, course: Course, seed: int, images: int, mask: Mask) -> dict[str, Any]:
+def identity_of(training: Training, course: Course, seed: int, task: Task, mask: Mask) -> dict[str, Any]:
     """Say which training this is, so that it never goes on from another one's checkpoint."""
-    digest = hashlib.sha256()
-    for name, tensor in mask.items():
-        digest.update(name.encode() + np.packbits(tensor.numpy()).tobytes())
+    kept = b"".join(name.encode() + np.packbits(tensor.numpy()).tobytes() for name, tensor in mask.items())
     recipe = training.model_dump(mode="json", exclude=_BESIDE_THE_POINT)
-    rest = {"seed": seed, "training images": images, "mask": digest.hexdigest()}
-    return recipe | {"start": course.start, "stop": course.stop, "rate": course.rate} | rest
+    images = {
+        "training images": _digest(task.train.targets.tobytes()),
+        "in_memory": task.train.pixels is not None,  # where augmentation is drawn in another way
+        "size": task.size,
+        "augmentation": task.augmentation,
+        "mean": list(task.mean),
+        "std": list(task.std),
+    }
+    rest = {"seed": seed, "mask": _digest(kept), "start": course.start, "stop": course.stop, "rate": course.rate}
+    return recipe | images | rest
 
 
 @dataclass(frozen=True)

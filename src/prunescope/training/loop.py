@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,8 +77,8 @@ def train(
     device
         Where it runs.
     at_step
-        Called before the step of that number; `course.stop` is the end. A run that goes on from a checkpoint calls
-        those of the checkpoint's step and later.
+        Called before the step of that number; `course.stop` is the end; by the main process, but told to all. The
+        network is finite then. A run that goes on from a checkpoint calls those of the checkpoint's step and later.
     checkpoints
         A folder for this training's checkpoints. If there are some, training goes on from the last that is whole and,
         on one CPU, ends with the very weights and rows of a run that was never interrupted.
@@ -117,8 +118,8 @@ def train(
                 "give a larger batch_size"
             )
         optimiser = optimiser_of(model, training, device)
-        kept = Checkpoints(checkpoints, identity_of(training, course, seed, plan.images, mask)) if checkpoints else None
-        record = kept.restore(model, optimiser) if kept and processes.is_main else None
+        kept = Checkpoints(checkpoints, identity_of(training, course, seed, task, mask)) if checkpoints else None
+        record = processes.on_main(partial(kept.restore, model, optimiser)) if kept else None
         record = Record(**processes.agree(asdict(record or Record(course.start))))
         _spread(model, optimiser, processes)
         # Steps after the checkpoint are told to the trackers again.
@@ -193,12 +194,12 @@ class _Level:
         try:
             for step, batch in enumerate(batches, record.step):
                 with finishing_first() if alone else nullcontext():
-                    if main and step in at_step:
-                        at_step[step]()
+                    if step in at_step:
+                        self._act(at_step[step])
                     between_steps = False
                     seed_layers(self.device, self.plan.seed, step, self.processes.rank)
                     pending.append(self.descent.step(batch, self._rate(step)))
-                    self._look(step + 1, pending, pace)
+                    self._look(step + 1, pending, pace, acts=step + 1 in at_step)
                     between_steps = True
                     if main:
                         progress(step + 1 - course.start, course.stop - course.start)
@@ -208,20 +209,18 @@ class _Level:
                     self._settle(pending)
                     self._write()
             raise
-        if main and course.stop in at_step:
-            at_step[course.stop]()
-        self._refuse_diverged()
+        self._act(at_step.get(course.stop, lambda: None))
         rows = record.rows or [{"step": course.stop, "epoch": course.stop / self.plan.steps_per_epoch}]
         rows[-1] |= self._measured()
         return pd.DataFrame(rows, columns=COLUMNS)
 
-    def _look(self, done: int, pending: list[Tensor], pace: Pace) -> None:
-        """Look at the losses where something is due after `done` steps: a row, a checkpoint, or a look by itself."""
+    def _look(self, done: int, pending: list[Tensor], pace: Pace, *, acts: bool) -> None:
+        """Look at the losses where something is due after `done` steps: a row, a checkpoint, an action, or a look."""
         per_epoch = self.plan.steps_per_epoch
         measured = _is_due(self.training.measure_every, done, per_epoch)
         row_is_due = measured or done % per_epoch == 0 or done == self.course.stop
         checkpoint_is_due = _is_due(self.training.checkpoint_every, done, per_epoch)
-        if not (row_is_due or checkpoint_is_due or pace.looks(done)):
+        if not (row_is_due or checkpoint_is_due or acts or pace.looks(done)):
             return
         self._settle(pending)
         checkpoint_is_due |= pace.looked(done)
@@ -251,9 +250,12 @@ class _Level:
             self.descent.accelerator.log({"loss": loss, "learning_rate": rate}, step=self.record.step)
 
     def _write(self) -> None:
+        if self.kept:
+            self._act(partial(self.kept.write, self.record, self.model, self.descent.optimiser))
+
+    def _act(self, action: Callable[[], None]) -> None:
         self._refuse_diverged()
-        if self.kept and self.processes.is_main:
-            self.kept.write(self.record, self.model, self.descent.optimiser)
+        self.processes.on_main(action)
 
     def _refuse_diverged(self) -> None:
         finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()])

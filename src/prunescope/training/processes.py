@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+from prunescope.errors import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,21 @@ class Processes:
         """Wait until every process is here."""
         if self.count > 1:
             distributed.barrier()
+
+    def on_main(self, do: Callable[[], T]) -> T | None:
+        """Let the main process do something with files; every process fails if that fails."""
+        done, problem = None, None
+        if self.is_main:
+            try:
+                done = do()
+            except (InputError, OSError) as error:
+                problem = error
+        told = self.agree(problem and str(problem))
+        if problem is not None:
+            raise problem
+        if told is not None:
+            raise InputError(told)
+        return done
 
     def share_of(self, count: int) -> range:
         """Return the places of this process's part of `count` things: consecutive ones, in the order of the ranks."""
