@@ -13,7 +13,9 @@ from torch import nn
 
 from prunescope.errors import InputError
 from prunescope.pruning import Mask
-from prunescope.training import Course, Task, Training, learning_rate, train
+from prunescope.training import Course, Processes, Task, Training, learning_rate, train
+from prunescope.training.data import Batch
+from prunescope.training.descent import Descent
 from prunescope.training.plan import Plan
 from tests.training.small import half_mask, network, opened, plain_network, recipe, weights_of
 
@@ -77,6 +79,67 @@ def test_pieces_of_any_size_give_the_whole_batchs_weights_and_losses(
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
+def pooled_network() -> nn.Module:
+    """A network whose batch normalisation sees one value of each image, and so cannot see one image alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2)
+        )
+
+
+def test_pieces_are_about_equal_so_that_no_statistics_are_of_one_image_left_over(root: Path) -> None:
+    model, sizes = pooled_network(), []
+    model.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])) if module.training else None)
+    train(model, opened(root), recipe(batch_size=9, device_batch_size=4), seed=0, mask=Mask.dense(model),
+          course=Course(0, 2))  # fmt: skip
+    assert sizes == [3, 3, 3] * 2
+
+
+@given(images=st.integers(1, 40), processes=st.integers(1, 5), most=st.integers(2, 12))
+def test_every_process_has_as_many_pieces_none_larger_than_told(images: int, processes: int, most: int) -> None:
+    counts = set()
+    for rank in range(min(processes, images)):
+        share = torch.arange(images)[rank::processes]
+        descent = Descent(nn.Identity(), None, [], images, most, None, Processes(rank, processes))  # type: ignore[arg-type]
+        pieces = [images.tolist() for images, _ in descent._pieces(Batch(share, share))]
+        assert [place for piece in pieces for place in piece] == share.tolist()
+        assert 0 < min(map(len, pieces)) <= max(map(len, pieces)) <= most
+        counts.add(len(pieces))
+    assert len(counts) == 1
+
+
+def raising(error: Exception) -> nn.Module:
+    model = plain_network()
+
+    def refuse(_module: nn.Module, _given: object) -> None:
+        raise error
+
+    model.register_forward_pre_hook(refuse)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        (pooled_network(), {"batch_size": 1}, r"cannot train on 1 images at a time \(Expected more than 1 value"),
+        (raising(torch.OutOfMemoryError()), {}, "8 images at a time do not fit .* smaller device_batch_size"),
+    ],
+)
+def test_a_step_that_cannot_be_taken_says_what_to_change(
+    root: Path, model: nn.Module, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(model, opened(root), recipe(**changes), seed=0, mask=Mask.dense(model), course=Course(0, 2))
+
+
+@pytest.mark.parametrize("error", [ValueError("another"), RuntimeError("another")])
+def test_other_errors_of_a_network_are_its_own(root: Path, error: Exception) -> None:
+    model = raising(error)
+    with pytest.raises(type(error), match="another"):
+        train(model, opened(root), recipe(), seed=0, mask=Mask.dense(model), course=Course(0, 2))
+
+
 def test_the_course_may_go_beyond_the_recipes_length(root: Path) -> None:
     model = network()
     training = recipe("1ep", schedule="cosine")
@@ -131,12 +194,46 @@ def test_a_compiled_step_takes_the_same_steps_and_leaves_the_networks_names_clea
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
+def test_networks_of_many_sizes_are_all_compiled(root: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    counters.clear()
+    for width in range(1, 13):
+        model = nn.Sequential(nn.Conv2d(3, width, 16), nn.Flatten(), nn.Linear(width, 2))
+        training = recipe(compile="aot_eager")
+        train(model, opened(root), training, seed=0, mask=Mask.dense(model), course=Course(0, 1))
+    assert counters["stats"]["unique_graphs"] == 12
+
+
+def test_where_nothing_can_be_compiled_it_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_compiler(*_: object) -> None:
+        raise OSError("no compiler found\nand more")
+
+    compile_by = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda loss, **given: compile_by(loss, **given | {"backend": without_compiler})
+    )
+    model = plain_network()
+    with pytest.raises(InputError, match=r"cannot be compiled here \(no compiler found\); set `compile: false`"):
+        train(model, opened(root), recipe(compile=True), seed=0, mask=Mask.dense(model), course=Course(0, 1))
+
+
 def test_the_network_is_left_without_traces(root: Path) -> None:
     model, untouched = network(), network()
     train(model, opened(root), recipe(precision="bf16"), seed=0, mask=half_mask(model), course=Course(0, 3))
     for ours, theirs in zip(model.modules(), untouched.modules(), strict=True):
         assert type(ours) is type(theirs)
         assert vars(ours).keys() == vars(theirs).keys()
+
+
+@pytest.mark.parametrize(("at", "stop"), [(2, 6), (1, 1)])
+def test_a_network_that_is_no_longer_finite_is_not_acted_on(root: Path, at: int, stop: int) -> None:
+    model, acted = plain_network(), []
+    with pytest.raises(InputError, match="diverged"):
+        train(model, opened(root), recipe(batch_size=2), seed=0, mask=Mask.dense(model),
+              course=Course(0, stop, rate=1e39), at_step={at: lambda: acted.append(at)})  # fmt: skip
+    assert acted == []
 
 
 def test_weights_that_are_no_longer_finite_stop_a_level_at_its_end(root: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from prunescope.errors import InputError
 from prunescope.pruning import Mask
 from prunescope.training.data import Batch
 from prunescope.training.processes import Processes
@@ -15,6 +18,8 @@ from prunescope.training.recipe import Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+MOST_COMPILED = 256  # shapes of networks and batches
 
 
 class SummedLoss(nn.Module):
@@ -63,7 +68,7 @@ class Descent:
     images
         Of a step, over all processes.
     piece
-        Most images that this process holds at a time.
+        Most images that a process holds at a time.
     """
 
     loss: nn.Module
@@ -88,7 +93,9 @@ class Descent:
         """Prepare a network for steps of `images` images; it is on its device, its pruned weights are zero."""
         loss = accelerator.prepare_model(SummedLoss(model))
         if training.compile:
-            loss = torch.compile(loss, backend="inductor" if training.compile is True else training.compile)
+            backend = "inductor" if training.compile is True else training.compile
+            # All levels of a study count together; those beyond the limit would not be compiled, without an error.
+            loss = torch.compile(loss, backend=backend, recompile_limit=MOST_COMPILED)  # type: ignore[call-overload]
         kept = [
             # Of the weight's own strides, so that both are walked in memory's order.
             (weight, torch.empty_like(weight, requires_grad=False).copy_(mask[name]))
@@ -107,11 +114,11 @@ class Descent:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        *others, last = zip(torch.split(batch.images, self.piece), torch.split(batch.targets, self.piece), strict=True)
+        *others, last = self._pieces(batch)
         losses = []
-        for images, targets in others:
+        for piece in others:
             with self.accelerator.no_sync(self.loss):
-                losses.append(self._accumulate(images, targets))
+                losses.append(self._accumulate(*piece))
         losses.append(self._accumulate(*last))
         for weight, kept in self.kept:
             if weight.grad is not None:
@@ -119,8 +126,44 @@ class Descent:
         self.optimiser.step()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
+    def _pieces(self, batch: Batch) -> list[Batch]:
+        """Cut a batch into pieces: as many on every process, which may meet in each, and nearly equal ones."""
+        largest_share = -(-self.images // self.processes.count)
+        count = min(-(-largest_share // self.piece), len(batch.images))
+        return [Batch(*piece) for piece in zip(*(torch.tensor_split(part, count) for part in batch), strict=True)]
+
     def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
-        loss: Tensor = self.loss(images, targets) / self.images
-        # Gradients of several processes are averaged, but each has only its part of the batch's mean.
-        torch.autograd.backward(loss * self.processes.count)
+        with _explaining(len(images)):
+            loss: Tensor = self.loss(images, targets) / self.images
+            # Gradients of several processes are averaged, but each has only its part of the batch's mean.
+            torch.autograd.backward(loss * self.processes.count)
         return loss.detach()
+
+
+@contextmanager
+def _explaining(images: int) -> Iterator[None]:
+    """Say what a recipe can change where PyTorch cannot take a step on so many images."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"{images} images at a time do not fit in the device's memory; give a smaller device_batch_size (gradients "
+            "accumulate then) or batch_size"
+        ) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"batch normalisation cannot train on {images} images at a time ({error}); give a larger batch_size, or "
+            "device_batch_size"
+        ) from error
+    except RuntimeError as error:
+        from torch._dynamo.exc import BackendCompilerFailed
+
+        if not isinstance(error, BackendCompilerFailed):
+            raise
+        reason = str(error.inner_exception).partition("\n")[0]
+        raise InputError(
+            f"compile: the network cannot be compiled here ({reason}); set `compile: false`, or `compile: aot_eager`, "
+            "which needs no compiler"
+        ) from error
