@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from prunescope.errors import InputError
 from prunescope.pruning import prune
-from prunescope.training import Processes, Training, train
+from prunescope.training import Processes, Training, join_processes, train
 from tests.training.small import half_mask, network, opened, plain_network, recipe
 from tests.training.together import COURSE, train_plain
 
@@ -109,6 +109,12 @@ def test_one_process_that_torchrun_started_is_alone(root: Path, monkeypatch: pyt
     model = plain_network()
     train(model, opened(root), recipe(), seed=0, mask=half_mask(model), course=COURSE)
     assert not torch.distributed.is_initialized()
+
+
+def test_a_number_of_processes_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"WORLD_SIZE is 2, .* RANK expected.*unset WORLD_SIZE"), join_processes("cpu"):
+        pass
 
 
 def test_a_launch_that_would_split_the_network_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

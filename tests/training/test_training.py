@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,15 @@ def test_a_diverging_run_stops_with_its_step_and_learning_rate(root: Path) -> No
     model = network()
     with pytest.raises(InputError, match=r"diverged: the loss is (nan|inf) at step \d+, learning rate 1e\+30"):
         train(model, opened(root), recipe(learning_rate=1e30), seed=0, mask=Mask.dense(model), course=Course(0, 9))
+
+
+def test_workers_end_with_a_training_that_is_stopped_even_while_its_error_is_kept(root: Path) -> None:
+    model, others = network(), set(multiprocessing.active_children())
+    task = opened(root, in_memory=False, workers=1)
+    with pytest.raises(InputError, match="diverged") as kept:
+        train(model, task, recipe(learning_rate=1e30), seed=0, mask=Mask.dense(model), course=Course(0, 99))
+    assert kept.tb is not None
+    assert not set(multiprocessing.active_children()) - others
 
 
 def test_a_folder_without_validation_images_is_refused(root: Path, tmp_path: Path) -> None:

@@ -190,9 +190,11 @@ class _Level:
         pending: list[Tensor] = []  # losses that have not been looked at, since that waits for the device
         between_steps = True
         self.model.train()
-        batches = self.task.training_batches(self.plan, record.step, course.stop, self.device)
         try:
-            for step, batch in enumerate(batches, record.step):
+            # No variable holds the batches, lest their workers outlive an error whose traceback is kept.
+            for step, batch in enumerate(
+                self.task.training_batches(self.plan, record.step, course.stop, self.device), record.step
+            ):
                 with finishing_first() if alone else nullcontext():
                     if step in at_step:
                         self._act(at_step[step])

@@ -95,6 +95,11 @@ def join_processes(device: str | torch.device) -> Iterator[Processes]:
         Where this process's network runs: gloo connects CPUs; on GPUs nccl does, and gloo what is on the CPU. `cuda`
         without a number is the GPU of the process's number on its machine.
 
+    Raises
+    ------
+    InputError
+        The environment speaks of several processes, but not of how to find them.
+
     Examples
     --------
     >>> with join_processes("cpu") as processes:
@@ -111,7 +116,13 @@ def join_processes(device: str | torch.device) -> Iterator[Processes]:
     if device.type == "cuda":
         local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
         torch.cuda.set_device(local if device.index is None else device.index)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    except ValueError as error:
+        raise InputError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this process cannot join others ({error}); start them by "
+            "`torchrun`, or unset WORLD_SIZE to run it alone"
+        ) from error
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
     finally:
