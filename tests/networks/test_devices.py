@@ -27,6 +27,7 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.M
     assert choose_device("cpu") == "cpu"
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(InputError, match="device 'gpu' cannot be used"):
-        choose_device("gpu")
+@pytest.mark.parametrize("name", ["gpu", "hpu", "meta"])
+def test_a_device_that_is_not_there_or_computes_nothing_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"device '{name}' cannot be used"):
+        choose_device(name)

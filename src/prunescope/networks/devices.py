@@ -30,8 +30,8 @@ def choose_device(name: str, rank: int = 0) -> str:
     if name == "auto":
         return "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros((), device=name).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {name!r} cannot be used ({reason}); give cpu, cuda or auto") from error
     return name
