@@ -26,21 +26,23 @@ _NOT_CLASSIFIERS = {
 }
 
 
-def check_classifier(name: str, classes: int | None) -> None:
+def check_classifier(name: str) -> int | None:
     """Check the part of a network's name after `torchvision:`, without building it.
 
     Parameters
     ----------
     name
         Such as `resnet50` or `resnet50@IMAGENET1K_V2`.
-    classes
-        The number of outputs; with published weights None or theirs.
+
+    Returns
+    -------
+    int or None
+        For how many classes the published weights are that it names; None if it names none.
 
     Raises
     ------
     InputError
-        If torchvision has no such classifier or no such weights for it, or the weights are for another number of
-        classes.
+        If torchvision has no such classifier or no such weights for it.
     """
     models = import_torchvision().models
     architecture, at, published = name.partition("@")
@@ -54,18 +56,13 @@ def check_classifier(name: str, classes: int | None) -> None:
             f"name a classifier; {nearest(architecture.removeprefix('quantized_'), classifiers)}"
         )
     if not at:
-        return
+        return None
     known = {entry.name: entry for entry in models.get_model_weights(architecture)}
     if published != "DEFAULT" and published not in known:
         raise InputError(
             f"torchvision:{architecture} has no published weights {published!r}; {nearest(published, known)}"
         )
-    outputs = len(_published(architecture, published).meta["categories"])
-    if classes is not None and classes != outputs:
-        raise InputError(
-            f"torchvision:{name} is published for {outputs} classes, not {classes}: "
-            f"leave out the classes, or the weights (torchvision:{architecture})"
-        )
+    return len(_published(architecture, published).meta["categories"])
 
 
 def build_classifier(name: str, classes: int | None) -> nn.Module:

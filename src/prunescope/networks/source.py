@@ -141,10 +141,10 @@ def _maker(name: str, classes: int | None, *, own_weights: bool) -> Callable[[in
     """Check the name before anything is built; return what builds it for a number of classes."""
     kind, _, rest = name.partition(":")
     if kind == "torchvision":
-        check_classifier(rest, classes)
+        _check_classes(name, classes, check_classifier(rest))
         return lambda classes: build_classifier(rest, classes)
     if kind == "timm":
-        check_timm(rest, classes)
+        _check_classes(name, classes, check_timm(rest))
         return lambda classes: build_timm(rest, classes)
     if kind == "hf":
         config = read_config(rest, classes, own_weights=own_weights)
@@ -161,6 +161,14 @@ def _maker(name: str, classes: int | None, *, own_weights: bool) -> Callable[[in
         f"{name!r} names no network; expected torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V2, "
         "prunescope:resnet14x32, timm:resnet50, hf:OWNER/NAME, hf:FOLDER or path/to/file.py:function"
     )
+
+
+def _check_classes(name: str, classes: int | None, published: int | None) -> None:
+    if None not in (classes, published) and classes != published:
+        raise InputError(
+            f"{name} is published for {published} classes, not {classes}: leave out the classes, or the weights "
+            f"({name.partition('@')[0]})"
+        )
 
 
 def _depth_and_width(name: str) -> tuple[int, int]:

@@ -11,20 +11,23 @@ from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.networks.weights import tensors_only
 
 
-def check_timm(name: str, classes: int | None) -> None:
+def check_timm(name: str) -> int | None:
     """Check the part of a network's name after `timm:`, without building it.
 
     Parameters
     ----------
     name
         Such as `resnet50`, `resnet50@a1_in1k` (timm's tag of published weights) or `resnet50@DEFAULT`.
-    classes
-        The number of outputs; with published weights None or theirs.
+
+    Returns
+    -------
+    int or None
+        For how many classes the published weights are that it names; None if it names none.
 
     Raises
     ------
     InputError
-        If timm is not installed or has no such network or weights, or the weights are for another number of classes.
+        If timm is not installed or has no such network or weights.
     """
     timm = _import_timm(name)
     architecture, at, tag = name.partition("@")
@@ -36,14 +39,7 @@ def check_timm(name: str, classes: int | None) -> None:
         raise InputError(f"timm has no network {architecture!r}; {nearest(architecture, known)}")
     if architecture.startswith("hiera"):
         raise InputError(f"timm:{name} keeps its tokens in an order of its own, which is no map's")
-    if not at:
-        return
-    outputs = _published(timm, architecture, tag).num_classes
-    if classes is not None and classes != outputs:
-        raise InputError(
-            f"timm:{name} is published for {outputs} classes, not {classes}: "
-            f"leave out the classes, or the weights (timm:{architecture})"
-        )
+    return int(_published(timm, architecture, tag).num_classes) if at else None
 
 
 def build_timm(name: str, classes: int | None) -> nn.Module:
