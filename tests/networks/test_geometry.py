@@ -176,6 +176,11 @@ def test_a_head_for_one_size_of_image_does_not_matter() -> None:
     assert receptive_fields(model, ["0"], (32, 32))["0"] == square([Window(3, 2, 1)])
 
 
+def test_images_of_one_pixel_are_measured_too() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1))
+    assert receptive_fields(model, ["0"], (1, 1))["0"] == square([Window(3, 1, 1)])
+
+
 def test_the_network_is_left_as_it_was() -> None:
     model = build_network("prunescope:resnet14x8", seed=0)
     model.train()
@@ -215,9 +220,20 @@ class FixedSize(nn.Module):
         return output
 
 
+class OnlyInSquares(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.relu = nn.Conv2d(3, 2, 3), nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.convolution(images)
+        return self.relu(maps) if maps.shape[2] == maps.shape[3] else maps
+
+
 @pytest.mark.parametrize(
     ("model", "layer", "message"),
     [
+        (OnlyInSquares(), "relu", "layer 'relu' puts out no maps"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), Squeeze()), "1", "layer '1': its units look at the whole image"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), Constant()), "1", "layer '1': its units see nothing of the image"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1)), "1", "has 1 positions"),

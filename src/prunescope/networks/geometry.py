@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import evaluating, observe
+from prunescope.networks.layers import blank_images, evaluating, observe
 from prunescope.networks.tokens import as_maps
 
 # Lengths by which an image grows to count how the map grows with it; the last tells strides up to 90 pixels apart.
@@ -91,7 +91,7 @@ def receptive_fields(model: nn.Module, layers: Sequence[str], image_size: tuple[
 def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, int]) -> dict[str, bool]:
     """Check that layers put out maps, and say which of them have their units last."""
     # Two, so that an output that does not begin with the images is told apart.
-    images = _blank(model, 2, image_size)
+    images = blank_images(model, 2, image_size)
     shapes: dict[str, Any] = {}
     with observe(model, layers) as outputs, ExitStack() as hooks:
         for layer in layers:
@@ -198,7 +198,8 @@ class _Strips:
         return _Edges(first, last, begin, end)
 
     def _blank(self, count: int, length: int) -> Tensor:
-        return _blank(self._model, count, (length, self._width) if self._axis == 0 else (self._width, length))
+        size = (length, self._width) if self._axis == 0 else (self._width, length)
+        return blank_images(self._model, count, size)
 
     def _blind(self, images: Tensor) -> Tensor:
         """Bool [strips, positions]: where along the strips the layer's output has a NaN."""
@@ -308,16 +309,11 @@ def _room(strips: _Strips, pixels: int, stride: int, wanted: int) -> _Room:
         far = min(end - 1 - first, last - 1 - begin, length // 2 // stride - 2)
         if far >= 1:
             return _Room(length, first, last, far)
-        wanted += wanted // 2
+        wanted += max(wanted // 2, 1)
     raise InputError(
         f"layer {strips.layer!r}: its units look at the whole image, as after global pooling, attention or "
         f"squeeze-and-excitation, so that their receptive fields have no centres of their own; {_INSTEAD}"
     )
-
-
-def _blank(model: nn.Module, count: int, size: tuple[int, int]) -> Tensor:
-    like = next(model.parameters(), torch.zeros(()))
-    return torch.zeros(count, 3, *size, dtype=like.dtype, device=like.device)
 
 
 def _run(model: nn.Module, images: Tensor) -> None:
@@ -330,7 +326,7 @@ def _run(model: nn.Module, images: Tensor) -> None:
 
 
 def _output(model: nn.Module, layer: str, images: Tensor) -> Any:
-    """Run a network as far as a layer, and return what that puts out."""
+    """Run a network as far as a layer, and return what that puts out; None if the network does not come there."""
     outputs: list[Any] = []
 
     def stop(_module: nn.Module, _arguments: Any, output: Any) -> None:
@@ -343,7 +339,7 @@ def _output(model: nn.Module, layer: str, images: Tensor) -> Any:
             _run(model, images)
     finally:
         handle.remove()
-    return outputs[0]
+    return outputs[0] if outputs else None
 
 
 @contextmanager

@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from prunescope.errors import InputError, nearest
 from prunescope.networks.tokens import as_maps
 
-# Two, so that an output that does not begin with the images is told apart.
-_IMAGES = 2
-
 
 def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     """List the layers whose units can be dissected.
@@ -52,7 +49,8 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     """
     modules = {name: module for name, module in model.named_modules() if name}
     outputs: dict[str, list[tuple[int, ...] | None]] = {name: [] for name in modules}
-    images = _zeros(model, size)
+    # Two, so that an output that does not begin with the images is told apart.
+    images = blank_images(model, 2, (size, size))
     prefix = _prefix(model)
 
     def listing(shapes: list[tuple[int, ...] | None]) -> Callable[[nn.Module, Any, Any], None]:
@@ -64,13 +62,8 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
 
     handles = [module.register_forward_hook(listing(outputs[name])) for name, module in modules.items()]
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), taking(model, images):
             model(images)
-    except Exception as error:
-        raise InputError(
-            f"the network {type(model).__name__} cannot take images of {size} x {size} pixels "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); give another size"
-        ) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -208,9 +201,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _zeros(model: nn.Module, size: int) -> Tensor:
+def blank_images(model: nn.Module, count: int, size: tuple[int, int]) -> Tensor:
+    """Give zeros [count, 3, height, width] in the network's precision, where the network is."""
     like = next(model.parameters(), torch.zeros(()))
-    return torch.zeros(_IMAGES, 3, size, size, dtype=like.dtype, device=like.device)
+    return torch.zeros(count, 3, *size, dtype=like.dtype, device=like.device)
+
+
+@contextmanager
+def taking(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Say of whatever goes wrong while a network runs on images that it cannot take such.
+
+    Raises
+    ------
+    InputError
+        Something went wrong; one that is raised within stays as it is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the network {type(model).__name__} cannot take images of {images.shape[2]} x {images.shape[3]} pixels "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); give another size"
+        ) from error
 
 
 def _maps(module: nn.Module, output: Any, images: Sequence[int], prefix: int | None) -> Tensor | None:
