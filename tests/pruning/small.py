@@ -59,8 +59,10 @@ def silenced(model: nn.Module, filters: Filters) -> nn.Module:
     model = copy.deepcopy(model)
     with torch.no_grad():
         for name, kept in filters.outputs.items():
-            for parameter in model.get_submodule(name).parameters():
-                parameter[~kept] = 0
+            module = model.get_submodule(name)
+            for parameter in () if kept.all() else module.parameters():
+                filters_last = parameter.ndim > 1 and getattr(module, "transposed", False) and module.groups == 1
+                parameter.transpose(0, 1 if filters_last else 0)[~kept] = 0
     return model
 
 

@@ -190,7 +190,7 @@ def test_a_module_that_runs_twice_keeps_its_filters() -> None:
         ({"exclude": ["fc"]}, "no prunable weight or module is called 'fc'"),
         ({"remaining": 0.01}, r"one filter left in each of the 3 groups .* 45 weights are left, and at most 9"),
         ({"exclude": ["*"]}, "no filter of the network .* can go"),
-        ({"image_size": 4}, "cannot take images of 4 pixels"),
+        ({"image_size": 4}, "cannot take images of 4 x 4 pixels"),
     ],
 )
 def test_what_cannot_be_pruned_is_said(arguments: dict[str, object], said: str) -> None:
@@ -198,12 +198,32 @@ def test_what_cannot_be_pruned_is_said(arguments: dict[str, object], said: str) 
         prune_filters(chain(), **{"image_size": SIZE} | arguments)
 
 
-def test_weights_that_are_not_finite_are_refused() -> None:
+@pytest.mark.parametrize("criterion", ["magnitude", "random"])
+@pytest.mark.parametrize("layer", [4, 9], ids=["of a group", "the classifier"])
+def test_weights_that_are_not_finite_are_refused(layer: int, criterion: str) -> None:
     model = chain()
     with torch.no_grad():
-        model[4].weight[0, 0, 0, 0] = float("inf")
-    with pytest.raises(InputError, match=r"'4\.weight' holds values that are not finite"):
-        prune_filters(model, image_size=SIZE)
+        model[layer].weight[0] = float("inf")
+    with pytest.raises(InputError, match=rf"'{layer}\.weight' holds values that are not finite"):
+        prune_filters(model, criterion=criterion, image_size=SIZE)
+
+
+def test_layers_that_share_a_weight_keep_it_whole() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.a, self.b, self.next, self.last = (nn.Conv2d(c, 6, 1) for c in (3, 6, 6, 6, 6))
+            self.b.weight = self.a.weight
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps = self.first(images).relu()
+            return self.last(self.next((self.a(maps) + self.b(maps)).relu()).relu())
+
+    model = Tied()
+    filters = prune_filters(model, remaining=0.8, image_size=SIZE)
+    assert [name for name, kept in filters.outputs.items() if not kept.all()] == ["next"]
+    shrunk = smaller(model, filters)
+    assert weights_in(shrunk) == filters.mask(model).kept <= 0.8 * weights_in(model)
 
 
 def test_a_network_with_a_part_that_only_trains_is_refused() -> None:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from prunescope.errors import InputError
-from prunescope.pruning import Mask, prune, shuffle
+from prunescope.pruning import Mask, prune, prune_filters, shuffle
 
 
 def small_network(seed: int = 0) -> nn.Module:
@@ -173,6 +174,39 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         model[0].weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(InputError, match=r"'0\.weight'"):
         prune(model)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), r"'0\.weight' is no parameter but computed"),
+        (nn.utils.spectral_norm(nn.Linear(3, 4)), r"'0\.weight' is no parameter but computed"),
+        (nn.LazyLinear(4), r"'0\.weight' has no shape yet"),
+    ],
+    ids=["weight norm", "spectral norm", "lazy"],
+)
+def test_a_weight_that_is_not_there_as_such_is_refused_unless_it_is_excluded(layer: nn.Module, said: str) -> None:
+    model = nn.Sequential(layer, nn.Linear(4, 2))
+    with pytest.raises(InputError, match=said):
+        prune(model)
+    with pytest.raises(InputError, match=said):
+        prune_filters(model, image_size=8)
+    assert list(prune(model, exclude=["0"])) == ["1.weight"]
+
+
+def test_a_file_that_holds_no_mask_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mask.safetensors"
+    with pytest.raises(InputError, match=r"mask\.safetensors: there is no such file; a mask expected"):
+        Mask.load(path)
+    path.write_text("mask")
+    with pytest.raises(InputError, match=r"mask\.safetensors is not readable as a mask"):
+        Mask.load(path)
+    save_file({}, path)
+    with pytest.raises(InputError, match=r"mask\.safetensors is not a mask: it holds nothing"):
+        Mask.load(path)
+    save_file({"fc.weight": torch.ones(2, 2)}, path)
+    with pytest.raises(InputError, match=r"mask\.safetensors .*'fc\.weight' is torch\.float32, expected torch\.bool"):
+        Mask.load(path)
 
 
 def test_a_mask_of_another_network_is_refused() -> None:

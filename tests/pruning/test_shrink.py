@@ -143,6 +143,59 @@ def test_a_network_is_left_in_its_mode_with_its_frozen_weights_and_without_hooks
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.BatchNorm2d(8, affine=False),
+        nn.BatchNorm2d(8, track_running_stats=False),
+        nn.PReLU(),
+        nn.PReLU(8),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.ConvTranspose2d(8, 8, 3),
+        nn.ConvTranspose2d(8, 8, 3, groups=8),
+        nn.ConvTranspose2d(8, 12, 3, groups=2),
+    ],
+    ids=str,
+)
+def test_filters_go_beside_every_kind_of_module_that_carries_their_channels_on(between: nn.Module) -> None:
+    torch.manual_seed(0)
+    width = getattr(between, "out_channels", 8)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), between, nn.Conv2d(width, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 3)).eval()
+    filters = prune_filters(model, remaining=0.6, image_size=SIZE)
+    shrunk = smaller(model, filters)
+    assert weights_in(shrunk) == filters.mask(model).kept <= 0.6 * weights_in(model)
+    assert len(filters["0"]) < 8 or width == 12
+    images = torch.randn(2, 3, SIZE, SIZE)
+    torch.testing.assert_close(shrunk(images), silenced(model, filters)(images), rtol=1e-4, atol=1e-5)
+    numbers = unit_numbers(model, shrunk, filters, ["1"], SIZE)["1"]
+    np.testing.assert_array_equal(numbers, filters["1"] if "1" in filters else filters["0"])
+
+
+def test_units_of_wide_layers_are_told_apart() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 60_000, 1), nn.ReLU(), nn.Conv2d(60_000, 2, 1))
+    numbers = unit_numbers(model, model, Filters.all(model), ["1"], 2)["1"]
+    np.testing.assert_array_equal(numbers, np.arange(60_000))
+
+
+def test_what_is_frozen_stays_frozen_once_it_is_smaller() -> None:
+    model = chain()
+    model[4].weight.requires_grad_(False)
+    shrunk = smaller(model, prune_filters(model, remaining=0.4, image_size=SIZE))
+    assert [name for name, parameter in shrunk.named_parameters() if not parameter.requires_grad] == ["4.weight"]
+
+
+def test_images_that_the_network_does_not_take_are_refused() -> None:
+    model = chain()
+    filters = prune_filters(model, image_size=SIZE)
+    shrunk = smaller(model, filters)
+    with pytest.raises(InputError, match="Sequential cannot take images of 20 x 20 pixels"):
+        shrink(model, filters, 20)
+    with pytest.raises(InputError, match="Sequential cannot take images of 4 x 16 pixels"):
+        unit_numbers(model, shrunk, filters, ["3"], (4, 16))
+    with pytest.raises(InputError, match="images cannot be of -1 x -1 pixels"):
+        shrink(model, filters, -1)
+
+
 class Mixing(nn.Module):
     """Each channel less the mean of all."""
 
@@ -190,11 +243,11 @@ def test_a_file_that_holds_no_filters_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no such file"):
         Filters.load(tmp_path / "filters.safetensors")
     (tmp_path / "text.safetensors").write_text("filters")
-    with pytest.raises(InputError, match="holds no readable filters"):
+    with pytest.raises(InputError, match="is not readable as a record of filters"):
         Filters.load(tmp_path / "text.safetensors")
     save_file({"0.weight": torch.ones(3, dtype=torch.bool)}, tmp_path / "mask.safetensors")
     with pytest.raises(InputError, match=r"'0\.weight' is not called outputs/MODULE"):
         Filters.load(tmp_path / "mask.safetensors")
     save_file({"outputs/0": torch.ones(3)}, tmp_path / "floats.safetensors")
-    with pytest.raises(InputError, match=r"expected torch\.bool"):
+    with pytest.raises(InputError, match=r"floats\.safetensors .* expected torch\.bool"):
         Filters.load(tmp_path / "floats.safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from prunescope.networks.layers import evaluating, observe
 Codes = dict[str, NDArray[np.float64]]
 
 # Sums of the same codes in the same order differ by far less, codes of different channels by far more.
-_SAME = 1e-10
+_SAME = 1e-12
 
 
 def codes_at_inputs(model: nn.Module, kept: Mapping[str, Tensor], images: Tensor) -> Codes:
@@ -50,7 +51,7 @@ def codes_at_inputs(model: nn.Module, kept: Mapping[str, Tensor], images: Tensor
         for name, module in model.named_modules():
             if name in kept:
                 stack.callback(module.register_forward_pre_hook(arriving(name, module)).remove)
-        with _coded(model, kept), evaluating(model), torch.inference_mode():
+        with _coded(model, kept, images), evaluating(model), torch.inference_mode():
             model(images)
     return arrived
 
@@ -62,7 +63,7 @@ def codes_at_layers(model: nn.Module, kept: Mapping[str, Tensor], layers: Sequen
     def take(layer: str, output: Tensor) -> None:
         found[layer] = _peaks(output, 1)
 
-    with _coded(model, kept), evaluating(model), observe(model, layers, take), torch.inference_mode():
+    with _coded(model, kept, images), evaluating(model), observe(model, layers, take), torch.inference_mode():
         model(images)
     return found
 
@@ -104,15 +105,14 @@ def match_codes(dense: NDArray[np.float64], left: NDArray[np.float64], layer: st
 
 
 @contextmanager
-def _coded(model: nn.Module, kept: Mapping[str, Tensor]) -> Iterator[None]:
+def _coded(model: nn.Module, kept: Mapping[str, Tensor], like: Tensor) -> Iterator[None]:
     """Let modules with channels put out a code for each channel, from 1 to 2, the same at every position.
 
     What lies between them, additions, concatenations, rectifiers, pooling, carries the codes on. They are float64, so
-    that sums of them differ too.
+    that sums of them differ too; what computes with parameters or buffers gets them in the images' precision.
     """
     generator = torch.Generator().manual_seed(0)
-    codes = {name: 1 + torch.rand(len(kept[name]), generator=generator, dtype=torch.float64) for name in sorted(kept)}
-    like = next(model.parameters())
+    codes = {name: _spread(len(kept[name]), generator) for name in sorted(kept)}
 
     def cast(_module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return tuple(map(_like, arguments)), {name: _like(value) for name, value in named.items()}
@@ -132,12 +132,18 @@ def _coded(model: nn.Module, kept: Mapping[str, Tensor]) -> Iterator[None]:
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            if next(module.parameters(recurse=False), None) is not None:
+            if next(chain(module.parameters(recurse=False), module.buffers(recurse=False)), None) is not None:
                 stack.callback(module.register_forward_pre_hook(cast, with_kwargs=True).remove)
             if name in kept:
                 own = codes[name][kept[name]].to(like.device)
                 stack.callback(module.register_forward_hook(coding(own)).remove)
         yield
+
+
+def _spread(count: int, generator: torch.Generator) -> Tensor:
+    """Draw codes from 1 to 2 that are half of 1 / count apart at least, however many there are."""
+    places = torch.randperm(count, generator=generator)
+    return 1 + (places + torch.rand(count, generator=generator, dtype=torch.float64) / 2) / max(count, 1)
 
 
 def _channel_axis(module: nn.Module, values: Tensor) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -156,12 +156,25 @@ class Amount:
         return prunable - math.ceil((1 - self.value) * prunable)
 
 
+def refuse_infinite(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights, by their names, that hold infinities or NaN.
+
+    Raises
+    ------
+    InputError
+        The first is named.
+    """
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise InputError(f"weight {name!r} holds values that are not finite; a diverged network cannot be pruned")
+
+
 def _scores(model: nn.Module, mask: Mask, criterion: Criterion, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     scores = {}
-    for name, weight in mask.parameters(model).items():
-        if not torch.isfinite(weight).all():
-            raise InputError(f"weight {name!r} holds values that are not finite; a diverged network cannot be pruned")
+    weights = mask.parameters(model)
+    refuse_infinite(weights)
+    for name, weight in weights.items():
         if criterion == "magnitude":
             scores[name] = weight.detach().abs().cpu()
         else:

@@ -15,9 +15,10 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from prunescope.errors import InputError, nearest
-from prunescope.pruning.criteria import Amount
+from prunescope.pruning.criteria import Amount, refuse_infinite
 from prunescope.pruning.filters import Filters
-from prunescope.pruning.groups import FilterGroup, Side, filter_groups, has_filters
+from prunescope.pruning.groups import FilterGroup, Side, filter_axis, filter_groups, has_filters
+from prunescope.pruning.mask import prunable_weights
 
 FilterCriterion = Literal["magnitude", "random"]
 Order = NDArray[np.int64]
@@ -91,6 +92,7 @@ def prune_filters(
     amount = Amount.given(fraction, remaining)
     if criterion not in get_args(FilterCriterion):
         raise InputError(f"criterion is {criterion!r}; {nearest(str(criterion), get_args(FilterCriterion))}")
+    refuse_infinite(prunable_weights(model))
     if filters is None:
         filters = Filters.all(model)
     else:
@@ -160,13 +162,8 @@ def _norms(model: nn.Module, group: FilterGroup) -> NDArray[np.float64]:
     for member in group.members:
         module = model.get_submodule(member.module)
         if member.side == "outputs" and isinstance(module, _ConvNd | nn.Linear):
-            weight = module.weight.detach().transpose(0, 1 if getattr(module, "transposed", False) else 0)
+            weight = module.weight.detach().transpose(0, filter_axis(module))
             norms = weight.abs().flatten(1).sum(dim=1, dtype=torch.float64).cpu().numpy()
-            if not np.isfinite(norms).all():
-                raise InputError(
-                    f"weight '{member.module}.weight' holds values that are not finite; a diverged network cannot be "
-                    "pruned"
-                )
             np.add.at(total, member.filters, norms[member.places])
             np.add.at(layers, member.filters, 1)
     result: NDArray[np.float64] = total / layers

@@ -8,20 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch_pruning.ops import module2type
 from torch_pruning.pruner.function import PrunerBox
 
 from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
+from prunescope.networks.layers import taking
 from prunescope.pruning.codes import codes_at_inputs, codes_at_layers, match_codes
-from prunescope.pruning.groups import has_filters, is_depthwise, zero_images
-from prunescope.pruning.mask import Mask, prunable_weights
+from prunescope.pruning.groups import filter_axis, has_filters, is_depthwise, one_image, output_channels
+from prunescope.pruning.mask import Mask, prunable_weights, read_flags
 
 _LOOSELY = 1e-3
 
@@ -60,7 +57,7 @@ class Filters(Mapping[str, Tensor]):
         """Return the filters of a dense network: all."""
         outputs, inputs = {}, {}
         for name, module in model.named_modules():
-            if (channels := _outputs(module)) is not None:
+            if (channels := output_channels(module)) is not None:
                 outputs[name] = torch.ones(channels, dtype=torch.bool)
             if has_filters(module) and not is_depthwise(module):
                 inputs[name] = torch.ones(_inputs(module), dtype=torch.bool)
@@ -75,18 +72,13 @@ class Filters(Mapping[str, Tensor]):
         InputError
             The file is missing or holds no filters.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"{path}: there is no such file of filters")
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            raise InputError(f"{path} holds no readable filters (safetensors expected): {error}") from error
         sides: dict[str, dict[str, Tensor]] = {"outputs": {}, "inputs": {}}
-        for key, kept in tensors.items():
+        for key, kept in read_flags(path, "a record of filters").items():
             side, _, name = key.partition("/")
             if side not in sides:
-                raise InputError(f"{path} holds no filters: {key!r} is not called outputs/MODULE or inputs/MODULE")
+                raise InputError(
+                    f"{path} is not a record of filters: {key!r} is not called outputs/MODULE or inputs/MODULE"
+                )
             sides[side][name] = kept
         return cls(sides["outputs"], sides["inputs"])
 
@@ -131,13 +123,13 @@ class Filters(Mapping[str, Tensor]):
         for name, weight in prunable_weights(model).items():
             module_name = name.rpartition(".")[0]
             module = model.get_submodule(module_name)
-            if module_name not in self.outputs:
+            if module_name not in self.outputs or (self.outputs[module_name].all() and _is_grouped(module)):
                 tensors[name] = torch.ones(weight.shape, dtype=torch.bool)
                 continue
             kept = self.outputs[module_name][:, None]
-            if module_name in self.inputs and getattr(module, "groups", 1) == 1:
+            if module_name in self.inputs and not _is_grouped(module):
                 kept = kept & self.inputs[module_name]
-            if getattr(module, "transposed", False):
+            if filter_axis(module) == 1:
                 kept = kept.T
             tensors[name] = kept.reshape(*kept.shape, *[1] * (weight.ndim - 2)).expand(weight.shape).clone()
         return Mask(tensors)
@@ -176,7 +168,8 @@ def shrink(model: nn.Module, filters: Filters, image_size: int | tuple[int, int]
     Parameters
     ----------
     model
-        A network of dense shape; what is left of its weights and buffers are slices of them, in their order.
+        A network of dense shape; what is left of its weights and buffers are slices of them, in their order. What is
+        frozen stays so.
     filters
         Those that are left.
     image_size
@@ -185,11 +178,14 @@ def shrink(model: nn.Module, filters: Filters, image_size: int | tuple[int, int]
     Raises
     ------
     InputError
-        The filters are of another network, or what is left does not run or is wired otherwise than the dense network.
+        The filters are of another network, it does not take such images, or what is left does not run or is wired
+        otherwise than the dense network.
     """
     filters.check(model, dense=True)
-    images = zero_images(model, image_size)
-    before = codes_at_inputs(model, Filters.all(model).outputs, images)
+    image = one_image(model, image_size)
+    with taking(model, image):
+        before = codes_at_inputs(model, Filters.all(model).outputs, image)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     for name, kept in filters.outputs.items():
         module = model.get_submodule(name)
         pruner = PrunerBox[module2type(module)]
@@ -199,9 +195,11 @@ def shrink(model: nn.Module, filters: Filters, image_size: int | tuple[int, int]
         gone = (~filters.inputs[name]).nonzero().flatten().tolist() if name in filters.inputs else []
         if gone:
             pruner.prune_in_channels(module, gone)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
     try:
-        after = codes_at_inputs(model, filters.outputs, images)
-    except RuntimeError as error:
+        after = codes_at_inputs(model, filters.outputs, image)
+    except Exception as error:
         raise InputError(f"the network {type(model).__name__} does not run with these filters left: {error}") from error
     for name, codes in before.items():
         kept = filters.inputs.get(name, filters.outputs[name])
@@ -240,31 +238,20 @@ def unit_numbers(
     Raises
     ------
     InputError
-        The filters are of another network, there is no such layer, or its units cannot be told apart.
+        The filters are of another network, it does not take such images, there is no such layer, or its units cannot
+        be told apart.
     """
     filters.check(dense, dense=True)
     filters.check(shrunk, dense=False)
-    images = zero_images(dense, image_size)
-    before = codes_at_layers(dense, Filters.all(dense).outputs, layers, images)
-    after = codes_at_layers(shrunk, filters.outputs, layers, images)
+    image = one_image(dense, image_size)
+    with taking(dense, image):
+        before = codes_at_layers(dense, Filters.all(dense).outputs, layers, image)
+        after = codes_at_layers(shrunk, filters.outputs, layers, image)
     return {layer: match_codes(before[layer], after[layer], layer) for layer in layers}
 
 
-def _outputs(module: nn.Module) -> int | None:
-    """How many channels a module puts out; None for one that has none of its own."""
-    if isinstance(module, _ConvNd):
-        return module.out_channels
-    if isinstance(module, nn.Linear):
-        return module.out_features
-    if isinstance(module, _BatchNorm | _InstanceNorm):
-        return module.num_features
-    if isinstance(module, nn.GroupNorm):
-        return module.num_channels
-    if isinstance(module, nn.LayerNorm):
-        return module.normalized_shape[-1]
-    if isinstance(module, nn.PReLU) and module.num_parameters > 1:
-        return module.num_parameters
-    return None
+def _is_grouped(module: nn.Module) -> bool:
+    return isinstance(module, _ConvNd) and module.groups > 1
 
 
 def _inputs(module: nn.Module) -> int:

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch_pruning import DependencyGraph
 from torch_pruning.ops import OPTYPE
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import evaluating
+from prunescope.networks.layers import blank_images, evaluating, taking
 from prunescope.pruning.mask import matching_weights
 
 Places = NDArray[np.int64]
@@ -108,14 +110,14 @@ def filter_groups(
             f"module {idle[0]!r} does not run in evaluation mode, so that it is not known which filters it depends on; "
             "filters are pruned in networks that run as a whole (without auxiliary classifiers, say)"
         )
+    whole |= {id(module) for module in owners.values() if runs[module] > 1}
     shared = Counter(id(module.weight) for module in owners.values())
-    for module in owners.values():
-        if runs[module] > 1 or shared[id(module.weight)] > 1:
-            whole.add(id(module))
+    # To lose channels is to get weights of its own.
+    tied = {id(module) for module in owners.values() if shared[id(module.weight)] > 1}
     found = [
         _group(group, names)
         for group in graph.get_all_groups()
-        if all(_can_shrink(item, whole) for item in group.items)
+        if all(_can_shrink(item, whole, tied) for item in group.items)
     ]
     return _disjoint(found)
 
@@ -130,16 +132,45 @@ def is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels == module.out_channels
 
 
-def zero_images(model: nn.Module, image_size: int | tuple[int, int]) -> Tensor:
-    """Give one black image [1, 3, h, w] of the network's precision, where the network is."""
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    like = next(model.parameters())
-    return torch.zeros(1, 3, *size, dtype=like.dtype, device=like.device)
+def filter_axis(module: nn.Module) -> int:
+    """Say along which axis of a convolution's or linear module's weight its filters lie."""
+    return int(isinstance(module, _ConvNd) and module.transposed and module.groups == 1)
+
+
+def output_channels(module: nn.Module) -> int | None:
+    """How many channels a module puts out; None for one that has none of its own."""
+    if isinstance(module, _ConvNd):
+        return module.out_channels
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    if isinstance(module, _BatchNorm | _InstanceNorm):
+        return module.num_features
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels
+    if isinstance(module, nn.LayerNorm):
+        return module.normalized_shape[-1]
+    if isinstance(module, nn.PReLU) and module.num_parameters > 1:
+        return module.num_parameters
+    return None
+
+
+def one_image(model: nn.Module, image_size: int | tuple[int, int]) -> Tensor:
+    """Give one black image [1, 3, h, w] of the network's precision, where the network is.
+
+    Raises
+    ------
+    InputError
+        The size is not positive.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(size) < 1:
+        raise InputError(f"images cannot be of {size[0]} x {size[1]} pixels; give at least 1")
+    return blank_images(model, 1, size)
 
 
 def _traced(model: nn.Module, image_size: int | tuple[int, int]) -> tuple[DependencyGraph, Counter[nn.Module]]:
     """Let torch-pruning see the network run, and count how often each module does."""
-    name, images = type(model).__name__, zero_images(model, image_size)
+    image = one_image(model, image_size)
     runs: Counter[nn.Module] = Counter()
 
     def count(module: nn.Module, _arguments: Any, _output: Any) -> None:
@@ -148,22 +179,16 @@ def _traced(model: nn.Module, image_size: int | tuple[int, int]) -> tuple[Depend
     with evaluating(model), ExitStack() as stack:
         for module in model.modules():
             stack.callback(module.register_forward_hook(count).remove)
-        try:
-            with torch.no_grad():
-                model(images)
-        except Exception as error:
-            raise InputError(
-                f"the network {name} cannot take images of {image_size} pixels ({type(error).__name__}: {error}); give "
-                "another size"
-            ) from error
+        with torch.no_grad(), taking(model, image):
+            model(image)
     try:
         # torch-pruning follows gradients, and warns of parameters that stand alone; what they belong to stays whole.
         with evaluating(model), _all_trainable(model), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            return DependencyGraph().build_dependency(model, (images,), verbose=False), runs
+            return DependencyGraph().build_dependency(model, (image,), verbose=False), runs
     except Exception as error:
         raise InputError(
-            f"torch-pruning cannot follow how the filters of the network {name} are coupled "
+            f"torch-pruning cannot follow how the filters of the network {type(model).__name__} are coupled "
             f"({type(error).__name__}: {error}); prune its weights instead"
         ) from error
 
@@ -180,15 +205,16 @@ def _all_trainable(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def _can_shrink(item: Any, whole: set[int]) -> bool:
+def _can_shrink(item: Any, whole: set[int], tied: set[int]) -> bool:
     node = item.dep.target
     if node.type in _FILTERS:
         module = node.module
-        if getattr(module, "groups", 1) > 1 and not is_depthwise(module):
+        if id(module) in tied or (getattr(module, "groups", 1) > 1 and not is_depthwise(module)):
             return False
         # A node from which nothing follows is the network's output.
         return _side(item) == "inputs" or (bool(node.outputs) and id(module) not in whole)
-    if node.type == OPTYPE.RESHAPE and len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) != 4:
+    # What comes from no other node is a parameter, such as a PReLU's, and no map that is flattened.
+    if node.type == OPTYPE.RESHAPE and node.inputs and len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) != 4:
         return False
     return node.type in _CARRIERS and bool(node.outputs)
 
@@ -202,7 +228,7 @@ def _group(group: Any, names: dict[nn.Module, str]) -> FilterGroup:
             np.array(item.root_idxs, np.int64),
         )
         for item in group.items
-        if item.dep.target.module in names
+        if item.dep.target.module in names and output_channels(item.dep.target.module) is not None
     )
     return FilterGroup(len(members[0].places), members)
 

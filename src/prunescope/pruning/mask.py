@@ -11,9 +11,40 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 
 from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
+
+
+def read_flags(path: str | Path, what: str) -> dict[str, Tensor]:
+    """Read bool tensors by name.
+
+    Parameters
+    ----------
+    path
+        A safetensors file.
+    what
+        Is expected in it, for messages.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged or empty, or holds other tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; {what} expected")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not readable as {what} (safetensors expected): {error}") from error
+    if not tensors:
+        raise InputError(f"{path} is not {what}: it holds nothing")
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.bool:
+            raise InputError(f"{path} is not {what}: {name!r} is {tensor.dtype}, expected torch.bool")
+    return tensors
 
 
 def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, nn.Parameter]:
@@ -33,13 +64,13 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
     Raises
     ------
     InputError
-        A pattern matches no weight, or nothing is left to prune.
+        A pattern matches no weight, nothing is left to prune, or a weight is computed from others or has no shape yet.
     """
     weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
         for own in _prunable(module):
-            weight = module.get_parameter(own)
+            weight = getattr(module, own)
             if id(weight) not in seen:
                 seen.add(id(weight))
                 weights[f"{name}.{own}" if name else own] = weight
@@ -49,6 +80,14 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
         raise InputError(
             "there is nothing to prune: the network has no convolution or linear weight that is not excluded"
         )
+    for name, weight in kept.items():
+        if not isinstance(weight, nn.Parameter):
+            raise InputError(
+                f"weight {name!r} is no parameter but computed from others, as by weight or spectral normalisation; "
+                "remove that first, or exclude the weight"
+            )
+        if is_lazy(weight):
+            raise InputError(f"weight {name!r} has no shape yet; run the network once, or give its modules their sizes")
     return kept
 
 
@@ -129,13 +168,7 @@ class Mask(Mapping[str, Tensor]):
         InputError
             The file is missing or is no mask.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"{path}: there is no such mask file")
-        try:
-            return cls(load_file(path))
-        except SafetensorError as error:
-            raise InputError(f"{path} is no readable mask (safetensors expected): {error}") from error
+        return cls(read_flags(path, "a mask"))
 
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors, a bool tensor per weight."""
