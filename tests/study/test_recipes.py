@@ -63,6 +63,12 @@ def test_null_is_a_fields_default(small: Path) -> None:
     again = read_recipe(extending(small, "training: {measure_every: null}\n", "again.yaml", "mine.yaml"))
     assert again.training.measure_every is None
     assert str(again.training.warmup) == "5it"
+    lower = read_recipe(extending(small, "training: {momentum: 0.5}\n", "lower.yaml"), ["training.momentum=null"])
+    assert lower.training.momentum == 0.9
+    same = read_recipe(extending(small, "pruning: {remaining: null}\n", "same.yaml"))
+    assert same.pruning == read_recipe(small).pruning
+    with pytest.raises(InputError, match=r"bare\.yaml, line 2: training is missing"):
+        read_recipe(extending(small, "training:\n", "bare.yaml"))
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -129,6 +135,11 @@ def test_a_base_that_cannot_be_is_refused_with_its_line(small: Path, base: str, 
     with pytest.raises(InputError) as error:
         read_recipe(mine)
     assert str(error.value).startswith(f"{mine}, {said.format(folder=small.parent)}")
+
+
+def test_a_value_that_holds_itself_is_refused(small: Path) -> None:
+    with pytest.raises(InputError, match=r"mine\.yaml: a value holds itself"):
+        read_recipe(extending(small, "name: &name [*name]\n"))
 
 
 def test_a_circle_of_three_is_refused_where_it_closes(small: Path) -> None:

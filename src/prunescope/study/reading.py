@@ -135,7 +135,7 @@ def _merged(base: tuple[dict[str, Any], Lines], over: tuple[dict[str, Any], Line
     def merge(below: Mapping[str, Any], above: Mapping[str, Any], at: Field) -> dict[str, Any]:
         merged = dict(below)
         for name in above if at == ("pruning",) else ():
-            for other in _INSTEAD.get(name, ()):
+            for other in _INSTEAD.get(name, ()) if above[name] is not None else ():
                 if other not in above and merged.pop(other, None) is not None:
                     forget((*at, other))
         for name, value in above.items():
@@ -177,15 +177,18 @@ def _parse(where: str, text: str) -> tuple[dict[str, Any], Lines]:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
+        if isinstance(node, yaml.MappingNode):
+            walk(node, ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{where}{line}: no YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict) or node is None:
+    except RecursionError as error:
+        raise InputError(f"{where}: a value holds itself, or is nested too deep; write it out") from error
+    if not isinstance(content, dict):
         raise InputError(
             f"{where}: expected a recipe (fields such as name, network, training); see `prunescope recipe show`"
         )
-    walk(node, ())
     return content, lines
 
 
@@ -198,11 +201,19 @@ def _refuse_fields_of_values(content: Mapping[str, Any], field: Field, change: s
 
 def _validated(where: str, content: dict[str, Any], lines: Lines) -> Recipe:
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(_without_nulls(content))
     except ValidationError as error:
         problems = _without_other_forms(error.errors(include_url=False))
         described = dict.fromkeys(_described(where, problem, lines) for problem in problems)
         raise InputError("\n".join(described)) from error
+
+
+def _without_nulls(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_nulls(value) if isinstance(value, dict) else value
+        for name, value in content.items()
+        if value is not None
+    }
 
 
 def _without_other_forms(problems: Sequence[Any]) -> list[Any]:

@@ -18,6 +18,7 @@ from prunescope.training.sources import Cifar, HuggingFace
 from prunescope.training.steps import Step
 
 Color = tuple[float, float, float]
+AboveZero = Annotated[float, Field(gt=0)]
 Criterion = Literal["magnitude", "random", "shuffled"]
 Scope = Literal["global", "layer", "filters"]
 Schedule = Literal["iterative", "one-shot"]
@@ -74,7 +75,7 @@ class Data(Strict):
     size: Annotated[int, Field(gt=0, description="images are size x size pixels")]
     augmentation: Augmentation = "imagenet"
     mean: Color = IMAGENET_MEAN
-    std: Color = IMAGENET_STD
+    std: tuple[AboveZero, AboveZero, AboveZero] = IMAGENET_STD
     in_memory: Annotated[bool, Field(description="hold all images decoded; for small data sets")] = False
     workers: Annotated[int, Field(ge=0, description="processes that decode images")] = 0
 
