@@ -21,6 +21,8 @@ from prunescope.errors import InputError
 from prunescope.pruning import Mask
 from prunescope.study import read_recipe, run_study, stages
 from prunescope.study.layout import StudyDirectory
+from prunescope.study.run import _main_first
+from prunescope.training.processes import Processes
 from tests.cli.commands import COMMAND, PLAIN, refused
 
 PLAIN_NETWORK = """
@@ -111,6 +113,20 @@ def test_two_processes_make_the_study_of_one(recipe: Path, tmp_path: Path) -> No
         pd.testing.assert_frame_equal(*tables, rtol=1e-5)
         units = [pd.read_parquet(study.dissection(0, level) / "3" / "units.parquet") for study in (one, two)]
         pd.testing.assert_frame_equal(*units, rtol=1e-3)
+
+
+def test_what_the_disk_refuses_one_process_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def refused() -> None:
+        raise NotADirectoryError(20, "Not a directory", "out/data")
+
+    monkeypatch.setattr(Processes, "agree", lambda _, value: told.append(value) or value)
+    with pytest.raises(NotADirectoryError):
+        _main_first(Processes(0, 2), refused)
+    monkeypatch.setattr(Processes, "agree", lambda *_: told[0])
+    with pytest.raises(InputError, match="Not a directory: 'out/data'"):
+        _main_first(Processes(1, 2), refused)
 
 
 def test_a_training_that_diverges_ends_the_study_and_keeps_what_is_complete(recipe: Path, tmp_path: Path) -> None:

@@ -170,14 +170,14 @@ def test_a_directory_of_something_else_is_refused(recipe: Path, tmp_path: Path) 
         ("data.task=/nowhere", "/nowhere/train"),
         ("network=prunescope:resnet9x4", "6 *n"),
         ("pruning.exclude=[conv.weight]", "exclude"),
+        ("data.std=[1,0,1]", r"data\.std is 0: .* greater than 0"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_trained(
     recipe: Path, tmp_path: Path, change: str, said: str
 ) -> None:
-    study = prunescope.Study(recipe, tmp_path / "out", changes=[change], device="cpu")
     with pytest.raises(InputError, match=said):
-        study.run()
+        prunescope.Study(recipe, tmp_path / "out", changes=[change], device="cpu").run()
     assert not list(tmp_path.rglob("*"))
 
 
@@ -192,6 +192,15 @@ def test_the_papers_recipe_runs_on_data_in_imagenets_layout(recipe: Path, tmp_pa
     run_study(study.recipe, study.out)
     assert list(study.evidence()["weights_remaining"].round(2)) == [1.0, 0.8]
     assert list(study.evidence()["units"]) == [2048, 2048]
+
+
+def test_the_folder_that_one_is_in_can_be_a_study(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_study(read_recipe(recipe, ["trials=1", "pruning.levels=0"]), ".")
+    assert {path.name for path in tmp_path.iterdir()} == {"study.yaml", "trial-0"}
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.lock"))
 
 
 def test_units_of_a_level_that_is_not_there_yet_are_an_error(recipe: Path, tmp_path: Path) -> None:

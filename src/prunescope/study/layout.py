@@ -146,8 +146,9 @@ class StudyDirectory:
         InputError
             One does.
         """
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root.with_name(f".{self.root.name}.lock"))
+        root = self.root.resolve()  # `.` has a name then
+        root.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root.parent / f".{root.name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:

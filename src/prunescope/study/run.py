@@ -160,7 +160,6 @@ def _dissect_level(level: Level, work: _Work) -> None:
     settings, model = recipe.dissection, level.trained()
     measured = directory.read_measured(trial, number)
     known = {"weights_remaining": measured["weights_remaining"], "top1": measured["top1"]}
-    threads = torch.get_num_threads()
     found = dissect(
         model,
         layers=settings.layers,
@@ -177,8 +176,6 @@ def _dissect_level(level: Level, work: _Work) -> None:
         settings={"network": recipe.network, "trial": trial, "level": number},
         progress=lambda done, total: work.clock.tick(done / total * 0.99, **known),
     )
-    # The kernels' threads become torch's, and sums by other threads differ in their last digits.
-    torch.set_num_threads(threads)
     filters = level.left().filters
     if filters is not None:
         found = found.numbered(unit_numbers(level.dense(), model.cpu(), filters, settings.layers, recipe.data.size))
@@ -201,8 +198,8 @@ def _claim(
         work.clock.note(f"the masks are those of {origin.directory.root}")
     for trial in range(recipe.trials):
         level = Level(recipe, directory, trial, 0, len(work.task.classes))
-        if shared := share_dense(level, branches, work.steps_per_epoch):
-            work.clock.note(shared)
+        if note := share_dense(level, branches, work.steps_per_epoch):
+            work.clock.note(note)
     for stage in stages(recipe, directory.root):
         if stage.done:
             # A process that was killed after its last file leaves them.
@@ -229,13 +226,16 @@ def _same_level(level: Level, origin: Branch | None) -> Level | None:
 def _main_first(processes: Processes, make: Callable[[], T]) -> T:
     """Let the main process make something on disk, then the others, who find it there; all fail if it fails."""
     made: list[T] = []
-    problem: str | None = None
+    failure: Exception | None = None
     if processes.is_main:
         try:
             made.append(make())
-        except InputError as error:
-            problem = str(error)
-    if (problem := processes.agree(problem)) is not None:
+        except (InputError, OSError) as error:
+            failure = error
+    problem = processes.agree(None if failure is None else str(failure))
+    if failure is not None:
+        raise failure
+    if problem is not None:
         raise InputError(problem)
     return made[0] if processes.is_main else make()
 
