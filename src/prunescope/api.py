@@ -156,7 +156,8 @@ def several(
     Raises
     ------
     InputError
-        A recipe is not valid, two are called the same, or one takes masks and none before it fits.
+        A recipe is not valid, two are called the same, one takes masks and none before it fits, or `out` is itself a
+        study.
 
     Examples
     --------
@@ -173,6 +174,11 @@ def several(
         if names.count(name) > 1:
             raise InputError(f"{names.count(name)} recipes are called {name!r}; give each a name of its own")
     folders = [Path(out) / name for name in names]
+    if StudyDirectory(Path(out)).recipe.is_file():
+        raise InputError(
+            f"{out} is itself a study; of several recipes each is a study in a folder of --out. Give another --out, "
+            f"and --branch-from {out} to take its dense networks"
+        )
     named = [Branch.open(path) for path in branch_from]
     found: list[Study] = []
     for place, (recipe, folder) in enumerate(zip(read, folders, strict=True)):
@@ -205,7 +211,7 @@ def plan(
     images_per_second
         In training and in dissection; a few steps are measured on this machine unless given.
     images
-        Training images, where the data are not there.
+        Training images; those of the data, where they are there, unless told.
 
     Returns
     -------
@@ -215,7 +221,7 @@ def plan(
     Raises
     ------
     InputError
-        A recipe is not valid or does not fit its network.
+        A recipe is not valid or does not fit its network, or `out` holds another study.
     """
     read = [recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes) for recipe in recipes]
     folders = [None if out is None else Path(out) / recipe.name if len(read) > 1 else Path(out) for recipe in read]

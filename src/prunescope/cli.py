@@ -366,7 +366,7 @@ def plan(
         str | None,
         typer.Option(metavar="TRAIN[,DISSECT]", help="Instead of measuring a few steps on this machine."),
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Training images, where the data are not there.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Training images; those of the data unless told.")] = None,
     device: Device = "auto",
 ) -> None:
     """Say what studies will cost before anything runs: steps, images, disk and hours.

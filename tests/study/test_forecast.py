@@ -49,7 +49,19 @@ def test_a_dense_network_that_is_shared_is_counted_once(recipe: Path, tmp_path: 
     table = prunescope.plan(recipes, tmp_path, **FAST).table  # type: ignore[arg-type]
     steps = {name: rows["steps"].tolist() for name, rows in table.groupby("study")}
     assert steps == {"one": [6, 2, 2] * 2, "two": [0, 5, 5] * 2, "three": [6, 2, 2] * 2}
-    assert table[table["study"] == "two"]["state"].tolist()[0] == "of one"
+    assert table[table["study"] == "two"]["state"].tolist()[0] == f"of {tmp_path / 'one'}"
+    # A trained network has no weights of another step any more, nor a trial the dissection of one of another number.
+    run_study(read_recipe(recipe, ["name=one", "pruning.levels=0"]), tmp_path / "one")
+    for changes, steps_and_images in (
+        (["pruning.rewind_to=3it"], [(6, 64)] * 2),
+        (["seed=6"], [(0, 64), (6, 64)]),
+        ([], [(0, 0)] * 2),
+    ):
+        given = [read_recipe(recipe, ["pruning.levels=0", f"name={name}", *more])
+                 for name, more in (("one", []), ("four", changes))]  # fmt: skip
+        table = prunescope.plan(given, tmp_path, **FAST).table  # type: ignore[arg-type]
+        rows = table[table["study"] == "four"]
+        assert list(zip(rows["steps"], rows["dissected images"], strict=True)) == steps_and_images
 
 
 def test_the_papers_study_is_planned_without_its_data() -> None:
@@ -83,6 +95,17 @@ def test_the_command_measures_this_machine_and_adds_up(recipe: Path) -> None:
 @pytest.mark.parametrize("given", ["0", "fast", "1,2,3", "-1", "nan"])
 def test_a_speed_that_is_none_is_refused(recipe: Path, given: str) -> None:
     assert "--images-per-second is" in refused("plan", recipe, "--images-per-second", given)
+
+
+def test_what_does_not_fit_is_refused_in_a_plan_too(recipe: Path, tmp_path: Path) -> None:
+    StudyDirectory(tmp_path / "other").claim(read_recipe(recipe))
+    for change, out, said in (
+        ("dissection.layers=[stage4]", None, "nearest are: stage3"),
+        ("pruning.exclude=[nothing]", None, "nothing"),
+        ("seed=1", tmp_path / "other", "holds another study"),
+    ):
+        with pytest.raises(InputError, match=said):
+            prunescope.plan([recipe], out, changes=[change], **FAST)  # type: ignore[arg-type]
 
 
 def test_a_rewinding_step_after_the_end_is_refused_in_a_plan_too(recipe: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import prunescope
 from prunescope.errors import InputError
+from prunescope.files import write_json
 from prunescope.networks import build_network
 from prunescope.pruning import Filters, Mask, prune, prune_filters, shrink
 from prunescope.study import Event, read_recipe, run_study
@@ -297,6 +298,9 @@ def test_recipes_of_one_run_need_names_of_their_own_and_masks_before_controls(re
     ):
         with pytest.raises(InputError, match=said):
             prunescope.several(recipes, tmp_path / "out", device="cpu")  # type: ignore[arg-type]
+    StudyDirectory(tmp_path / "one").claim(control)
+    with pytest.raises(InputError, match=f"{tmp_path / 'one'} is itself a study"):
+        prunescope.several([recipe, control], tmp_path / "one", device="cpu")
     assert [study.out.name for study in prunescope.several([recipe, control], tmp_path / "out", device="cpu")] == [
         "small",
         "control",
@@ -316,7 +320,10 @@ def test_a_study_elsewhere_is_branched_from_as_far_as_both_agree(
     out = StudyDirectory(tmp_path / "out")
     run_study(read_recipe(recipe, changes), out.root, branch_from=[ways["rewinding"].root], report=events.append)
     there = ways["rewinding"]
-    assert [event.note for event in events if event.note] == [f"trial 1: the dense network is that of {there.root}"]
+    assert [event.note for event in events if event.note] == [
+        f"trial 0: no dense network is taken: {there.root} has no trial of seed 4",
+        f"trial 1: the dense network is that of {there.root}",
+    ]
     for theirs, ours in ((there.weights(0, 0), out.weights(1, 0)), (there.rewind(0), out.rewind(1))):
         assert theirs.read_bytes() == ours.read_bytes()
         assert not theirs.samefile(ours)
@@ -328,9 +335,16 @@ def test_a_study_elsewhere_is_branched_from_as_far_as_both_agree(
 def test_another_rewinding_step_than_the_branch_has_is_trained_for(ways: Ways, recipe: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     changed = read_recipe(recipe, ["trials=1", "pruning.levels=0", "pruning.rewind_to=3it"])
-    run_study(changed, tmp_path / "out", branch_from=[ways["rewinding"].root], report=events.append)
+    other, there = read_recipe(recipe, ["training.momentum=0.8"]), ways["rewinding"].root
+    StudyDirectory(tmp_path / "other").claim(other)
+    StudyDirectory(tmp_path / "begun").claim(changed)
+    branches = [there, tmp_path / "other", tmp_path / "begun"]
+    run_study(changed, tmp_path / "out", branch_from=branches, report=events.append)
     assert {event.work for event in events} >= {"train", "dissect"}
-    assert not [event.note for event in events if event.note]
+    assert [event.note for event in events if event.note] == [
+        f"trial 0: no dense network is taken: {there} has kept no weights of step 3it; {branches[1]} has another "
+        f"training.momentum; {branches[2]} has not finished level 0 of its trial 0"
+    ]
 
 
 def test_masks_of_another_study_are_not_mixed_in_later(ways: Ways, recipe: Path, tmp_path: Path) -> None:
@@ -338,9 +352,14 @@ def test_masks_of_another_study_are_not_mixed_in_later(ways: Ways, recipe: Path,
     control, first = read_recipe(recipe, changes), ways["rewinding"].root
     run_study(control, tmp_path / "out", branch_from=[first])
     (tmp_path / "out" / "trial-0" / "level-01" / "measured.json").unlink()
-    with pytest.raises(InputError, match=f"takes its masks from another study than {ways['fine-tuning'].root}"):
-        run_study(control, tmp_path / "out", branch_from=[ways["fine-tuning"].root])
-    run_study(control, tmp_path / "out", branch_from=[first])
+    second = ways["fine-tuning"].root
+    with pytest.raises(InputError, match=f"takes its masks from another study than {second}: from {first}; give that"):
+        run_study(control, tmp_path / "out", branch_from=[second])
+    # A study may be in any place.
+    moved = tmp_path / 'a "place"'
+    moved.symlink_to(first)
+    write_json(StudyDirectory(tmp_path / "out").masks_of, {"study": str(moved)})
+    run_study(control, tmp_path / "out", branch_from=[moved])
 
 
 def test_drawn_images_are_shared_too(recipe: Path, tmp_path: Path) -> None:

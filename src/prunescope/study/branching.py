@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,14 +71,15 @@ def share_dense(level: Level, branches: Sequence[Branch], steps_per_epoch: int) 
     Returns
     -------
     str
-        What was shared; empty if nothing was.
+        What was shared, or what keeps each branch from sharing; empty if the level is complete or there is no branch.
     """
     recipe, directory, trial = level.recipe, level.directory, level.trial
     if directory.is_trained(trial, 0, rewinds=recipe.pruning.rewinds):
         return ""
     found = dense_elsewhere(recipe, trial, branches, steps_per_epoch)
     if found is None:
-        return ""
+        problems = [f"{b.directory.root} {_keeps_from_dense(recipe, trial, b)}" for b in branches]
+        return f"trial {trial}: no dense network is taken: {'; '.join(problems)}" if problems else ""
     branch, theirs = found
     there, points = branch.directory, _rewinding_points(branch, theirs, steps_per_epoch)
     step = recipe.pruning.rewind_to.iterations(steps_per_epoch)
@@ -112,12 +114,13 @@ def dense_elsewhere(
     return None
 
 
-def same_dissection(recipe: Recipe, other: Recipe) -> bool:
-    """Say whether two recipes dissect the same network alike, their layers apart."""
-    ours, theirs = (
+def same_dissection(recipe: Recipe, trial: int, other: Recipe, theirs: int) -> bool:
+    """Say whether a trial's dissection could be another study's of the same network, their layers apart."""
+    first, second = (
         _settled(one.model_dump(mode="json")["dissection"], {"batch_size", "layers"}) for one in (recipe, other)
     )
-    return ours == theirs
+    # A summary says which trial it is of.
+    return trial == theirs and first == second
 
 
 def _rewinding_points(branch: Branch, trial: int, steps_per_epoch: int) -> dict[int, Path]:
@@ -130,10 +133,8 @@ def _rewinding_points(branch: Branch, trial: int, steps_per_epoch: int) -> dict[
 
 
 def _share_dissection(level: Level, branch: Branch, theirs: int) -> str:
-    recipe, there = level.recipe, branch.directory
-    layers = recipe.dissection.layers
-    # A summary says which trial it is of.
-    if theirs != level.trial or not same_dissection(recipe, branch.recipe):
+    there, layers = branch.directory, level.recipe.dissection.layers
+    if not same_dissection(level.recipe, level.trial, branch.recipe, theirs):
         return ""
     if not there.is_dissected(theirs, 0, layers):
         return ""
@@ -186,9 +187,12 @@ def settle_masks(directory: StudyDirectory, branch: Branch) -> None:
     """
     root = str(branch.directory.root.absolute())
     if directory.masks_of.is_file():
-        noted = directory.masks_of.read_text(encoding="utf-8")
-        if f'"{root}"' not in noted:
-            raise InputError(f"{directory.root} takes its masks from another study than {root}: {noted.strip()}")
+        noted = json.loads(directory.masks_of.read_text(encoding="utf-8"))["study"]
+        if noted != root:
+            raise InputError(
+                f"{directory.root} takes its masks from another study than {root}: from {noted}; give that one to "
+                f"branch from or, if it was moved, its new place in {directory.masks_of}"
+            )
         return
     write_json(directory.masks_of, {"study": root})
 
@@ -200,6 +204,17 @@ def link(file: str | Path, other: str | Path) -> None:
             beside.hardlink_to(file)
         except OSError:
             shutil.copy2(file, beside)
+
+
+def _keeps_from_dense(recipe: Recipe, trial: int, branch: Branch) -> str:
+    if different := differences(recipe, branch.recipe):
+        return f"has another {', '.join(different)}"
+    theirs = trial_of(recipe, trial, branch.recipe)
+    if theirs is None:
+        return f"has no trial of seed {recipe.seed + trial}"
+    if not branch.directory.is_trained(theirs, 0, rewinds=False):
+        return f"has not finished level 0 of its trial {theirs}"
+    return f"has kept no weights of step {recipe.pruning.rewind_to}"
 
 
 def _keeps_from_masks(recipe: Recipe, branch: Branch, is_there: bool) -> str:

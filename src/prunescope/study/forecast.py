@@ -11,7 +11,7 @@ import pandas as pd
 
 from prunescope.concepts.broden import open_concepts
 from prunescope.errors import InputError
-from prunescope.networks.layers import list_layers
+from prunescope.networks.layers import check_layers, list_layers
 from prunescope.networks.source import build_network
 from prunescope.pruning import Mask
 from prunescope.study.branching import Branch, dense_elsewhere, differences, same_dissection, trial_of
@@ -80,19 +80,23 @@ def forecast(
     speed
         Images per second; measured, unless given.
     images
-        Training images, where the data are not there.
+        Training images; those of the data, where they are there, unless told.
     branches
         Finished studies to branch from.
 
     Raises
     ------
     InputError
-        A recipe does not fit its network, or data are not where they should be and their number is not known.
+        A recipe does not fit its network, a folder holds another study, or data are not where they should be and their
+        number is not known.
     """
     rows: list[dict[str, object]] = []
     notes: dict[str, None] = {}
     measured: dict[tuple[object, ...], Speed] = {}
-    for place, (recipe, folder) in enumerate(zip(recipes, folders, strict=True)):
+    studies = list(zip(recipes, folders, strict=True))
+    for place, (recipe, folder) in enumerate(studies):
+        if folder is not None:
+            StudyDirectory(folder).refuse_others(recipe)
         sizes = _sizes(recipe, images, notes)
         plan = Plan(sizes.training, recipe.training.batch_size, recipe.seed)
         recipe.check_steps(plan.steps_per_epoch)
@@ -105,7 +109,7 @@ def forecast(
                   f"{measured[key].dissection:,.1f} in dissection, {how}"] = None  # fmt: skip
         if recipe.pruning.scope == "filters":
             notes["levels whose filters are removed are counted as the dense network: an upper bound"] = None
-        before = [Branch(StudyDirectory(Path(one.name)), one) for one in recipes[:place]]
+        before = [Branch(StudyDirectory(at or Path(one.name)), one) for one, at in studies[:place]]
         rows += _rows(recipe, folder, sizes, plan.steps_per_epoch, measured[key], branches, before)
     return Forecast(pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
 
@@ -124,8 +128,7 @@ def _rows(
     network, mask, dissection = _bytes(recipe, sizes)
     rows = []
     for trial in range(recipe.trials):
-        found = dense_elsewhere(recipe, trial, branches, steps_per_epoch)
-        shared = [found[0]] if found else [b for b in before if _will_share(recipe, trial, b.recipe)][:1]
+        shared = _shared(recipe, trial, branches, before, steps_per_epoch)
         for level in range(pruning.levels + 1):
             steps = _steps(recipe, level, steps_per_epoch)
             trained = directory is not None and directory.is_trained(trial, level, rewinds=pruning.rewinds)
@@ -134,9 +137,10 @@ def _rows(
             )  # fmt: skip
             state = "done" if dissected else "trained" if trained else ""
             if level == 0 and shared and not trained:
-                same = set(recipe.dissection.layers) <= set(shared[0].recipe.dissection.layers)
-                dissected = same and same_dissection(recipe, shared[0].recipe)
-                trained, state = True, f"of {shared[0].directory.root}"
+                branch, theirs = shared
+                same = set(recipe.dissection.layers) <= set(branch.recipe.dissection.layers)
+                dissected = same and same_dissection(recipe, trial, branch.recipe, theirs)
+                trained, state = True, f"of {branch.directory.root}"
             to_train, to_dissect = 0 if trained else steps, 0 if dissected else sizes.labelled
             measures = 0 if trained else 1 + (_times_measured(recipe, steps, steps_per_epoch))
             seconds = to_train * batch / speed.training
@@ -184,23 +188,40 @@ def _times_measured(recipe: Recipe, steps: int, steps_per_epoch: int) -> int:
     return 0 if every is None else (steps - 1) // every.iterations(steps_per_epoch)
 
 
-def _will_share(recipe: Recipe, trial: int, other: Recipe) -> bool:
-    return trial_of(recipe, trial, other) is not None and not differences(recipe, other)
+def _shared(
+    recipe: Recipe, trial: int, branches: Sequence[Branch], before: Sequence[Branch], steps_per_epoch: int
+) -> tuple[Branch, int] | None:
+    """Find whose dense network a trial takes, and their trial: of what is there, or of what runs before."""
+    if found := dense_elsewhere(recipe, trial, [*branches, *before], steps_per_epoch):
+        return found
+    for branch in before:
+        theirs = trial_of(recipe, trial, branch.recipe)
+        # One that is trained already keeps no weights of other steps any more.
+        if theirs is None or branch.directory.is_trained(theirs, 0, rewinds=False):
+            continue
+        if not differences(recipe, branch.recipe):
+            return branch, theirs
+    return None
 
 
 def _bytes(recipe: Recipe, sizes: Sizes) -> tuple[float, float, float]:
     """Return the bytes of a network, of a mask, and about those of a dissection."""
     model = build_network(recipe.network, classes=sizes.classes, seed=recipe.seed)
     network = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    check_layers(model, recipe.dissection.layers)
     layers = list_layers(model, recipe.data.size).set_index("layer")["units"]
     units = sum(int(layers.get(layer, 0)) for layer in recipe.dissection.layers)
+    excluded = () if recipe.pruning.scope == "filters" else recipe.pruning.exclude
     # Most are the counts of every unit and concept: 8 bytes in the tally, about as many in the table of pairs.
-    return network, Mask.dense(model).prunable, 16.0 * units * sizes.concepts
+    return network, Mask.dense(model, excluded).prunable, 16.0 * units * sizes.concepts
 
 
 def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
     origin, concepts = recipe.data.task, recipe.dissection.concepts
     training, validation, classes = IMAGENET
+    for drawn in (origin, concepts):
+        if isinstance(drawn, Drawn):
+            notes[f"{drawn.miniature.images:,} images that the study draws are not counted on disk"] = None
     if isinstance(origin, Drawn):
         # Of every 64 images the last 16 are for validation.
         whole, rest = divmod(origin.miniature.images, 64)
