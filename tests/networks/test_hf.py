@@ -15,6 +15,7 @@ from prunescope.errors import InputError
 from prunescope.networks import build_network, list_layers, observe, save_weights
 from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.pruning.mask import Mask
+from tests.networks.small import values
 
 VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3} | {
     "intermediate_size": 48
@@ -53,10 +54,6 @@ def trained(transformers: Any, tmp_path: Path) -> Path:
     config = transformers.ViTConfig(**VIT, num_labels=3)
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "trained")
     return tmp_path / "trained"
-
-
-def values(model: nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 @pytest.mark.parametrize(

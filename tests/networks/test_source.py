@@ -14,6 +14,7 @@ from prunescope.errors import InputError
 from prunescope.networks.source import build_network
 from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.networks.weights import save_weights
+from tests.networks.small import Touch, values
 
 PythonFile = Callable[[str], Path]
 
@@ -21,10 +22,6 @@ PythonFile = Callable[[str], Path]
 def outputs(model: nn.Module, size: int = 64) -> int:
     with torch.no_grad():
         return int(model.eval()(torch.zeros(2, 3, size, size)).shape[1])
-
-
-def values(model: nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 def test_a_torchvision_classifier_has_the_classes_asked_for() -> None:
@@ -110,14 +107,6 @@ def test_published_weights_are_taken_from_torchs_cache(cache: Path) -> None:
     torch.save(known.state_dict(), cache / PUBLISHED_FILE)
     assert torch.equal(values(build_network(PUBLISHED, classes=1000)), values(known))
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
-
-
-class Touch:
-    def __init__(self, evidence: Path) -> None:
-        self.evidence = evidence
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (f"touch {self.evidence}",)
 
 
 def test_code_in_a_cached_file_of_published_weights_does_not_run(cache: Path) -> None:

@@ -14,10 +14,7 @@ from prunescope.errors import InputError
 from prunescope.networks import build_network, list_layers, observe, save_weights
 from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.pruning.mask import Mask
-
-
-def values(model: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+from tests.networks.small import Touch, values
 
 
 @pytest.mark.parametrize(
@@ -127,14 +124,6 @@ def test_published_weights_are_read_as_safetensors(tmp_path: Path, published: An
     published(tmp_path)
     assert torch.equal(values(build_network(f"timm:test_resnet@{tag}")), values(known))
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
-
-
-class Touch:
-    def __init__(self, evidence: Path) -> None:
-        self.evidence = evidence
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (f"touch {self.evidence}",)
 
 
 def test_code_in_published_weights_is_refused_and_does_not_run(tmp_path: Path, published: Any) -> None:
