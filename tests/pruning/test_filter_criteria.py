@@ -129,7 +129,7 @@ def test_a_layer_that_would_lose_all_filters_keeps_one_and_says_so() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         few = prune_filters(model, remaining=0.8, image_size=SIZE)
-    with pytest.warns(UserWarning, match="^0 would lose all filters; one is kept"):
+    with pytest.warns(UserWarning, match="^layer '0' would lose all filters; one is kept"):
         many = prune_filters(model, remaining=0.2, image_size=SIZE)
     assert len(few["0"]) == len(many["0"]) == 1
     assert len(many["1"]) < len(few["1"])

@@ -195,7 +195,8 @@ def _counts(groups: list[FilterGroup], most: int, left: Callable[[list[int]], in
     spared = [group.name for group in groups if share >= Fraction(2 * group.size - 1, 2 * group.size)]
     if spared:
         warnings.warn(
-            f"{', '.join(spared)} would lose all filters; one is kept, so that the network still runs", stacklevel=3
+            f"layer {', '.join(map(repr, spared))} would lose all filters; one is kept, so that the network still runs",
+            stacklevel=3,
         )
     return after(low)
 
