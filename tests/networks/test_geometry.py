@@ -171,6 +171,22 @@ def test_units_that_are_last_look_where_they_would_if_they_came_first(tokens: bo
     assert receptive_fields(model, ["2"], (64, 64))["2"] == square([Window(4, 4)])
 
 
+def test_tokens_look_where_their_patches_are_behind_as_many_others_as_the_network_tells() -> None:
+    class Tokens(nn.Module):
+        num_prefix_tokens = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.norm = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6)
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = self.patches(images).flatten(2).transpose(1, 2)
+            output: Tensor = self.norm(torch.cat([tokens.new_zeros(len(images), 4, 6), tokens], dim=1))
+            return output.mean(dim=1)
+
+    assert receptive_fields(Tokens(), ["norm"], (64, 64))["norm"] == square([Window(4, 4)])
+
+
 def test_a_head_for_one_size_of_image_does_not_matter() -> None:
     model = nn.Sequential(nn.Conv2d(3, 2, 3, 2, 1), nn.Flatten(), nn.Linear(2 * 16 * 16, 5))
     assert receptive_fields(model, ["0"], (32, 32))["0"] == square([Window(3, 2, 1)])

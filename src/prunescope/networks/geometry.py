@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import blank_images, evaluating, observe
+from prunescope.networks.layers import blank_images, evaluating, observe, prefix_tokens
 from prunescope.networks.tokens import as_maps
 
 # Lengths by which an image grows to count how the map grows with it; the last tells strides up to 90 pixels apart.
@@ -207,7 +207,7 @@ class _Strips:
         if isinstance(output, Tensor) and output.ndim == 4:
             maps: Tensor | None = output.permute(0, 3, 1, 2) if self._units_last else output
         else:
-            maps = as_maps(output, images.shape)
+            maps = as_maps(output, images.shape, prefix_tokens(self._model))
         if maps is None or maps.ndim != 4:
             raise InputError(
                 f"layer {self.layer!r} puts out no maps [n, units, h, w] for images of {images.shape[2]} x "

@@ -51,7 +51,7 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     outputs: dict[str, list[tuple[int, ...] | None]] = {name: [] for name in modules}
     # Two, so that an output that does not begin with the images is told apart.
     images = blank_images(model, 2, (size, size))
-    prefix = _prefix(model)
+    prefix = prefix_tokens(model)
 
     def listing(shapes: list[tuple[int, ...] | None]) -> Callable[[nn.Module, Any, Any], None]:
         def add(module: nn.Module, _arguments: Any, output: Any) -> None:
@@ -147,7 +147,7 @@ def observe(
     outputs: dict[str, Tensor] = {}
     calls: Counter[str] = Counter()
     images: list[torch.Size] = []
-    prefix = _prefix(model)
+    prefix = prefix_tokens(model)
 
     def begin(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         outputs.clear()
@@ -235,7 +235,7 @@ def _maps(module: nn.Module, output: Any, images: Sequence[int], prefix: int | N
     return as_maps(output, images, prefix)
 
 
-def _prefix(model: nn.Module) -> int | None:
+def prefix_tokens(model: nn.Module) -> int | None:
     """How many tokens stand before an image's patches, where the network tells (timm's do)."""
     prefix = getattr(model, "num_prefix_tokens", None)
     return prefix if isinstance(prefix, int) else None
