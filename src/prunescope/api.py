@@ -167,13 +167,7 @@ def several(
             study.run()
     """
     read = [recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes) for recipe in recipes]
-    names = [recipe.name for recipe in read]
-    for name in names:
-        if Path(name).name != name or name.startswith("."):
-            raise InputError(f"recipe {name!r}: of several recipes the name is a folder's name too; give another name")
-        if names.count(name) > 1:
-            raise InputError(f"{names.count(name)} recipes are called {name!r}; give each a name of its own")
-    folders = [Path(out) / name for name in names]
+    folders = [Path(out) / name for name in _folder_names(read)]
     if StudyDirectory(Path(out)).recipe.is_file():
         raise InputError(
             f"{out} is itself a study; of several recipes each is a study in a folder of --out. Give another --out, "
@@ -224,15 +218,26 @@ def plan(
         A recipe is not valid or does not fit its network, or `out` holds another study.
     """
     read = [recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes) for recipe in recipes]
-    folders = [None if out is None else Path(out) / recipe.name if len(read) > 1 else Path(out) for recipe in read]
+    names = [""] if len(read) == 1 else _folder_names(read)
     return forecast(
         read,
-        folders,
+        [None if out is None else Path(out) / name for name in names],
         device=choose_device(device),
         speed=None if images_per_second is None else Speed(*images_per_second),
         images=images,
         branches=[Branch.open(path) for path in branch_from],
     )
+
+
+def _folder_names(recipes: Sequence[Recipe]) -> list[str]:
+    """Return the names of several recipes, each of which can be a folder of its own."""
+    names = [recipe.name for recipe in recipes]
+    for name in names:
+        if Path(name).name != name or name.startswith("."):
+            raise InputError(f"recipe {name!r}: of several recipes the name is a folder's name too; give another name")
+        if names.count(name) > 1:
+            raise InputError(f"{names.count(name)} recipes are called {name!r}; give each a name of its own")
+    return names
 
 
 def write_outcome(out: str | Path) -> pd.DataFrame:

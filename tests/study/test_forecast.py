@@ -98,6 +98,8 @@ def test_a_speed_that_is_none_is_refused(recipe: Path, given: str) -> None:
 
 
 def test_what_does_not_fit_is_refused_in_a_plan_too(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="2 recipes are called 'small'"):
+        prunescope.plan([recipe, recipe], **FAST)  # type: ignore[arg-type]
     StudyDirectory(tmp_path / "other").claim(read_recipe(recipe))
     for change, out, said in (
         ("dissection.layers=[stage4]", None, "nearest are: stage3"),
