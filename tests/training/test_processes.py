@@ -79,6 +79,11 @@ def test_what_stops_the_main_process_stops_all_with_the_same_message(two: Path) 
     assert main[1] == "no space left"
 
 
+def test_what_stops_one_process_stops_the_main_one_without_a_traceback(two: Path) -> None:
+    assert (two / "ended-1.txt").read_text() == "this process alone has found what it cannot read"
+    assert (two / "ended-0.txt").read_text().startswith("another process of this run has ended")
+
+
 def test_a_batch_smaller_than_the_number_of_processes_is_refused(told: dict[str, Any]) -> None:
     assert told["errors"][0].startswith("a batch of 1 images cannot be shared by 2 processes; start fewer")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,9 @@ def train_all(root: Path, out: Path) -> None:
         if processes.is_main:
             told = {"processes": processes.count, "shared": shared, "alone": alone, "same": same, "errors": errors}
             write_json(out / "told.json", told)
+        if not processes.is_main:
+            raise InputError("this process alone has found what it cannot read")
+        processes.wait()
 
 
 def fail_to_act(root: Path) -> None:
@@ -86,4 +90,6 @@ def error_of(action: Callable[[], object]) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train_all(Path(sys.argv[1]), Path(sys.argv[2]))
+    root, out = map(Path, sys.argv[1:])
+    ended = error_of(lambda: train_all(root, out))
+    (out / f"ended-{os.environ['RANK']}.txt").write_text(ended)

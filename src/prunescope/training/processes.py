@@ -98,7 +98,7 @@ def join_processes(device: str | torch.device) -> Iterator[Processes]:
     Raises
     ------
     InputError
-        The environment speaks of several processes, but not of how to find them.
+        The environment speaks of several processes, but not of how to find them; or one of them ends before the others.
 
     Examples
     --------
@@ -125,5 +125,9 @@ def join_processes(device: str | torch.device) -> Iterator[Processes]:
         ) from error
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
+    except RuntimeError as error:
+        if "gloo/transport" not in str(error):
+            raise
+        raise InputError("another process of this run has ended or cannot be reached; what it says is why") from error
     finally:
         distributed.destroy_process_group()
