@@ -208,9 +208,18 @@ def dissect(
     concepts: Annotated[Path, typer.Option(help="Labelled images in Broden's format.")],
     network: Annotated[
         str | None,
-        typer.Argument(help="torchvision:resnet50[@WEIGHTS], prunescope:resnet14x32 or path/to/file.py:function."),
+        typer.Argument(
+            help="torchvision:resnet50[@WEIGHTS], timm:NAME[@TAG], hf:FOLDER, hf:OWNER/NAME, prunescope:resnet14x32 or "
+            "path/to/file.py:function."
+        ),
     ] = None,
-    layer: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A layer's name; may be repeated.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A layer's name; may be repeated. Unless told, those that network dissection was published on.",
+        ),
+    ] = None,
     activations: Annotated[
         Path | None,
         typer.Option(
@@ -225,6 +234,7 @@ def dissect(
         ),
     ] = None,
     classes: Classes = None,
+    seed: Annotated[int, typer.Option(help="Of the weights, where they are random: neither published nor given.")] = 0,
     quantile: Annotated[float, typer.Option(help="The fraction of positions above a unit's threshold.")] = 0.005,
     iou: Annotated[float, typer.Option(help="A unit is interpretable above this IoU.")] = 0.05,
     presence: Annotated[
@@ -259,16 +269,18 @@ def dissect(
     from prunescope.dissection import Budget, dissect_networks
     from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
     from prunescope.dissection.share import processes
-    from prunescope.networks import build_network
+    from prunescope.networks import build_network, default_layers
     from prunescope.networks.devices import choose_device
 
+    assert network is not None
+    layers = layer or default_layers(network)
     files: dict[str, Path | None] = {file.stem: file for file in weights or ()} or {"": None}
     if len(files) < len(weights or ()):
         raise InputError("--weights: two files have the same name, which names their folders in --out; rename one")
     with processes() as share, _bar("dissecting", shown=share.rank == 0) as progress:
         found = dissect_networks(
-            {name: build_network(network or "", classes=classes, weights=file) for name, file in files.items()},
-            layers=layer or (),
+            {name: build_network(network, classes=classes, seed=seed, weights=file) for name, file in files.items()},
+            layers=layers,
             concepts=concepts,
             quantile=quantile,
             iou=iou,
@@ -280,7 +292,7 @@ def dissect(
             mean=_colors("--mean", mean) or IMAGENET_MEAN,
             std=_colors("--std", std) or IMAGENET_STD,
             budget=Budget(round(memory * 1e9), round(spill * 1e9), spill_in),
-            settings={"network": network, "weights": [str(file) for file in weights or ()]},
+            settings={"network": network, "weights": [str(file) for file in weights or ()], "seed": seed},
             progress=progress,
         )
     if share.rank == 0:

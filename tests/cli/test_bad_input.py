@@ -162,7 +162,9 @@ def test_a_file_of_activations_that_is_none_is_refused(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (("prunescope:resnet8x4", "--layer", "stage33"), "no layer 'stage33'; the nearest are: stage3"),
-        (("prunescope:resnet8x4",), "no layer is given"),
+        (("torchvision:squeezenet1_1",), "there are no published layers of torchvision:squeezenet1_1"),
+        ((*NETWORK, "--precision", "tf32", "--device", "cpu"), "tf32 is for NVIDIA GPUs"),
+        ((*NETWORK, "--seed", "-1"), "seed -1 cannot be used"),
         (("torchvision:resnet51", "--layer", "layer4"), "the nearest are: resnet50"),
         (("prunescope:resnet9x4", "--layer", "stage3"), "resnet8x4"),
         (("banana", "--layer", "stage3"), "expected torchvision:resnet50"),

@@ -89,6 +89,18 @@ def test_a_network_of_ones_own_file_is_dissected_with_its_weights(drawn: Path, t
     assert leftovers(tmp_path) == []
 
 
+def test_random_weights_are_those_of_a_seed_and_layers_those_that_were_published(drawn: Path, tmp_path: Path) -> None:
+    tables = []
+    for place, seed in enumerate(("0", "0", "1")):
+        out = tmp_path / str(place)
+        result = typed("dissect", "prunescope:resnet8x4", "--concepts", drawn, "--seed", seed, "--out", out)
+        assert result.exit_code == 0, result.output
+        assert json.loads((out / "stage3" / "summary.json").read_text())["settings"]["seed"] == int(seed)
+        tables.append(pd.read_parquet(out / "stage3" / "pairs.parquet"))
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    assert not tables[0].equals(tables[2])
+
+
 def test_a_relative_out_is_below_the_working_folder(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,10 +276,7 @@ def test_torchrun_shares_the_images_and_writes_what_one_process_writes(drawn: Pa
         "--concepts",
         str(drawn),
     ]
-    words += ["--device", "cpu", "--batch-size", "1", "--weights", str(tmp_path / "weights.safetensors"), "--out"]
-    from prunescope.networks import build_network, save_weights
-
-    save_weights(build_network("torchvision:squeezenet1_1", seed=0), tmp_path / "weights.safetensors")
+    words += ["--device", "cpu", "--batch-size", "1", "--out"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for start, out in (([sys.executable], "one"), (torchrun, "two")):
         done = subprocess.run(

@@ -171,6 +171,8 @@ def test_a_directory_of_something_else_is_refused(recipe: Path, tmp_path: Path) 
         ("network=prunescope:resnet9x4", "6 *n"),
         ("pruning.exclude=[conv.weight]", "exclude"),
         ("data.std=[1,0,1]", r"data\.std is 0: .* greater than 0"),
+        ("dissection.precision=tf32", "tf32 is for NVIDIA GPUs"),
+        ("pruning={remaining: [0.5, 0.0001], scope: filters}", "at most 0 were asked for"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_trained(

@@ -159,9 +159,7 @@ def dissect_networks(
     """
     _check_settings(quantile, iou, presence, batch_size, mean, std)
     _check_choice("align", align, Align)
-    _check_choice("precision", precision, Precision)
-    if precision == "tf32" and torch.device(device).type != "cuda":
-        raise InputError(f"precision tf32 is for NVIDIA GPUs, and the device is {device}; give fp32 (or bf16)")
+    check_precision(precision, device)
     for model in models.values():
         check_layers(model, layers)
     data = concepts if isinstance(concepts, ConceptData) else open_concepts(concepts)
@@ -382,6 +380,19 @@ def _check_settings(
         raise InputError(f"batch size is {batch_size}, expected at least 1")
     if mean and (len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std)):
         raise InputError(f"mean {list(mean)} and std {list(std)}: expected three numbers each, std above 0")
+
+
+def check_precision(precision: str, device: str | torch.device) -> None:
+    """Refuse a precision that is none, or that a device does not have.
+
+    Raises
+    ------
+    InputError
+        Says which there are.
+    """
+    _check_choice("precision", precision, Precision)
+    if precision == "tf32" and torch.device(device).type != "cuda":
+        raise InputError(f"precision tf32 is for NVIDIA GPUs, and the device is {device}; give fp32 (or bf16)")
 
 
 def _check_choice(what: str, given: str, choices: Any) -> None:

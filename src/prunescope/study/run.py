@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import nn
 
 from prunescope.concepts.broden import ConceptData
 from prunescope.dissection.result import read_summary
-from prunescope.dissection.run import dissect
+from prunescope.dissection.run import check_precision, dissect
 from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
 from prunescope.networks.layers import evaluating, observe
 from prunescope.networks.source import build_network
 from prunescope.networks.weights import save_weights
-from prunescope.pruning import Mask, prune_filters, unit_numbers
+from prunescope.pruning import Mask, prune_filters, shrink, unit_numbers
 from prunescope.study.branching import Branch, masks_branch, settle_masks, share_dense, trial_of
 from prunescope.study.clock import Clock, Report, stages, unreported
 from prunescope.study.data import study_concepts, study_task
@@ -84,6 +86,7 @@ def run_study(
         steps_per_epoch = Plan(len(task.train), recipe.training.batch_size, recipe.seed).steps_per_epoch
         recipe.check_steps(steps_per_epoch)
         _check_network(recipe, task, concepts)
+        check_precision(recipe.dissection.precision, device)
         work = _Work(task, concepts, steps_per_epoch, device, processes, clock, snapshots)
         _main_first(processes, lambda: _claim(recipe, directory, branches, origin, work))
         for stage in clock.each([stage for stage in stages(recipe, out) if not stage.done]):
@@ -225,19 +228,8 @@ def _same_level(level: Level, origin: Branch | None) -> Level | None:
 
 def _main_first(processes: Processes, make: Callable[[], T]) -> T:
     """Let the main process make something on disk, then the others, who find it there; all fail if it fails."""
-    made: list[T] = []
-    failure: Exception | None = None
-    if processes.is_main:
-        try:
-            made.append(make())
-        except (InputError, OSError) as error:
-            failure = error
-    problem = processes.agree(None if failure is None else str(failure))
-    if failure is not None:
-        raise failure
-    if problem is not None:
-        raise InputError(problem)
-    return made[0] if processes.is_main else make()
+    made = processes.on_main(make)
+    return cast(T, made) if processes.is_main else make()
 
 
 def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
@@ -245,7 +237,7 @@ def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
     model = build_network(recipe.network, classes=len(task.classes), seed=recipe.seed)
     pruning = recipe.pruning
     if pruning.scope == "filters":
-        prune_filters(model, fraction=0, exclude=pruning.exclude, image_size=recipe.data.size)
+        _check_filters(model, recipe)
     else:
         Mask.dense(model, pruning.exclude)
     # Two images, since batch normalisation of one value would fail in training mode.
@@ -257,3 +249,18 @@ def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
             f"network {recipe.network} puts out {list(scores.shape)} for 2 images, expected [2, {len(task.classes)}]: "
             f"a score for each class of {task.root}"
         )
+
+
+def _check_filters(model: nn.Module, recipe: Recipe) -> None:
+    """Refuse what would end a study at a later level: too few filters to go so far, units that lose their numbers."""
+    pruning, size = recipe.pruning, recipe.data.size
+    last = pruning.remaining[-1] if pruning.remaining else (1 - (pruning.fraction or 0)) ** pruning.levels
+    if pruning.masks == "branch":
+        last = 1.0
+    with warnings.catch_warnings():
+        # A layer that keeps one filter is told of at the level at which it happens.
+        warnings.simplefilter("ignore")
+        filters = prune_filters(model, remaining=last, exclude=pruning.exclude, image_size=size)
+    shrunk = deepcopy(model)
+    shrink(shrunk, filters, size)
+    unit_numbers(model, shrunk, filters, recipe.dissection.layers, size)
