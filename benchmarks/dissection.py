@@ -20,7 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image
 from torch import nn
 
 from prunescope.concepts import ConceptData, open_concepts, pack_concepts
@@ -56,7 +58,7 @@ def main() -> None:
     repeats = 1 if options.quick else options.repeats
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        data = open_concepts(make_miniature(Path(folder) / "data", images, seed=0, size=224))
+        data = open_concepts(draw(Path(folder) / "data", images))
         model = build_network("torchvision:resnet50", seed=0).eval()
         print(f"{images} images of 224 px, ResNet-50, {torch.get_num_threads()} threads, medians of {repeats}\n")
         bare, layer4 = turns(repeats, lambda: forward(model, data), lambda: run(model, data, LAYERS[3:]))
@@ -77,6 +79,18 @@ def main() -> None:
         print_broden(model, data)
         if torch.cuda.is_available():
             on_gpu(model, Path(folder) / "many")
+
+
+def draw(folder: Path, images: int) -> Path:
+    """Draw a data set of Broden's sizes: the miniature at 224 pixels, its labels brought to 112."""
+    make_miniature(folder, images, seed=0, size=224)
+    for file in (folder / "images").glob("*_*.png"):
+        with Image.open(file) as labels:
+            half = labels.resize((112, 112), Image.Resampling.NEAREST)
+        half.save(file)
+    index = pd.read_csv(folder / "index.csv", dtype=str, keep_default_na=False)
+    index.assign(sh="112", sw="112").to_csv(folder / "index.csv", index=False)
+    return folder
 
 
 def forward(model: nn.Module, data: ConceptData) -> None:
@@ -172,7 +186,7 @@ def scaling(data: ConceptData, repeats: int) -> tuple[float, float, float]:
     )
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        part = make_miniature(Path(folder) / "part", min(len(data), 64), seed=0, size=224)
+        part = draw(Path(folder) / "part", min(len(data), 64))
         file = Path(folder) / "run.py"
         file.write_text(script)
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -245,8 +259,7 @@ def print_row(what: str, ours: float, other: float, most: float, unit: str = "s"
 
 def on_gpu(model: nn.Module, folder: Path) -> None:
     """Print images per second on the GPU, bare and dissected, from a packed copy of 2,048 images."""
-    make_miniature(folder, 2048, seed=0, size=224)
-    pack_concepts(folder)
+    pack_concepts(draw(folder, 2048))
     data = open_concepts(folder)
     model = model.to("cuda")
     images = torch.zeros(256, 3, 224, 224, device="cuda")
