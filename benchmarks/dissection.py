@@ -2,7 +2,8 @@
 
     python benchmarks/dissection.py [--images 256] [--repeats 3] [--quick]
 
-Everything is measured side by side in this run: each row's two loops take turns, the ratio is that of the medians. The
+Everything is measured side by side in this run: each row's two loops take turns, the ratio is the median over the turns
+of one's time / the other's next to it, so that a machine that grows slower or faster disturbs it little. The
 images are drawn here in Broden's format (224 pixels, labels at 112, five label layers), the network has random weights.
 On a machine with a GPU, rows for the GPU are added, from a packed copy.
 """
@@ -68,11 +69,11 @@ def main() -> None:
         ours, plain = tally_alone(data, repeats)
         print_row("tally of a kept map / the plain torch way", ours, plain, 1 / 12, unit="us")
         one, two, beside = scaling(data, repeats)
-        print_row("two processes of one thread / one of one thread", two, one, 0.6)
+        print_row("two processes of one thread / one of one thread", [two], [one], 0.6)
         print(f"{'  two that share nothing, at the same time / one':58}", end="")
         print(f"{beside:8.2f} s / {one:8.2f} s = {beside / one:6.3f}   (half of it: {beside / one / 2:.3f})")
         print_memory(256 if not options.quick else 32, 2048 if not options.quick else 64)
-        per_image = layer4 / images
+        per_image = statistics.median(layer4) / images
         hours = per_image * BRODEN / 3600
         print(f"\nBroden's {BRODEN:,} images on this machine, from these parts:")
         print(f"  layer4: {hours:.1f} h ({per_image:.3f} s an image)")
@@ -107,8 +108,8 @@ def run(model: nn.Module, data: ConceptData, layers: Sequence[str]) -> None:
     dissect(model, layers=layers, concepts=data, batch_size=BATCH)
 
 
-def turns(repeats: int, *actions: Callable[[], None]) -> list[float]:
-    """Run the actions in turn, once to warm up; return the median seconds of each."""
+def turns(repeats: int, *actions: Callable[[], None]) -> list[list[float]]:
+    """Run the actions in turn, once to warm up; return the seconds of each, by turn."""
     for action in actions:
         action()
     times: list[list[float]] = [[] for _ in actions]
@@ -117,10 +118,10 @@ def turns(repeats: int, *actions: Callable[[], None]) -> list[float]:
             began = time.perf_counter()
             action()
             found.append(time.perf_counter() - began)
-    return [statistics.median(found) for found in times]
+    return times
 
 
-def tally_alone(data: ConceptData, repeats: int) -> tuple[float, float]:
+def tally_alone(data: ConceptData, repeats: int) -> tuple[list[float], list[float]]:
     """Measure microseconds of a kept 7 x 7 map on two threads: ours, and upsampled, compared and counted by torch."""
     random = np.random.default_rng(0)
     units, count = 2048, min(64, len(data))
@@ -149,7 +150,7 @@ def tally_alone(data: ConceptData, repeats: int) -> tuple[float, float]:
                 torch.bincount(layer[mask], minlength=len(data.labels))
 
     fast, slow = turns(repeats, ours, plain)
-    return fast / len(unit) * 1e6, slow / len(some) * 1e6
+    return [seconds / len(unit) * 1e6 for seconds in fast], [seconds / len(some) * 1e6 for seconds in slow]
 
 
 def plain_layers(data: ConceptData, i: int) -> np.ndarray:
@@ -252,9 +253,11 @@ def print_broden(model: nn.Module, data: ConceptData) -> None:
         )
 
 
-def print_row(what: str, ours: float, other: float, most: float, unit: str = "s") -> None:
-    """Print one measured ratio beside the most that it should be."""
-    print(f"{what:58}{ours:8.2f} {unit} / {other:8.2f} {unit} = {ours / other:6.3f}   (at most {most:.3f})")
+def print_row(what: str, ours: Sequence[float], other: Sequence[float], most: float, unit: str = "s") -> None:
+    """Print the median times, and the median of the turns' ratios beside the most that it should be."""
+    ratio = statistics.median(one / two for one, two in zip(ours, other, strict=True))
+    times = " / ".join(f"{statistics.median(found):8.2f} {unit}" for found in (ours, other))
+    print(f"{what:58}{times} = {ratio:6.3f}   (at most {most:.3f})")
 
 
 def on_gpu(model: nn.Module, folder: Path) -> None:
@@ -276,14 +279,14 @@ def on_gpu(model: nn.Module, folder: Path) -> None:
                 torch.cuda.synchronize()
 
             (seconds,) = turns(5, bare)
-            print(f"  bare forward, {precision}, {layout}: {len(images) / seconds:,.0f}")
+            print(f"  bare forward, {precision}, {layout}: {len(images) / statistics.median(seconds):,.0f}")
         (seconds,) = turns(
             3,
             lambda precision=precision: dissect(  # type: ignore[misc]
                 model, layers=["layer4"], concepts=data, batch_size=256, device="cuda", precision=precision
             ),
         )
-        print(f"  dissection, {precision}: {len(data) / seconds:,.0f}")
+        print(f"  dissection, {precision}: {len(data) / statistics.median(seconds):,.0f}")
 
 
 if __name__ == "__main__":
