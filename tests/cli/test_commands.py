@@ -270,9 +270,9 @@ def test_torchrun_shares_the_images_and_writes_what_one_process_writes(drawn: Pa
         "-m",
         "prunescope",
         "dissect",
-        "torchvision:squeezenet1_1",
+        "prunescope:resnet8x4",
         "--layer",
-        "features",
+        "stage3",
         "--concepts",
         str(drawn),
     ]
@@ -283,5 +283,5 @@ def test_torchrun_shares_the_images_and_writes_what_one_process_writes(drawn: Pa
             [*start, *words, str(tmp_path / out)], env=PLAIN, capture_output=True, text=True, check=True
         )
         assert done.stdout.count("units interpretable") == 1
-    one, two = (pd.read_parquet(tmp_path / out / "features" / "pairs.parquet") for out in ("one", "two"))
+    one, two = (pd.read_parquet(tmp_path / out / "stage3" / "pairs.parquet") for out in ("one", "two"))
     pd.testing.assert_frame_equal(one, two)
