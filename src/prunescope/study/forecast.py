@@ -151,7 +151,7 @@ def _rows(
                     "study": recipe.name,
                     "trial": trial,
                     "level": level,
-                    "weights remaining": _remaining(recipe, level),
+                    "weights remaining": recipe.pruning.remaining_at(level),
                     "steps": to_train,
                     "training images": to_train * batch,
                     "dissected images": to_dissect,
@@ -172,15 +172,6 @@ def _steps(recipe: Recipe, level: int, steps_per_epoch: int) -> int:
         assert pruning.fine_tune is not None
         return pruning.fine_tune.iterations(steps_per_epoch)
     return end - pruning.rewind_to.iterations(steps_per_epoch)
-
-
-def _remaining(recipe: Recipe, level: int) -> float:
-    pruning = recipe.pruning
-    if level == 0:
-        return 1.0
-    if pruning.remaining is not None:
-        return pruning.remaining[level - 1]
-    return float((1 - (pruning.fraction or 0)) ** level)
 
 
 def _times_measured(recipe: Recipe, steps: int, steps_per_epoch: int) -> int:

@@ -178,6 +178,12 @@ class Pruning(Strict):
         """Whether levels begin with the weights of the rewinding step."""
         return self.retraining == "rewind"
 
+    def remaining_at(self, level: int) -> float:
+        """Say which fraction of the weights is to remain at a level."""
+        if self.remaining is not None and level > 0:
+            return self.remaining[level - 1]
+        return float((1 - (self.fraction or 0)) ** level)
+
 
 class DissectionSettings(Strict):
     """What is dissected, and how."""

@@ -56,7 +56,7 @@ def prune_level(level: Level, origin: Level | None = None) -> Left:
     fraction = pruning.fraction if remaining is None else None
     if pruning.scope == "filters":
         if one_shot and fraction is not None:
-            remaining, fraction = (1 - fraction) ** level.level, None
+            remaining, fraction = pruning.remaining_at(level.level), None
         filters = prune_filters(
             model, left.filters, fraction=fraction, remaining=remaining, criterion=pruning.criterion,
             exclude=pruning.exclude, image_size=level.recipe.data.size, seed=seed,

@@ -254,9 +254,7 @@ def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
 def _check_filters(model: nn.Module, recipe: Recipe) -> None:
     """Refuse what would end a study at a later level: too few filters to go so far, units that lose their numbers."""
     pruning, size = recipe.pruning, recipe.data.size
-    last = pruning.remaining[-1] if pruning.remaining else (1 - (pruning.fraction or 0)) ** pruning.levels
-    if pruning.masks == "branch":
-        last = 1.0
+    last = 1.0 if pruning.masks == "branch" else pruning.remaining_at(pruning.levels)
     with warnings.catch_warnings():
         # A layer that keeps one filter is told of at the level at which it happens.
         warnings.simplefilter("ignore")
