@@ -12,10 +12,13 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,6 +102,12 @@ class One:
 
     def name(self, _place: int) -> str:
         return "one"
+
+
+def png(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
 
 
 def encoded(image: Image.Image, folder: Path, ending: str = "jpg") -> One:
@@ -247,20 +256,71 @@ def test_a_jpeg_decoded_at_a_fraction_shows_what_the_whole_shows(
 
 
 @pytest.mark.parametrize(("side", "decoded"), [(63, 63), (64, 32), (127, 64), (128, 32), (256, 32), (300, 38)])
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
 def test_no_more_of_a_jpeg_is_decoded_than_the_crop_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, decoded: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, decoded: int, mode: str
 ) -> None:
-    sizes = []
+    shapes = []
 
     def load(image: JpegImagePlugin.JpegImageFile) -> object:
-        sizes.append(image.size)
-        return original(image)
+        shapes.append(image.size)
+        return by_pillow(image)
 
-    original = JpegImagePlugin.JpegImageFile.load
-    images = encoded(waves(side, side), tmp_path)
+    def decode_jpeg(*given: object, **named: object) -> np.ndarray:
+        pixels = by_simplejpeg(*given, **named)
+        shapes.append(pixels.shape[:2])
+        return pixels
+
+    by_pillow, by_simplejpeg = JpegImagePlugin.JpegImageFile.load, simplejpeg.decode_jpeg
+    images = encoded(waves(side, side).convert(mode), tmp_path)
     monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", load)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", decode_jpeg)
     decode_cut(images, 0, lambda w, h: Cut(0, 0, w, h, 32, 32), 32)
-    assert set(sizes) == {(decoded, decoded)}
+    assert set(shapes) == {(decoded, decoded)}
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    size=st.integers(8, 40),
+    draws=DRAWS,
+    mode=st.sampled_from(["RGB", "L", "CMYK"]),
+    options=st.fixed_dictionaries(
+        {"quality": st.integers(1, 95), "subsampling": st.integers(0, 2), "progressive": st.booleans()}
+    ),
+)
+def test_a_jpeg_has_the_pixels_that_pillow_finds(
+    width: int, height: int, size: int, draws: list[float], mode: str, options: dict[str, int]
+) -> None:
+    file = BytesIO()
+    waves(width, height).convert(mode).save(file, "jpeg", **options)
+    cut = random_crop(width, height, size, draws)
+    by = next((by for by in (8, 4, 2) if min(cut.right - cut.left, cut.lower - cut.upper) >= by * size), 1)
+    with Image.open(file) as image:
+        image.draft(None, (width // by, height // by))
+        box = cut.left // by, cut.upper // by, -(-cut.right // by), -(-cut.lower // by)
+        same = One(png(image.convert("RGB").crop(box)))
+    expected = decode_cut(same, 0, lambda w, h: Cut(0, 0, w, h, size, size), size)
+    assert torch.equal(decode_cut(One(file.getvalue()), 0, lambda *_: cut, size), expected)
+
+
+def test_a_jpeg_with_bytes_too_many_is_read_and_one_with_bytes_too_few_is_not(tmp_path: Path) -> None:
+    whole = encoded(waves(64, 64), tmp_path).content
+    cut = partial(central, size=32)
+    stuffed = One(whole[:-2] + b"none of a JPEG's" + whole[-2:])
+    assert torch.equal(decode_cut(stuffed, 0, cut, 32), decode_cut(One(whole), 0, cut, 32))
+    for end in (1, 30, len(whole) // 2, len(whole) - 40):
+        with pytest.raises(InputError, match="one: no readable image"):
+            decode_cut(One(whole[:end]), 0, cut, 32)
+
+
+def test_a_jpeg_that_would_fill_the_memory_is_refused_unread(tmp_path: Path) -> None:
+    content = bytearray(encoded(waves(64, 64), tmp_path).content)
+    start = content.index(b"\xff\xc0")
+    content[start + 5 : start + 9] = b"\xff\xdc" * 2  # 65500 x 65500 pixels
+    with pytest.raises(InputError, match=r"one: no readable image \(.*exceeds limit"):
+        decode_cut(One(bytes(content)), 0, partial(central, size=32), 32)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
