@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Replace a leading `~` by the user's home; that of a user who is not known stays, as a name that is not there."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises there
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; rename it to `path` on success, remove it otherwise.

@@ -17,6 +17,7 @@ from prunescope.concepts.pixels import ImageLabels, read_image, read_labels
 from prunescope.concepts.problems import clean
 from prunescope.concepts.tables import Tables, read_tables
 from prunescope.errors import InputError
+from prunescope.files import expanded
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ def open_concepts(directory: str | Path) -> ConceptData:
     InputError
         Naming the first problem of the tables with its file and line, and how many more there are.
     """
-    root = Path(directory).expanduser().absolute()
+    root = expanded(directory).absolute()
     tables = clean(read_tables(root))
     size = tables.rows[0].size
     assert size is not None

@@ -15,6 +15,7 @@ from prunescope.concepts.index import Row
 from prunescope.concepts.pixels import read_image, read_labels
 from prunescope.concepts.problems import Problem, collect
 from prunescope.concepts.tables import Tables, read_tables
+from prunescope.files import expanded
 from prunescope.progress import Progress
 
 
@@ -62,7 +63,7 @@ def check_concepts(directory: str | Path, workers: int | None = None, progress: 
     InputError
         There is no data set at all: no such folder, or no index.csv in it. Nothing else that is wrong raises.
     """
-    root = Path(directory).expanduser().absolute()
+    root = expanded(directory).absolute()
     tables, problems = collect(read_tables(root))
     rows = tables.rows if (root / "images").is_dir() else ()
     primary = tables.labels["category"].to_numpy()[:, None] == np.array(tables.categories, dtype=object)

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from prunescope.concepts.archive import unzip
 from prunescope.errors import InputError
-from prunescope.files import replacing, write_json
+from prunescope.files import expanded, replacing, write_json
 
 SIZES = (224, 227, 384)
 ADDRESS = "http://netdissect.csail.mit.edu/data/broden1_{size}.zip"
@@ -75,7 +75,7 @@ def download_broden(
         raise InputError(f"size {size}: Broden is published for {', '.join(map(str, SIZES))} only; choose one of them")
     say = progress or (lambda *_: None)
     name = f"broden1_{size}"
-    parent = Path(directory).expanduser().absolute()
+    parent = expanded(directory).absolute()
     target, archive = parent / name, parent / f"{name}.zip"
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from prunescope.concepts.pixels import read_image, read_labels
 from prunescope.concepts.problems import clean
 from prunescope.concepts.tables import Tables, read_tables
 from prunescope.errors import InputError
-from prunescope.files import replacing
+from prunescope.files import expanded, replacing
 from prunescope.progress import Progress
 
 _SAMPLE = 64
@@ -54,7 +54,7 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
     OSError
         No space is left (ENOSPC); what had been written is removed. Mostly known before the first image is read.
     """
-    root = Path(directory).expanduser().absolute()
+    root = expanded(directory).absolute()
     tables = clean(read_tables(root))
     path, layout = packed_path(root), Layout.of(tables.rows)
     with _alone(root, path.parent):
@@ -83,7 +83,7 @@ def packed_size(directory: str | Path) -> int:
     InputError
         The tables have a problem, or one of the sampled images' labels has.
     """
-    root = Path(directory).expanduser().absolute()
+    root = expanded(directory).absolute()
     tables = clean(read_tables(root))
     defined, rows = tables.labels.index.to_numpy(), tables.rows
     chosen = np.unique(np.linspace(0, len(rows) - 1, _SAMPLE).round().astype(int))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
+from prunescope.files import expanded
 from prunescope.networks.torchvision_shim import import_torchvision
 
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -132,7 +133,7 @@ def _logits(_module: nn.Module, _arguments: Any, output: Any) -> Tensor:
 
 def _folder(name: str) -> Path | None:
     """Tell a folder from a name on the hub, which is NAME or OWNER/NAME."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name and path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"hf:{name}: the folder has no config.json; expected one as save_pretrained writes it")

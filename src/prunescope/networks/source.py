@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from prunescope.errors import InputError
+from prunescope.files import expanded
 from prunescope.networks.classifiers import build_classifier, check_classifier
 from prunescope.networks.hf_classifiers import build_hf, read_config
 from prunescope.networks.own_file import call_function, import_function
@@ -154,7 +155,7 @@ def _maker(name: str, classes: int | None, *, own_weights: bool) -> Callable[[in
         return lambda classes: _small_resnet(depth, width, classes)
     file, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
     if file.endswith(".py"):
-        path = Path(file).expanduser()
+        path = expanded(file)
         found = import_function(path, function)
         return lambda classes: call_function(path, found, classes)
     raise InputError(

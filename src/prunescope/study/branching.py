@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunescope.errors import InputError
-from prunescope.files import replacing, write_json
+from prunescope.files import expanded, replacing, write_json
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.levels import Level
 from prunescope.study.reading import read_recipe
@@ -252,7 +252,7 @@ def _settled(part: dict[str, Any], without: set[str]) -> dict[str, Any]:
     settled = {name: value for name, value in part.items() if name not in without}
     for name in {"task", "concepts"} & settled.keys():
         if isinstance(settled[name], str):
-            settled[name] = os.path.abspath(Path(settled[name]).expanduser())  # noqa: PTH100 - without links resolved
+            settled[name] = os.path.abspath(expanded(settled[name]))  # noqa: PTH100 - without links resolved
     return settled
 
 

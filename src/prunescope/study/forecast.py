@@ -11,6 +11,7 @@ import pandas as pd
 
 from prunescope.concepts.broden import open_concepts
 from prunescope.errors import InputError
+from prunescope.files import expanded
 from prunescope.networks.layers import check_layers, list_layers
 from prunescope.networks.source import build_network
 from prunescope.pruning import Mask
@@ -220,7 +221,7 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
         validation = origin.miniature.images - training
     elif isinstance(origin, Cifar):
         training, validation, classes = 50_000, 10_000, 10 if origin.cifar10 is not None else 100
-    elif isinstance(origin, HuggingFace) or Path(origin).expanduser().exists():
+    elif isinstance(origin, HuggingFace) or expanded(origin).exists():
         _, train, val = open_sources(origin, recipe.data.size)
         training, validation, classes = len(train), len(val), len(train.classes)
     elif images is None:
@@ -230,7 +231,7 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
     labelled, number = BRODEN
     if isinstance(concepts, Drawn):
         labelled, number = concepts.miniature.images, MINIATURE_CONCEPTS
-    elif Path(concepts).expanduser().exists():
+    elif expanded(concepts).exists():
         data = open_concepts(concepts)
         labelled, number = len(data), len(data.labels)
     else:

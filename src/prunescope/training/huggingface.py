@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from prunescope.errors import InputError, nearest
+from prunescope.files import expanded
 from prunescope.training.images import Source
 
 TRAIN = ("train", "training")
@@ -118,7 +119,7 @@ def _load(name: str, configuration: str | None, revision: str | None) -> dict[st
         raise InputError(
             f"the data set {name} needs the package datasets: pip install 'prunescope[datasets]'"
         ) from error
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     saved = folder.is_dir() and any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
     try:
         if saved:
@@ -141,9 +142,9 @@ def _roots(name: str) -> tuple[Path, ...]:
     import datasets
     from huggingface_hub import constants
 
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     caches = (Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE))
-    return tuple(path.expanduser().absolute() for path in (*([folder] if folder.is_dir() else ()), *caches))
+    return tuple(expanded(path).absolute() for path in (*([folder] if folder.is_dir() else ()), *caches))
 
 
 def _choose_split(name: str, splits: Mapping[str, Any], wanted: str | None, usual: Sequence[str], field: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from prunescope.files import expanded
 from prunescope.progress import Progress, silent
 from prunescope.training.images import Source
 from prunescope.training.recipe import Strict
@@ -66,7 +67,7 @@ def open_sources(
         from prunescope.training.cifar import CIFAR10, CIFAR100, open_cifar
 
         kind = CIFAR10 if origin.cifar10 is not None else CIFAR100
-        folder = Path(origin.cifar10 or origin.cifar100 or "").expanduser()
+        folder = expanded(origin.cifar10 or origin.cifar100 or "")
         return str(folder), *open_cifar(folder, kind, size, download=origin.download, progress=progress)
     if isinstance(origin, HuggingFace):
         from prunescope.training.huggingface import open_huggingface
@@ -75,5 +76,5 @@ def open_sources(
         return origin.huggingface, *open_huggingface(fields.pop("huggingface"), **fields)
     from prunescope.training.folders import open_folders
 
-    root = Path(origin).expanduser()
+    root = expanded(origin)
     return str(root), *open_folders(root)
