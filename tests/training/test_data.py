@@ -242,7 +242,7 @@ def test_a_crop_lies_within_its_image(width: int, height: int, draws: list[float
 
 
 @settings(max_examples=60, deadline=None)
-@given(width=st.integers(1, 500), height=st.integers(1, 500), size=st.integers(16, 40), draws=DRAWS)
+@given(width=st.integers(1, 600), height=st.integers(1, 600), size=st.integers(48, 64), draws=DRAWS)
 def test_a_jpeg_decoded_at_a_fraction_shows_what_the_whole_shows(
     tmp_path_factory: pytest.TempPathFactory, width: int, height: int, size: int, draws: list[float]
 ) -> None:
