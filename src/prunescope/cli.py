@@ -383,7 +383,8 @@ def plan(
 ) -> None:
     """Say what studies will cost before anything runs: steps, images, disk and hours.
 
-    Hours are of training steps and forward passes on one device; decoding images is not counted.
+    Hours are of training steps and forward passes on one device. Reading training images is counted where they are
+    there, reading labelled ones is not.
     """
     import prunescope
 

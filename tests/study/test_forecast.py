@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import prunescope
 from prunescope.errors import InputError
-from prunescope.study import read_recipe, run_study
+from prunescope.study import read_recipe, run_study, speed
 from prunescope.study.layout import StudyDirectory
 from tests.cli.commands import refused, typed
 
@@ -89,7 +91,30 @@ def test_the_command_measures_this_machine_and_adds_up(recipe: Path) -> None:
     assert len(lines) == 1 + 2 * 3 + 1
     assert lines[1].split()[:6] == ["small", "0", "0", "100.0%", "6", "64"]
     assert lines[-1].startswith("in all: 6 trainings and 6 dissections, 20 steps, 640 training images")
-    assert "measured on cpu with random images" in result.stderr
+    assert "measured on cpu, without reading any" in result.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_time_that_reading_takes_is_counted(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(speed, "READING", 0.2)
+    random = np.random.default_rng(0)
+    changes = ["data.in_memory=false", "data.augmentation=imagenet", f"data.workers={workers}", "training.batch_size=4"]
+    hours = []
+    for side in (32, 1500):
+        for split in ("train", "val"):
+            for name in ("one", "other"):
+                folder = tmp_path / f"{side}" / split / name
+                folder.mkdir(parents=True)
+                noise = Image.fromarray(random.integers(256, size=(side, side, 3), dtype=np.uint8))
+                for number in range(2):
+                    noise.save(folder / f"{number}.png", compress_level=0)
+        found = prunescope.plan([recipe], changes=[*changes, f"data.task={tmp_path / str(side)}"], device="cpu")
+        by = "the training process itself" if workers == 0 else "2 workers"
+        assert any(f"measured on cpu, reading training images by {by}" in note for note in found.notes)
+        hours.append(found.table["hours"].sum())
+    assert hours[1] > 2 * hours[0]
 
 
 @pytest.mark.parametrize("given", ["0", "fast", "1,2,3", "-1", "nan"])

@@ -19,6 +19,7 @@ from prunescope.study.branching import Branch, dense_elsewhere, differences, sam
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.recipe import Drawn, Recipe
 from prunescope.study.speed import Speed, measure_speed
+from prunescope.training.images import Source
 from prunescope.training.plan import Plan
 from prunescope.training.sources import Cifar, HuggingFace, open_sources
 
@@ -39,6 +40,7 @@ class Sizes(NamedTuple):
     classes: int
     labelled: int
     concepts: int
+    read: Source | None  # the training images, where they are there and not held in memory
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def forecast(
 ) -> Forecast:
     """Say what studies that run one after the other will cost.
 
-    Levels whose filters are removed are counted as the dense network: an upper bound. Decoding images is not counted.
+    Levels whose filters are removed are counted as the dense network: an upper bound. Reading training images is
+    counted where they are there, reading labelled ones is not.
 
     Parameters
     ----------
@@ -102,10 +105,11 @@ def forecast(
         plan = Plan(sizes.training, recipe.training.batch_size, recipe.seed)
         recipe.check_steps(plan.steps_per_epoch)
         how_trained = recipe.training.model_dump(include={"batch_size", "device_batch_size", "precision", "compile"})
-        key = (recipe.network, recipe.data.size, sizes.classes, recipe.dissection.layers, *how_trained.values())
+        key = (recipe.network, recipe.data, sizes.classes, recipe.dissection.layers, *how_trained.values())
         if key not in measured:
-            measured[key] = speed or measure_speed(recipe, sizes.classes, device)
-            how = "as given" if speed else f"measured on {device} with random images, without reading any"
+            measured[key] = speed or measure_speed(recipe, sizes.classes, device, sizes.read)
+            read = "without reading any" if sizes.read is None else f"reading training images by {_workers(recipe)}"
+            how = "as given" if speed else f"measured on {device}, {read}"
             notes[f"{measured[key].training:,.1f} images a second in training and "
                   f"{measured[key].dissection:,.1f} in dissection, {how}"] = None  # fmt: skip
         if recipe.pruning.scope == "filters":
@@ -211,6 +215,7 @@ def _bytes(recipe: Recipe, sizes: Sizes) -> tuple[float, float, float]:
 def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
     origin, concepts = recipe.data.task, recipe.dissection.concepts
     training, validation, classes = IMAGENET
+    read = None
     for drawn in (origin, concepts):
         if isinstance(drawn, Drawn):
             notes[f"{drawn.miniature.images:,} images that the study draws are not counted on disk"] = None
@@ -224,6 +229,7 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
     elif isinstance(origin, HuggingFace) or expanded(origin).exists():
         _, train, val = open_sources(origin, recipe.data.size)
         training, validation, classes = len(train), len(val), len(train.classes)
+        read = None if recipe.data.in_memory or train.pixels is not None else train
     elif images is None:
         notes[f"{origin} is not there: ImageNet's {training:,} training images are assumed (or give --images)"] = None
     if images is not None:
@@ -238,4 +244,9 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
         notes[f"{concepts} is not there: Broden's {labelled:,} images are assumed"] = None
     if training < 1:
         raise InputError(f"{training} training images: expected at least one")
-    return Sizes(training, validation, classes, labelled, number)
+    return Sizes(training, validation, classes, labelled, number, read)
+
+
+def _workers(recipe: Recipe) -> str:
+    workers = recipe.data.workers
+    return f"{workers} worker{'s' if workers > 1 else ''}" if workers else "the training process itself"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,21 +19,26 @@ from prunescope.study.recipe import Recipe
 from prunescope.training.data import Task
 from prunescope.training.images import Source
 from prunescope.training.loop import train
+from prunescope.training.plan import Plan
 from prunescope.training.recipe import Course
 
 STEPS = 4  # the first one is not counted: it sets things up
+READING = 2.0  # seconds, after the first batch of every worker
+READ_AT_A_TIME = 64
 MOST_AT_A_TIME = {"cpu": 16, "cuda": 256}
 
 
 class Speed(NamedTuple):
-    """Images per second: of training steps, and of forward passes that observe the dissected layers."""
+    """Images per second: of training, and of forward passes that observe the dissected layers."""
 
     training: float
     dissection: float
 
 
-def measure_speed(recipe: Recipe, classes: int, device: str) -> Speed:
-    """Measure a few steps and forward passes of a recipe's network on random images; nothing is read or decoded.
+def measure_speed(recipe: Recipe, classes: int, device: str, read: Source | None = None) -> Speed:
+    """Measure a few steps and forward passes of a recipe's network on random images, and how fast images are read.
+
+    On a GPU, workers read while it computes, and the slower of the two counts; elsewhere the two add up.
 
     Parameters
     ----------
@@ -42,6 +48,8 @@ def measure_speed(recipe: Recipe, classes: int, device: str) -> Speed:
         Of the task.
     device
         Where networks run.
+    read
+        The training images, where they are there and are read anew for every step.
     """
     most = MOST_AT_A_TIME.get(torch.device(device).type, 16)
     batch = min(recipe.training.batch_size, recipe.training.device_batch_size or most, most)
@@ -67,7 +75,27 @@ def measure_speed(recipe: Recipe, classes: int, device: str) -> Speed:
         with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers, lambda *_: None):
             model(inputs)
 
-    return Speed(batch / median(steps), batch / median(_timed(look, device) for _ in range(STEPS)))
+    each = median(steps) / batch
+    if read is not None:
+        reading = _seconds_to_read(recipe, read)
+        each = max(each, reading) if torch.device(device).type != "cpu" and recipe.data.workers else each + reading
+    return Speed(1 / each, batch / median(_timed(look, device) for _ in range(STEPS)))
+
+
+def _seconds_to_read(recipe: Recipe, source: Source) -> float:
+    """Return the seconds per image in which training images come in, for as long as nothing else is done."""
+    data = recipe.data
+    task = Task("", data.size, data.augmentation, data.mean, data.std, data.workers, source, source)
+    plan = Plan(len(source), min(recipe.training.batch_size, READ_AT_A_TIME), recipe.seed)
+    began, images = time.perf_counter(), 0
+    for number, batch in enumerate(task.training_batches(plan, 0, sys.maxsize, torch.device("cpu"))):
+        if number < max(1, data.workers):
+            began = time.perf_counter()
+            continue
+        images += len(batch.images)
+        if time.perf_counter() - began > READING:
+            break
+    return (time.perf_counter() - began) / images
 
 
 def _timed(work: Callable[[], None], device: str) -> float:
