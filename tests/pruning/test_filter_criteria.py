@@ -169,6 +169,30 @@ def test_filters_that_cannot_go_one_by_one_stay(between: nn.Module) -> None:
     smaller(model, filters)
 
 
+class PaddedShortcut(nn.Module):
+    """Four channels added to the middle ones of eight, as in He et al. 2016, section 4.2, option A."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(4, 8, 3, padding=1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.wide(maps) + nn.functional.pad(maps, (0, 0, 0, 0, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("between", "channels"),
+    [(nn.GLU(dim=1), 4), (nn.PixelShuffle(2), 2), (nn.Sequential(nn.GLU(dim=1), PaddedShortcut()), 8)],
+    ids=["halved", "rearranged", "padded"],
+)
+def test_filters_whose_channels_become_fewer_or_more_stay(between: nn.Module, channels: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), between, nn.Conv2d(channels, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 3)).eval()
+    filters = prune_filters(model, fraction=0.2, image_size=SIZE)
+    assert [name for name, kept in filters.outputs.items() if not kept.all()] == ["2"]
+    smaller(model, filters)
+
+
 def test_a_module_that_runs_twice_keeps_its_filters() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

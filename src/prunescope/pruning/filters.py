@@ -17,7 +17,14 @@ from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
 from prunescope.networks.layers import taking
 from prunescope.pruning.codes import codes_at_inputs, codes_at_layers, match_codes
-from prunescope.pruning.groups import filter_axis, has_filters, is_depthwise, one_image, output_channels
+from prunescope.pruning.groups import (
+    filter_axis,
+    has_filters,
+    input_channels,
+    is_depthwise,
+    one_image,
+    output_channels,
+)
 from prunescope.pruning.mask import Mask, prunable_weights, read_flags
 
 _LOOSELY = 1e-3
@@ -60,7 +67,7 @@ class Filters(Mapping[str, Tensor]):
             if (channels := output_channels(module)) is not None:
                 outputs[name] = torch.ones(channels, dtype=torch.bool)
             if has_filters(module) and not is_depthwise(module):
-                inputs[name] = torch.ones(_inputs(module), dtype=torch.bool)
+                inputs[name] = torch.ones(input_channels(module), dtype=torch.bool)
         return cls(outputs, inputs)
 
     @classmethod
@@ -252,7 +259,3 @@ def unit_numbers(
 
 def _is_grouped(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd) and module.groups > 1
-
-
-def _inputs(module: nn.Module) -> int:
-    return module.in_channels if isinstance(module, _ConvNd) else int(module.get_parameter("weight").shape[1])

@@ -119,7 +119,7 @@ def filter_groups(
         for group in graph.get_all_groups()
         if all(_can_shrink(item, whole, tied) for item in group.items)
     ]
-    return _disjoint(found)
+    return _disjoint([group for group in found if _is_there(group, model)])
 
 
 def has_filters(module: nn.Module) -> bool:
@@ -135,6 +135,11 @@ def is_depthwise(module: nn.Module) -> bool:
 def filter_axis(module: nn.Module) -> int:
     """Say along which axis of a convolution's or linear module's weight its filters lie."""
     return int(isinstance(module, _ConvNd) and module.transposed and module.groups == 1)
+
+
+def input_channels(module: nn.Module) -> int:
+    """How many channels, of a linear module features, a convolution or linear module takes in."""
+    return module.in_channels if isinstance(module, _ConvNd) else int(module.get_parameter("weight").shape[1])
 
 
 def output_channels(module: nn.Module) -> int | None:
@@ -236,6 +241,18 @@ def _group(group: Any, names: dict[nn.Module, str]) -> FilterGroup:
 def _side(item: Any) -> Side:
     """Tell the sides apart; where a module's outputs are its inputs, torch-pruning has one function for both."""
     return "inputs" if item.dep.handler.__name__ == "prune_in_channels" else "outputs"
+
+
+def _is_there(group: FilterGroup, model: nn.Module) -> bool:
+    """Say whether the modules have all of its channels; what halves, pads or rearranges them is not followed."""
+    for member in group.members:
+        module = model.get_submodule(member.module)
+        channels = output_channels(module)
+        if member.side == "inputs" and has_filters(module):
+            channels = input_channels(module)
+        if channels is None or member.places.max() >= channels:
+            return False
+    return True
 
 
 def _disjoint(groups: list[FilterGroup]) -> list[FilterGroup]:
