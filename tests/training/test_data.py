@@ -353,10 +353,11 @@ def test_reading_leaves_pytorchs_random_numbers_alone(root: Path) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_damaged_image_is_the_same_error_whoever_reads_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [1500, 0], ids=["cut off", "empty"])
+def test_a_damaged_image_is_the_same_error_whoever_reads_it(tmp_path: Path, left: int) -> None:
     photographs(tmp_path)
     damaged = tmp_path / "train" / "other" / "1.jpg"
-    damaged.write_bytes(damaged.read_bytes()[:1500])
+    damaged.write_bytes(damaged.read_bytes()[:left])
     messages, others = [], set(multiprocessing.active_children())
     for workers in (0, 2):
         with pytest.raises(InputError) as raised:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from prunescope.errors import InputError
@@ -194,4 +194,6 @@ def _readable(images: Images, place: int) -> Iterator[bytes]:
     try:
         yield images.read(place)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{images.name(place)}: no readable image ({error}); replace or remove it") from error
+        # Pillow names the object in memory that it read.
+        reason = "of no format that is known" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"{images.name(place)}: no readable image ({reason}); replace or remove it") from error
