@@ -173,6 +173,9 @@ def test_a_directory_of_something_else_is_refused(recipe: Path, tmp_path: Path) 
         ("data.std=[1,0,1]", r"data\.std is 0: .* greater than 0"),
         ("dissection.precision=tf32", "tf32 is for NVIDIA GPUs"),
         ("pruning={remaining: [0.5, 0.0001], scope: filters}", "at most 0 were asked for"),
+        ("pruning.levels=60", r"level 13 of 60 would keep none of the 5,324 prunable weights"),
+        ("pruning={remaining: [0.5, 0.0000001]}", r"level 2 of 2 would keep none"),
+        ("pruning={levels: 60, fraction: 0.5, scope: layer}", r"would keep none"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_trained(
