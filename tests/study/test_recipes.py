@@ -158,6 +158,20 @@ def test_an_error_names_the_file_in_which_the_field_stands(small: Path) -> None:
     assert [line.split(": ")[0] for line in lines] == [f"{small}, line 3", f"{mine}, --set seed=x", f"{mine}, line 3"]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("prunning.levels=3", "prunning is no field of a recipe; the nearest are: pruning, training"),
+        ("pruning.exclude=stem", "pruning.exclude is 'stem': expected a list, such as [a, b]"),
+        ("training=3", "training is 3: expected fields, each with its value"),
+    ],
+)
+def test_a_change_that_cannot_be_is_named_in_the_words_of_a_recipe(small: Path, change: str, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        read_recipe(small, [change])
+    assert str(error.value) == f"{small}, --set {change}: {said}"
+
+
 def test_a_study_of_before_that_lacks_new_fields_is_the_same_study(small: Path) -> None:
     def without_new(content: dict[str, Any]) -> dict[str, Any]:
         new = ("remaining", "schedule", "retraining", "fine_tune", "masks")

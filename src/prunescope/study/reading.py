@@ -20,6 +20,8 @@ Lines = dict[Field, str]  # where each field stands: file and line, or the chang
 _INSTEAD = {"remaining": ("levels", "fraction"), "levels": ("remaining",), "fraction": ("remaining",)}
 # What has several forms is taken over whole, where the form is another.
 _FORMED = {("data", "task"), ("dissection", "concepts")}
+# What a file holds has other names than what Python makes of it.
+_IN_YAML = {"tuple_type": "expected a list, such as [a, b]", "model_type": "expected fields, each with its value"}
 
 
 def shipped_recipes() -> list[str]:
@@ -82,7 +84,10 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         _refuse_fields_of_values(content, parts, change)
         for part in reversed(parts):
             parsed = {part: parsed}
-        content, lines = _merged((content, lines), (parsed, {parts: f"{where}, --set {change}"}))
+        # Parts of the recipe that are there stay where they stand; those that are not are the change's.
+        news = [parts[:length] for length in range(1, len(parts)) if parts[:length] not in lines]
+        changed = dict.fromkeys([*news, parts], f"{where}, --set {change}")
+        content, lines = _merged((content, lines), (parsed, changed))
     return _validated(where, content, lines)
 
 
@@ -238,7 +243,7 @@ def _described(where: str, problem: Any, lines: Lines) -> str:
         return f"{place}: {'.'.join(field)} is no field of a recipe; {nearest(field[-1], _fields_beside(field))}"
     if problem["type"] == "missing":
         return f"{place}: {'.'.join(field)} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _IN_YAML.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     # What is wrong with a default stands nowhere: the field is named all the same.
     named = field if problem["type"] == "misfit" else at
     return f"{place}: {'.'.join(named)} is {problem['input']!r}: {message}" if named else f"{place}: {message}"
