@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from prunescope.study import Event
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
+NETWORKS = (
+    "torchvision:resnet50[@WEIGHTS], timm:NAME[@TAG], hf:FOLDER, hf:OWNER/NAME, prunescope:resnet14x32 or "
+    "path/to/file.py:function."
+)
 
 
 class Commands(TyperGroup):
@@ -90,9 +94,7 @@ Out = Annotated[Path, typer.Option("--out", help="Where results go.", show_defau
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
 Weights = Annotated[Path | None, typer.Option(help="A safetensors or torch file; nothing in it is run.")]
 Classes = Annotated[int | None, typer.Option(help="Outputs of the network, where they are not its own default's.")]
-Network = Annotated[
-    str, typer.Argument(help="torchvision:resnet50[@WEIGHTS], prunescope:resnet14x32 or path/to/file.py:function.")
-]
+Network = Annotated[str, typer.Argument(help=NETWORKS)]
 Data = Annotated[Path | None, typer.Option(help="The classification task: a folder of train/CLASS and val/CLASS.")]
 StudyConcepts = Annotated[Path | None, typer.Option(help="Labelled images in Broden's format.")]
 Recipes = Annotated[
@@ -208,10 +210,7 @@ def dissect(
     concepts: Annotated[Path, typer.Option(help="Labelled images in Broden's format.")],
     network: Annotated[
         str | None,
-        typer.Argument(
-            help="torchvision:resnet50[@WEIGHTS], timm:NAME[@TAG], hf:FOLDER, hf:OWNER/NAME, prunescope:resnet14x32 or "
-            "path/to/file.py:function."
-        ),
+        typer.Argument(help=NETWORKS),
     ] = None,
     layer: Annotated[
         list[str] | None,
@@ -342,6 +341,7 @@ def study(
     prunescope study ...` or `torchrun` share the work among processes.
     """
     from prunescope.api import Study, several
+    from prunescope.study.branching import Branch, masks_branch
     from prunescope.study.layout import StudyDirectory
 
     given, branches = _given(changes, data, concepts), branch_from or ()
@@ -354,6 +354,8 @@ def study(
         name = f"{what.recipe.name}: " if len(studies) > 1 else ""
         if dry_run:
             StudyDirectory(what.out).refuse_others(what.recipe)
+            if len(studies) == 1:
+                masks_branch(what.recipe, [Branch.open(path) for path in branches])
             for stage in what.stages():
                 line = f"{name}trial {stage.trial}  level {stage.level:02d}  {stage.work:8}"
                 out.print(f"{line}{'done' if stage.done else ''}".rstrip(), markup=False)

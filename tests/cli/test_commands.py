@@ -208,6 +208,14 @@ def test_a_dry_run_prints_the_stages_and_writes_nothing(recipe: Path, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_refuses_masks_of_no_study_as_the_run_would(recipe: Path, tmp_path: Path) -> None:
+    words = ["study", recipe, "--out", tmp_path / "out", "--set", "pruning.masks=branch"]
+    dry, run = typed(*words, "--dry-run"), typed(*words)
+    assert (dry.exit_code, dry.stdout) == (2, "")
+    assert dry.stderr == run.stderr
+    assert "give --branch-from STUDY" in dry.stderr
+
+
 def test_a_study_is_run_shown_and_reported_anew(recipe: Path, drawn: Path, tmp_path: Path) -> None:
     out, task = tmp_path / "out", tmp_path / "task, of: mine"
     shutil.copytree(drawn / "classification", task)

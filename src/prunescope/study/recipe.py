@@ -211,7 +211,9 @@ class Recipe(Strict):
     """A study: trials x levels of one network, each trained, measured and dissected."""
 
     name: Annotated[str, Field(min_length=1)]
-    network: Annotated[str, Field(description="torchvision:NAME, prunescope:resnetDxW or path/to/file.py:function")]
+    network: Annotated[
+        str, Field(description="torchvision:, timm: or hf:NAME, prunescope:resnetDxW or path/to/file.py:function")
+    ]
     trials: Annotated[int, Field(gt=0)] = 1
     seed: Annotated[int, Field(ge=0, description="trial t initialises and shuffles with seed + t")] = 0
     data: Data
