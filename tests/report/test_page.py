@@ -241,8 +241,13 @@ def test_of_a_large_layer_removed_units_are_counted_but_not_listed(tmp_path: Pat
         ),
         (
             {"levels": 2, "fraction": 0.5, "criterion": "shuffled", "masks": "branch", "retraining": "reinitialise"},
-            "Takes the masks of the study it branches from, shuffled within each layer; retrains from new random "
-            "weights.",
+            "Takes the masks of the study it branches from, shuffled within each layer: over all layers together, "
+            "50 % of the rest at each level; retrains from new random weights.",
+        ),
+        (
+            {"levels": 2, "fraction": 0.5, "scope": "filters", "masks": "branch", "exclude": ["fc"]},
+            "to at most 25 % of the weights Method Takes the masks of the study it branches from: those of lowest L1 "
+            "norm, in each group of layers alike, 50 % of the rest at each level, fc left whole; rewinds to 0it.",
         ),
     ],
 )

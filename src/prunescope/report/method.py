@@ -38,20 +38,18 @@ def method(pruning: Pruning) -> str:
 
 
 def _pruning(pruning: Pruning) -> str:
-    if pruning.masks == "branch":
-        shuffled = ", shuffled within each layer" if pruning.criterion == "shuffled" else ""
-        return f"Takes the masks of the study it branches from{shuffled}"
     filters = pruning.scope == "filters"
     by_norm = filters and pruning.criterion == "magnitude"
-    parts = [
-        f"Prunes {'filters' if filters else 'weights'}",
-        "those of lowest L1 norm" if by_norm else CRITERIA.get(pruning.criterion, pruning.criterion),
-        SCOPES.get(pruning.scope, pruning.scope),
-        _how_far(pruning),
-    ]
+    criterion = "those of lowest L1 norm" if by_norm else CRITERIA.get(pruning.criterion, pruning.criterion)
+    parts = [SCOPES.get(pruning.scope, pruning.scope), _how_far(pruning)]
     if pruning.exclude:
         parts.append(f"{', '.join(pruning.exclude)} left whole")
-    return ", ".join(parts)
+    if pruning.masks == "own":
+        return ", ".join([f"Prunes {'filters' if filters else 'weights'}", criterion, *parts])
+    # A study takes only masks that were made as it says; of shuffled ones it does not say by which criterion.
+    if pruning.criterion == "shuffled":
+        return f"Takes the masks of the study it branches from, shuffled within each layer: {', '.join(parts)}"
+    return f"Takes the masks of the study it branches from: {', '.join([criterion, *parts])}"
 
 
 def _how_far(pruning: Pruning) -> str:
