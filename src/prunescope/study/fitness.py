@@ -1,0 +1,62 @@
+"""Whether a network can be trained on a task, found out before it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.errors import InputError
+from prunescope.networks.layers import taking
+
+
+def check_training(model: nn.Module, network: str, classes: int, size: int) -> None:
+    """Run a network once as training does, without taking a step.
+
+    Parameters
+    ----------
+    model
+        In training mode; its batch statistics change.
+    network
+        Its name, for messages.
+    classes
+        How many scores it has to put out for an image.
+    size
+        Of the images, in pixels.
+
+    Raises
+    ------
+    InputError
+        Its weights are not float32 or all frozen, or it does not take such images, or it puts out something else than
+        scores.
+    """
+    for name, weight in model.named_parameters():
+        if weight.dtype != torch.float32:
+            raise InputError(
+                f"network {network}: weight {name!r} is {weight.dtype}, expected torch.float32, in which all are "
+                "trained; let its function return `model.float()`"
+            )
+    # Two, since batch normalisation of one value fails in training mode.
+    images = torch.zeros(2, 3, size, size)
+    with torch.random.fork_rng(devices=[]), taking(model, images):
+        scores = model(images)
+    check_scores(scores, network, classes, " in training mode")
+    if not scores.requires_grad:
+        raise InputError(f"network {network} has nothing to train: its weights are frozen, or its scores detached")
+
+
+def check_scores(scores: Any, network: str, classes: int, mode: str = "") -> None:
+    """See that a network puts out a score for each of two images and each class.
+
+    Raises
+    ------
+    InputError
+        What it puts out instead is said.
+    """
+    found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if found != [2, classes]:
+        raise InputError(
+            f"network {network} puts out {found} for 2 images{mode}, expected [2, {classes}]: a tensor with a score "
+            "for each class of the task"
+        )

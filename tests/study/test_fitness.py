@@ -1,0 +1,85 @@
+"""Networks that cannot be trained are refused before they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import prunescope
+from prunescope.errors import InputError
+
+NETWORKS = """\
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self, classes, put_out=lambda self, scores: scores):
+        super().__init__()
+        self.conv, self.fc, self.put_out = nn.Conv2d(3, 8, 3), nn.Linear(8, classes), put_out
+
+    def forward(self, images):
+        if images.shape[-1] != 32:
+            raise ValueError("of 32 pixels only")
+        return self.put_out(self, self.fc(self.conv(images).relu().mean((2, 3))))
+
+
+def plain(classes):
+    return Network(classes)
+
+
+def pair(classes):
+    return Network(classes, lambda self, scores: (scores, scores))
+
+
+def auxiliary(classes):
+    return Network(classes, lambda self, scores: (scores, scores) if self.training else scores)
+
+
+def explained(classes):
+    return Network(classes, lambda self, scores: scores if self.training else (scores, scores))
+
+
+def structure(classes):
+    return Network(classes, lambda self, scores: {"logits": scores})
+
+
+def double(classes):
+    return Network(classes).double()
+
+
+def frozen(classes):
+    return Network(classes).requires_grad_(False)
+
+
+def few():
+    return Network(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "change", "said"),
+    [
+        ("pair", "seed=1", "puts out tuple for 2 images in training mode"),
+        ("auxiliary", "seed=1", "puts out tuple for 2 images in training mode"),
+        (
+            "explained",
+            "seed=1",
+            r"puts out tuple for 2 images, expected \[2, 16\]: a tensor with a score for each class",
+        ),
+        ("structure", "seed=1", "puts out dict for 2 images"),
+        ("double", "seed=1", r"weight 'conv\.weight' is torch\.float64, expected torch\.float32"),
+        ("frozen", "seed=1", "has nothing to train"),
+        ("few", "seed=1", r"puts out \[2, 7\] for 2 images in training mode, expected \[2, 16\]"),
+        ("plain", "data={size: 48, in_memory: false}", r"cannot take images of 48 x 48 pixels .*of 32 pixels only"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_before_it_is(
+    recipe: Path, tmp_path: Path, function: str, change: str, said: str
+) -> None:
+    (tmp_path / "net.py").write_text(NETWORKS)
+    changes = [f"network={tmp_path / 'net.py'}:{function}", "dissection.layers=[conv]", change]
+    with pytest.raises(InputError, match=said):
+        prunescope.Study(recipe, tmp_path / "out", changes=changes, device="cpu").run()
+    assert not (tmp_path / "out").exists()
