@@ -85,6 +85,18 @@ def test_a_study_killed_in_a_level_goes_on_from_its_checkpoint_to_the_same_bytes
     assert contents(out / "trial-0") == contents(tmp_path / "whole" / "trial-0")
 
 
+def test_what_a_killed_process_left_half_written_goes(recipe: Path, tmp_path: Path) -> None:
+    given = read_recipe(recipe, ["trials=1", "pruning.levels=0"])
+    run_study(given, tmp_path / "out")
+    level = tmp_path / "out" / "trial-0" / "level-00"
+    left = [level / ".weights.123.part.safetensors", level / "dissection" / "stage3" / ".units.123.part.parquet"]
+    for part in left:
+        part.write_bytes(b"half")
+    (level / "measured.json").unlink()
+    run_study(given, tmp_path / "out")
+    assert not any(part.exists() for part in left)
+
+
 def test_two_processes_make_the_study_of_one(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text(PLAIN_NETWORK)
     changes = [f"network={tmp_path}/plain.py:net", "trials=1", "pruning.levels=1", "dissection.layers=['3']"]
