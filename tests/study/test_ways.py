@@ -355,10 +355,14 @@ def test_masks_of_another_study_are_not_mixed_in_later(ways: Ways, recipe: Path,
     second = ways["fine-tuning"].root
     with pytest.raises(InputError, match=f"takes its masks from another study than {second}: from {first}; give that"):
         run_study(control, tmp_path / "out", branch_from=[second])
+    noted = StudyDirectory(tmp_path / "out").masks_of
+    noted.write_text('{"study": ')
+    with pytest.raises(InputError, match=r'masks\.json cannot be read; expected {"study": DIRECTORY}'):
+        run_study(control, tmp_path / "out", branch_from=[first])
     # A study may be in any place.
     moved = tmp_path / 'a "place"'
     moved.symlink_to(first)
-    write_json(StudyDirectory(tmp_path / "out").masks_of, {"study": str(moved)})
+    write_json(noted, {"study": str(moved)})
     run_study(control, tmp_path / "out", branch_from=[moved])
 
 

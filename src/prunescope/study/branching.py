@@ -187,7 +187,13 @@ def settle_masks(directory: StudyDirectory, branch: Branch) -> None:
     """
     root = str(branch.directory.root.absolute())
     if directory.masks_of.is_file():
-        noted = json.loads(directory.masks_of.read_text(encoding="utf-8"))["study"]
+        try:
+            noted = json.loads(directory.masks_of.read_text(encoding="utf-8"))["study"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f'{directory.masks_of} cannot be read; expected {{"study": DIRECTORY}}, the study whose masks this one '
+                "takes; write that, or remove the file if they are those of this --branch-from"
+            ) from error
         if noted != root:
             raise InputError(
                 f"{directory.root} takes its masks from another study than {root}: from {noted}; give that one to "
