@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -130,6 +131,22 @@ def test_what_is_complete_is_not_run_again(recipe: Path, tmp_path: Path) -> None
     assert {(event.level, event.work) for event in events if event.work != "data"} == {(1, "dissect")}
     changed = {path.parent.name for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert changed <= {"stage1", "stage3"}
+
+
+def test_a_damaged_file_is_named_with_what_to_do_and_doing_it_helps(recipe: Path, tmp_path: Path) -> None:
+    short = prunescope.Study(recipe, tmp_path / "out", changes=["trials=1", "pruning.levels=0"], device="cpu")
+    short.run()
+    level = short.out / "trial-0" / "level-00"
+    table = level / "dissection" / "stage1" / "units.parquet"
+    table.write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"units\.parquet: .*; remove it and run the study again"):
+        short.run()
+    table.unlink()
+    assert len(short.run()) == 2
+    (level / "measured.json").write_text("{")
+    shutil.rmtree(level / "dissection")
+    with pytest.raises(InputError, match=r"measured\.json: .*; remove it and run the study again"):
+        short.run()
 
 
 def test_progress_tells_level_weights_accuracy_and_the_time_that_is_left(recipe: Path, tmp_path: Path) -> None:

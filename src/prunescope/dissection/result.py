@@ -159,7 +159,7 @@ def read_units(directory: str | Path, layer: str) -> pd.DataFrame:
 
 def is_complete(directory: str | Path, layer: str) -> bool:
     """Say whether `save` finished for this layer."""
-    return (Path(directory) / layer / "summary.json").is_file()
+    return all((Path(directory) / layer / name).is_file() for name in ("units.parquet", "summary.json"))
 
 
 def read_summary(directory: str | Path, layer: str) -> dict[str, Any]:

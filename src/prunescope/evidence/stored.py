@@ -107,10 +107,12 @@ class StoredStudy:
         try:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read as parquet ({error}); dissect this level again") from error
+            raise InputError(
+                f"{path}: cannot be read as parquet ({error}); remove it and run the study again"
+            ) from error
         absent = [column for column in UNIT_COLUMNS if column not in table.columns]
         if absent:
-            raise InputError(f"{path}: no column {', '.join(absent)}; dissect this level again")
+            raise InputError(f"{path}: no column {', '.join(absent)}; remove it and run the study again")
         return table
 
     def dissection(self, trial: int, level: int, layer: str) -> Path:

@@ -97,7 +97,9 @@ def read_examples(path: Path, units: NDArray[np.int64], images: int) -> Examples
         arrays = load_file(path)
         found = Examples(arrays["images"], arrays["maps"])
     except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as examples ({error}); dissect this level again") from error
+        raise InputError(
+            f"{path}: cannot be read as examples ({error}); remove its folder and run the study again"
+        ) from error
     there = arrays.get("units", np.arange(len(found.images)))
     rows = len(units)
     if (
@@ -107,7 +109,10 @@ def read_examples(path: Path, units: NDArray[np.int64], images: int) -> Examples
         or not np.array_equal(np.sort(there), np.sort(units))
     ):
         shapes = f"images {list(found.images.shape)} and maps {list(found.maps.shape)}"
-        raise InputError(f"{path}: {shapes} do not fit {rows} units with {SHOWN} images each; dissect this level again")
+        raise InputError(
+            f"{path}: {shapes} do not fit {rows} units with {SHOWN} images each; remove its folder and run the study "
+            "again"
+        )
     if found.images.size and not -1 <= found.images.min() <= found.images.max() < images:
         wrong = int(found.images.max() if found.images.max() >= images else found.images.min())
         known = f"the concepts hold {images} images"

@@ -103,7 +103,11 @@ class StudyDirectory:
 
     def read_measured(self, trial: int, level: int) -> dict[str, Any]:
         """Read what was measured after a level's training."""
-        measured: dict[str, Any] = json.loads(self.measured(trial, level).read_text(encoding="utf-8"))
+        path = self.measured(trial, level)
+        try:
+            measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path}: cannot be read as JSON ({error}); remove it and run the study again") from error
         return measured
 
     def claim(self, recipe: Recipe) -> None:
