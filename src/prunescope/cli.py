@@ -493,8 +493,9 @@ def _described(error: OSError) -> str:
         return f"{where}a file stands where a folder is needed; name another place"
     if isinstance(error, IsADirectoryError):
         return f"{where}is a folder; give a file"
-    if isinstance(error, PermissionError):
-        return f"{where}permission denied; give a file or folder of your own, or change its permissions"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        why = (error.strerror or "permission denied").lower()
+        return f"{where}{why}; give a file or folder of your own, or change its permissions"
     return f"{where}{error.strerror or error}"
 
 
