@@ -62,6 +62,7 @@ def trained(transformers: Any, tmp_path: Path) -> Path:
         ("ViT", VIT, 32, "vit.layers.1", (24, 4, 4)),
         ("DeiT", VIT, 32, "deit.layers.0.mlp.fc1", (48, 4, 4)),
         ("Dinov2WithRegisters", VIT, 32, "dinov2_with_registers.encoder", (24, 4, 4)),
+        ("Dinov2WithRegisters", VIT | {"num_register_tokens": 3}, 32, "dinov2_with_registers.encoder", (24, 4, 4)),
         ("Swin", SWIN, 64, "swin.encoder.layers.1.blocks.0", (24, 8, 8)),
         ("ConvNext", STAGES, 64, "convnext.encoder.stages.2.layers.0.pwconv1", (96, 4, 4)),
         ("ResNet", STAGES | {"embedding_size": 8, "layer_type": "basic"}, 64, "resnet.encoder", (32, 2, 2)),

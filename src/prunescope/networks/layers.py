@@ -236,9 +236,12 @@ def _maps(module: nn.Module, output: Any, images: Sequence[int], prefix: int | N
 
 
 def prefix_tokens(model: nn.Module) -> int | None:
-    """How many tokens stand before an image's patches, where the network tells (timm's do)."""
+    """How many tokens stand before an image's patches, where it tells: timm's do, transformers' registers too."""
     prefix = getattr(model, "num_prefix_tokens", None)
-    return prefix if isinstance(prefix, int) else None
+    if isinstance(prefix, int):
+        return prefix
+    registers = getattr(getattr(model, "config", None), "num_register_tokens", None)
+    return 1 + registers if isinstance(registers, int) else None
 
 
 def _no_maps(layer: str, output: Any, images: Sequence[int]) -> str:
