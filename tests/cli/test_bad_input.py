@@ -86,6 +86,17 @@ def test_a_study_on_a_damaged_data_set_is_refused(miniature: Path, recipe: Path,
     assert leftovers(tmp_path) == []
 
 
+def test_a_study_is_refused_for_a_missing_image_before_anything_is_trained(
+    miniature: Path, recipe: Path, tmp_path: Path
+) -> None:
+    missing = min((miniature / "images").rglob("*.png"))
+    missing.unlink()
+    said = refused("study", recipe, "--concepts", miniature, "--out", tmp_path / "out")
+    assert f"{missing}: there is no such file" in said
+    assert "(1 are missing)" in said
+    assert not (tmp_path / "out").exists()
+
+
 class Code:
     """Runs a command when unpickled."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from prunescope.concepts.index import Row
 from prunescope.concepts.tables import Tables
+from prunescope.errors import InputError
 
 
 def fingerprint(root: Path, tables: Tables) -> str:
@@ -27,7 +29,24 @@ def fingerprint(root: Path, tables: Tables) -> str:
     return digest.hexdigest()
 
 
+def refuse_missing(root: Path, rows: Sequence[Row]) -> None:
+    """See that the images and labels that an index names are there; they are not opened.
+
+    Raises
+    ------
+    InputError
+        The first that is missing, and how many are.
+    """
+    missing = [item for row in rows for item in _files(row.name, row.cells) if not _state(f"{root}/images/{item}")]
+    if missing:
+        raise InputError(
+            f"{root}/images/{missing[0]}: there is no such file, which index.csv names ({len(missing)} are missing); "
+            f"`prunescope concepts check {root}` lists all that is wrong"
+        )
+
+
 def _files(name: str, cells: tuple[str, ...]) -> Iterator[str]:
+    """Yield the files that a row of the index names, within images/."""
     yield name
     for cell in cells:
         # Most cells are empty, a number or one file; only lists need splitting.

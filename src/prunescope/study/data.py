@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunescope.concepts.broden import ConceptData, open_concepts
+from prunescope.concepts.fingerprint import refuse_missing
 from prunescope.concepts.miniature import make_miniature
 from prunescope.concepts.packed import pack_concepts
 from prunescope.progress import Progress, silent
@@ -56,6 +57,8 @@ def study_concepts(
         return open_concepts(drawn)
     concepts = open_concepts(origin)
     if concepts.packed is None:
+        # Now, not after the dense network has been trained for days.
+        refuse_missing(concepts.root, concepts.rows)
         warnings.warn(
             f"every level decodes the images and labels of {origin} anew; "
             f"`prunescope concepts pack {origin}` saves that",
