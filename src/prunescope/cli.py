@@ -401,15 +401,16 @@ def plan(
     )
     table = found.table
     shown = table.rename(columns={"weights remaining": "kept", "megabytes": "MB", "dissected images": "dissected"})
-    for column, form in (("kept", "{:.1%}"), ("MB", "{:,.1f}"), ("hours", "{:,.2f}")):
+    for column, form in (("kept", "{:.1%}"), ("MB", "{:,.1f}")):
         shown[column] = [form.format(value) for value in shown[column]]
+    shown["hours"] = [_hours(value) for value in shown["hours"]]
     _print_table(shown.drop(columns="training images"))
     total = table[["steps", "training images", "dissected images", "megabytes", "hours"]].sum()
     trainings, dissections = (int((table[column] > 0).sum()) for column in ("steps", "dissected images"))
     out.print(
         f"in all: {trainings} trainings and {dissections} dissections, {int(total['steps']):,} steps, "
         f"{int(total['training images']):,} training images, {int(total['dissected images']):,} dissected images, "
-        f"{total['megabytes'] / 1000:,.2f} GB, {total['hours']:,.1f} hours"
+        f"{total['megabytes'] / 1000:,.2f} GB, {_hours(total['hours'])} hours"
     )
     for note in found.notes:
         err.print(f"note: {note}", markup=False)
@@ -594,13 +595,18 @@ def _stage_line(event: Event, levels: int) -> str:
 
 def _level_line(event: Event) -> str:
     units = "; ".join(
-        f"{layer} {found['interpretable']} of {found['units']} units interpretable, {found['concepts']} concepts"
+        f"{layer} {found['interpretable']} of {found['units']} units interpretable, {found['concepts']} "
+        f"concept{'' if found['concepts'] == 1 else 's'}"
         for layer, found in event.summaries.items()
     )
     return (
         f"trial {event.trial}, level {event.level:2d}: {event.weights_remaining:6.1%} of the weights, top-1 "
         f"{event.top1:.1%}; {units}{_left(event)}"
     )
+
+
+def _hours(value: float) -> str:
+    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
 def _left(event: Event) -> str:

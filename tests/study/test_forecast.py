@@ -117,6 +117,19 @@ def test_the_time_that_reading_takes_is_counted(
     assert hours[1] > 2 * hours[0]
 
 
+def test_what_keeps_a_study_from_running_is_said_in_its_plan(recipe: Path) -> None:
+    taking = ["pruning.masks=branch", "pruning.retraining=reinitialise"]
+    found = prunescope.plan([recipe], changes=taking, **FAST)  # type: ignore[arg-type]
+    assert any("will not run as it is" in note and "give --branch-from STUDY" in note for note in found.notes)
+    with pytest.raises(InputError, match="would keep none of the"):
+        prunescope.plan([recipe], changes=["pruning.levels=60"], **FAST)  # type: ignore[arg-type]
+
+
+def test_hours_of_a_short_study_are_not_rounded_to_none(recipe: Path) -> None:
+    result = typed("plan", recipe, "--images-per-second", "1000", "--device", "cpu")
+    assert float(result.stdout.splitlines()[1].split()[7]) > 0
+
+
 @pytest.mark.parametrize("given", ["0", "fast", "1,2,3", "-1", "nan"])
 def test_a_speed_that_is_none_is_refused(recipe: Path, given: str) -> None:
     assert "--images-per-second is" in refused("plan", recipe, "--images-per-second", given)

@@ -97,6 +97,22 @@ def test_what_a_killed_process_left_half_written_goes(recipe: Path, tmp_path: Pa
     assert not any(part.exists() for part in left)
 
 
+@pytest.mark.parametrize("damaged", ["weights", "mask", "filters"])
+def test_a_damaged_file_of_a_study_is_made_anew_once_it_is_removed(recipe: Path, tmp_path: Path, damaged: str) -> None:
+    given = read_recipe(recipe, ["trials=1", "pruning.levels=2", "pruning.scope=filters"])
+    run_study(given, tmp_path)
+    before = contents(tmp_path / "trial-0")
+    trial = tmp_path / "trial-0"
+    (trial / "level-02" / "weights.safetensors").unlink()
+    file = trial / "level-01" / f"{damaged}.safetensors"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(InputError, match=rf"{file.name} .*remove it and run the study again"):
+        run_study(given, tmp_path)
+    file.unlink()
+    run_study(given, tmp_path)
+    assert contents(tmp_path / "trial-0") == before
+
+
 def test_two_processes_make_the_study_of_one(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text(PLAIN_NETWORK)
     changes = [f"network={tmp_path}/plain.py:net", "trials=1", "pruning.levels=1", "dissection.layers=['3']"]

@@ -207,8 +207,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
-            f"weights file {path} cannot be read as safetensors ({error}): it is damaged or of another format; "
-            "fetch or write it again"
+            f"weights file {path} cannot be read as safetensors ({error}): it is damaged or of another format; fetch "
+            "or write it again (where a study wrote it: remove it and run the study again)"
         ) from error
     return tensors
 

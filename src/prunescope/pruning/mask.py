@@ -38,7 +38,10 @@ def read_flags(path: str | Path, what: str) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
-        raise InputError(f"{path} is not readable as {what} (safetensors expected): {error}") from error
+        raise InputError(
+            f"{path} is not readable as {what} (safetensors expected): {error}; write it again (where a study wrote "
+            "it: remove it and run the study again)"
+        ) from error
     if not tensors:
         raise InputError(f"{path} is not {what}: it holds nothing")
     for name, tensor in tensors.items():

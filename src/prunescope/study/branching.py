@@ -74,7 +74,7 @@ def share_dense(level: Level, branches: Sequence[Branch], steps_per_epoch: int) 
         What was shared, or what keeps each branch from sharing; empty if the level is complete or there is no branch.
     """
     recipe, directory, trial = level.recipe, level.directory, level.trial
-    if directory.is_trained(trial, 0, rewinds=recipe.pruning.rewinds):
+    if directory.is_trained(trial, 0, recipe.pruning):
         return ""
     found = dense_elsewhere(recipe, trial, branches, steps_per_epoch)
     if found is None:
@@ -107,7 +107,7 @@ def dense_elsewhere(
         theirs = trial_of(recipe, trial, branch.recipe)
         if theirs is None or differences(recipe, branch.recipe):
             continue
-        if not branch.directory.is_trained(theirs, 0, rewinds=False):
+        if not branch.directory.is_trained(theirs, 0):
             continue
         if not recipe.pruning.rewinds or step in _rewinding_points(branch, theirs, steps_per_epoch):
             return branch, theirs
@@ -218,7 +218,7 @@ def _keeps_from_dense(recipe: Recipe, trial: int, branch: Branch) -> str:
     theirs = trial_of(recipe, trial, branch.recipe)
     if theirs is None:
         return f"has no trial of seed {recipe.seed + trial}"
-    if not branch.directory.is_trained(theirs, 0, rewinds=False):
+    if not branch.directory.is_trained(theirs, 0):
         return f"has not finished level 0 of its trial {theirs}"
     return f"has kept no weights of step {recipe.pruning.rewind_to}"
 
@@ -241,7 +241,7 @@ def _keeps_from_masks(recipe: Recipe, branch: Branch, is_there: bool) -> str:
         if number is None:
             return f"it has no trial of seed {recipe.seed + trial}"
         for level in range(ours.levels + 1) if is_there else ():
-            if not branch.directory.is_trained(number, level, rewinds=False):
+            if not branch.directory.is_trained(number, level):
                 return f"level {level} of its trial {number} is not finished"
     return ""
 

@@ -51,7 +51,7 @@ def stages(recipe: Recipe, out: str | Path) -> list[Stage]:
     found = []
     for trial in range(recipe.trials):
         for level in range(recipe.pruning.levels + 1):
-            trained = directory.is_trained(trial, level, rewinds=recipe.pruning.rewinds)
+            trained = directory.is_trained(trial, level, recipe.pruning)
             dissected = trained and directory.is_dissected(trial, level, recipe.dissection.layers)
             found += [Stage(trial, level, "train", trained), Stage(trial, level, "dissect", dissected)]
     return found

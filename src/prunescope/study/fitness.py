@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks.layers import taking
+from prunescope.pruning import Mask
+from prunescope.pruning.criteria import Amount
+from prunescope.study.recipe import Recipe
 
 
 def check_training(model: nn.Module, network: str, classes: int, size: int) -> None:
@@ -60,3 +63,34 @@ def check_scores(scores: Any, network: str, classes: int, mode: str = "") -> Non
             f"network {network} puts out {found} for 2 images{mode}, expected [2, {classes}]: a tensor with a score "
             "for each class of the task"
         )
+
+
+def check_weights(mask: Mask, recipe: Recipe) -> None:
+    """See that weights are left at the last level: of none there is nothing to train, to dissect or to show.
+
+    Parameters
+    ----------
+    mask
+        The dense network's.
+    recipe
+        The study's.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    pruning = recipe.pruning
+    if pruning.masks == "branch":
+        return
+    sizes = [mask.prunable] if pruning.scope == "global" else [tensor.numel() for tensor in mask.values()]
+    kept = sizes
+    for level in range(1, pruning.levels + 1):
+        remaining = None if pruning.remaining is None else pruning.remaining[level - 1]
+        amount = Amount.given(pruning.fraction if remaining is None else None, remaining)
+        kept = [amount.stay(before, size) for before, size in zip(kept, sizes, strict=True)]
+        if not any(kept):
+            raise InputError(
+                f"recipe {recipe.name}: level {level} of {pruning.levels} would keep none of the {mask.prunable:,} "
+                "prunable weights; give fewer levels, a lower pruning.fraction or more weights remaining"
+            )

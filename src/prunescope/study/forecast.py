@@ -15,7 +15,15 @@ from prunescope.files import expanded
 from prunescope.networks.layers import check_layers, list_layers
 from prunescope.networks.source import build_network
 from prunescope.pruning import Mask
-from prunescope.study.branching import Branch, dense_elsewhere, differences, same_dissection, trial_of
+from prunescope.study.branching import (
+    Branch,
+    dense_elsewhere,
+    differences,
+    masks_branch,
+    same_dissection,
+    trial_of,
+)
+from prunescope.study.fitness import check_weights
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.recipe import Drawn, Recipe
 from prunescope.study.speed import Speed, measure_speed
@@ -115,6 +123,10 @@ def forecast(
         if recipe.pruning.scope == "filters":
             notes["levels whose filters are removed are counted as the dense network: an upper bound"] = None
         before = [Branch(StudyDirectory(at or Path(one.name)), one) for one, at in studies[:place]]
+        try:
+            masks_branch(recipe, branches, before)
+        except InputError as error:
+            notes[f"the study will not run as it is: {error}"] = None
         rows += _rows(recipe, folder, sizes, plan.steps_per_epoch, measured[key], branches, before)
     return Forecast(pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
 
@@ -136,7 +148,7 @@ def _rows(
         shared = _shared(recipe, trial, branches, before, steps_per_epoch)
         for level in range(pruning.levels + 1):
             steps = _steps(recipe, level, steps_per_epoch)
-            trained = directory is not None and directory.is_trained(trial, level, rewinds=pruning.rewinds)
+            trained = directory is not None and directory.is_trained(trial, level, pruning)
             dissected = trained and directory is not None and directory.is_dissected(
                 trial, level, recipe.dissection.layers
             )  # fmt: skip
@@ -193,7 +205,7 @@ def _shared(
     for branch in before:
         theirs = trial_of(recipe, trial, branch.recipe)
         # One that is trained already keeps no weights of other steps any more.
-        if theirs is None or branch.directory.is_trained(theirs, 0, rewinds=False):
+        if theirs is None or branch.directory.is_trained(theirs, 0):
             continue
         if not differences(recipe, branch.recipe):
             return branch, theirs
@@ -208,8 +220,11 @@ def _bytes(recipe: Recipe, sizes: Sizes) -> tuple[float, float, float]:
     layers = list_layers(model, recipe.data.size).set_index("layer")["units"]
     units = sum(int(layers.get(layer, 0)) for layer in recipe.dissection.layers)
     excluded = () if recipe.pruning.scope == "filters" else recipe.pruning.exclude
+    mask = Mask.dense(model, excluded)
+    if recipe.pruning.scope != "filters":
+        check_weights(mask, recipe)
     # Most are the counts of every unit and concept: 8 bytes in the tally, about as many in the table of pairs.
-    return network, Mask.dense(model, excluded).prunable, 16.0 * units * sizes.concepts
+    return network, mask.prunable, 16.0 * units * sizes.concepts
 
 
 def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:

@@ -16,7 +16,7 @@ from prunescope.dissection.result import is_complete
 from prunescope.errors import InputError
 from prunescope.files import write_text
 from prunescope.study.reading import read_recipe
-from prunescope.study.recipe import Recipe
+from prunescope.study.recipe import Pruning, Recipe
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,14 @@ class StudyDirectory:
         """A folder per layer."""
         return self.level(trial, level) / "dissection"
 
-    def is_trained(self, trial: int, level: int, *, rewinds: bool) -> bool:
-        """Say whether a level's training is complete; with the rewinding point, where levels rewind to it."""
+    def is_trained(self, trial: int, level: int, pruning: Pruning | None = None) -> bool:
+        """Say whether a level's training is complete; given the recipe's pruning, with all that it leaves behind."""
         files = [self.mask(trial, level), self.weights(trial, level), self.measured(trial, level)]
-        return all(file.is_file() for file in [*files, *([self.rewind(trial)] if rewinds else [])])
+        if pruning is not None and pruning.rewinds:
+            files.append(self.rewind(trial))
+        if pruning is not None and pruning.scope == "filters" and level:
+            files.append(self.filters(trial, level))
+        return all(file.is_file() for file in files)
 
     def is_dissected(self, trial: int, level: int, layers: tuple[str, ...]) -> bool:
         """Say whether all layers of a level are dissected."""
@@ -160,5 +164,6 @@ class StudyDirectory:
         try:
             yield
         finally:
-            lock.release()
+            # While it is held: a file that another process has locked in between must not go.
             Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()

@@ -23,11 +23,10 @@ from prunescope.networks.layers import evaluating, observe, taking
 from prunescope.networks.source import build_network
 from prunescope.networks.weights import save_weights
 from prunescope.pruning import Mask, prune_filters, shrink, unit_numbers
-from prunescope.pruning.criteria import Amount
 from prunescope.study.branching import Branch, masks_branch, settle_masks, share_dense, trial_of
 from prunescope.study.clock import Clock, Report, stages, unreported
 from prunescope.study.data import study_concepts, study_task
-from prunescope.study.fitness import check_scores, check_training
+from prunescope.study.fitness import check_scores, check_training, check_weights
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.levels import Level
 from prunescope.study.recipe import Recipe
@@ -245,30 +244,12 @@ def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
     if pruning.scope == "filters":
         _check_filters(model, recipe)
     else:
-        _check_weights(Mask.dense(model, pruning.exclude), recipe)
+        check_weights(Mask.dense(model, pruning.exclude), recipe)
     # Two images, since batch normalisation of one value would fail in training mode.
     images = torch.zeros(2, 3, *concepts.image_size)
     with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers), taking(model, images):
         scores = model(images)
     check_scores(scores, recipe.network, len(task.classes))
-
-
-def _check_weights(mask: Mask, recipe: Recipe) -> None:
-    """Refuse to prune until no weight is left, of which there is nothing to train, to dissect or to show."""
-    pruning = recipe.pruning
-    if pruning.masks == "branch":
-        return
-    sizes = [mask.prunable] if pruning.scope == "global" else [tensor.numel() for tensor in mask.values()]
-    kept = sizes
-    for level in range(1, pruning.levels + 1):
-        remaining = None if pruning.remaining is None else pruning.remaining[level - 1]
-        amount = Amount.given(pruning.fraction if remaining is None else None, remaining)
-        kept = [amount.stay(before, size) for before, size in zip(kept, sizes, strict=True)]
-        if not any(kept):
-            raise InputError(
-                f"recipe {recipe.name}: level {level} of {pruning.levels} would keep none of the {mask.prunable:,} "
-                "prunable weights; give fewer levels, a lower pruning.fraction or more weights remaining"
-            )
 
 
 def _check_filters(model: nn.Module, recipe: Recipe) -> None:
