@@ -32,7 +32,7 @@ from prunescope.dissection import Budget, dissect, dissect_activations
 from prunescope.dissection.batches import batches
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import stretch_axis
-from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
+from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD
 from prunescope.dissection.tally import BLOCKS, MaskCounts, MaskTallyOnCpu
 from prunescope.dissection.thresholds import LargestValues
 from prunescope.dissection.workers import Workers

@@ -2,61 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from typer.core import TyperGroup
 
 from prunescope.errors import InputError
+from prunescope.terminal import Commands, err, in_hours, out, print_table, progress_of, study_progress
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from prunescope.dissection import LayerDissection
-    from prunescope.progress import Progress
-    from prunescope.study import Event
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
 NETWORKS = (
     "torchvision:resnet50[@WEIGHTS], timm:NAME[@TAG], hf:FOLDER, hf:OWNER/NAME, prunescope:resnet14x32 or "
     "path/to/file.py:function."
 )
-
-
-class Commands(TyperGroup):
-    """Turns what a user can mend into one clear message and exit code 2."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        warnings.showwarning = _show_warning
-        interrupts: list[int] = []
-        try:
-            with _noting_interrupts(interrupts):
-                return super().invoke(ctx)
-        except (Exception, KeyboardInterrupt) as error:
-            # Libraries in C turn a Ctrl-C into other errors of theirs.
-            if interrupts or isinstance(error, KeyboardInterrupt):
-                err.print("interrupted; nothing is half-written, and the same command goes on from here")
-                raise typer.Exit(130) from error
-            if isinstance(error, BrokenPipeError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise typer.Exit(1) from error
-            if isinstance(error, InputError | OSError):
-                err.print(f"error: {_described(error) if isinstance(error, OSError) else error}", markup=False)
-                raise typer.Exit(2) from error
-            raise
 
 
 app = typer.Typer(
@@ -75,9 +39,6 @@ app.add_typer(concepts_app, name="concepts")
 concepts_app.add_typer(make_app, name="make")
 app.add_typer(import_app, name="import")
 app.add_typer(recipe_app, name="recipe")
-
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _folder(path: Path) -> Path:
@@ -124,16 +85,16 @@ def concepts_check(
     """Find every problem of a data set, with file and line; exit 0 only if there is none."""
     from prunescope.concepts import check_concepts
 
-    with _bar("checking") as progress:
+    with progress_of("checking") as progress:
         check = check_concepts(directory, progress=progress)
     for problem in check.problems:
-        out.print(str(problem), markup=False)
-    _print_table(check.table)
+        out.print(str(problem))
+    print_table(check.table)
     if check.problems:
         count = len(check.problems)
-        err.print(f"{directory}: {count} problem{'s' if count > 1 else ''}", markup=False)
+        err.print(f"{directory}: {count} problem{'s' if count > 1 else ''}")
         raise typer.Exit(1)
-    out.print(f"{directory}: clean", markup=False)
+    out.print(f"{directory}: clean")
 
 
 @concepts_app.command("pack")
@@ -146,7 +107,7 @@ def concepts_pack(
     from prunescope.concepts import pack_concepts, packed_size
 
     err.print(f"the packed copy takes {decimal(packed_size(directory))}")
-    with _bar("packing") as progress:
+    with progress_of("packing") as progress:
         found = pack_concepts(directory, progress=progress)
     out.print(f"packed: {found}")
 
@@ -165,7 +126,7 @@ def concepts_download(
         raise InputError(f"there is no data set called {name!r} to download; there is: broden")
     options: dict[str, Any] = {} if address is None else {"address": address}
     steps = []
-    with _bar("broden") as progress:
+    with progress_of("broden") as progress:
 
         def show(step: str, done: int, total: int) -> None:
             steps.append(step)
@@ -186,7 +147,7 @@ def concepts_make_miniature(
     """Draw the miniature: labelled images in Broden's format, and the same as a classification task."""
     from prunescope.concepts.miniature import make_miniature
 
-    with _bar("drawing") as progress:
+    with progress_of("drawing") as progress:
         found = make_miniature(directory, images, seed=seed, size=size, progress=progress)
     out.print(f"{images} images are in {found}, the classification task in {found / 'classification'}")
 
@@ -201,7 +162,7 @@ def layers(
     """List a network's layers with output shapes and units."""
     from prunescope.networks import build_network, list_layers
 
-    _print_table(list_layers(build_network(network, classes=classes, weights=weights), size))
+    print_table(list_layers(build_network(network, classes=classes, weights=weights), size))
 
 
 @app.command()
@@ -266,7 +227,7 @@ def dissect(
         _save(_dissect_activations(activations, concepts, quantile, iou, presence), out_directory)
         return
     from prunescope.dissection import Budget, dissect_networks
-    from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD
+    from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD
     from prunescope.dissection.share import processes
     from prunescope.networks import build_network, default_layers
     from prunescope.networks.devices import choose_device
@@ -276,7 +237,7 @@ def dissect(
     files: dict[str, Path | None] = {file.stem: file for file in weights or ()} or {"": None}
     if len(files) < len(weights or ()):
         raise InputError("--weights: two files have the same name, which names their folders in --out; rename one")
-    with processes() as share, _bar("dissecting", shown=share.rank == 0) as progress:
+    with processes() as share, progress_of("dissecting", shown=share.rank == 0) as progress:
         found = dissect_networks(
             {name: build_network(network, classes=classes, seed=seed, weights=file) for name, file in files.items()},
             layers=layers,
@@ -358,12 +319,12 @@ def study(
                 masks_branch(what.recipe, [Branch.open(path) for path in branches])
             for stage in what.stages():
                 line = f"{name}trial {stage.trial}  level {stage.level:02d}  {stage.work:8}"
-                out.print(f"{line}{'done' if stage.done else ''}".rstrip(), markup=False)
+                out.print(f"{line}{'done' if stage.done else ''}".rstrip())
             continue
-        with _study_progress(what.recipe.pruning.levels, name) as report:
+        with study_progress(what.recipe.pruning.levels, name) as report:
             what.run(report)
         if main:
-            out.print(f"The report is {(what.out / 'report' / 'index.html').resolve()}", markup=False)
+            out.print(f"The report is {(what.out / 'report' / 'index.html').resolve()}")
 
 
 @app.command()
@@ -403,17 +364,17 @@ def plan(
     shown = table.rename(columns={"weights remaining": "kept", "megabytes": "MB", "dissected images": "dissected"})
     for column, form in (("kept", "{:.1%}"), ("MB", "{:,.1f}")):
         shown[column] = [form.format(value) for value in shown[column]]
-    shown["hours"] = [_hours(value) for value in shown["hours"]]
-    _print_table(shown.drop(columns="training images"))
+    shown["hours"] = [in_hours(value) for value in shown["hours"]]
+    print_table(shown.drop(columns="training images"))
     total = table[["steps", "training images", "dissected images", "megabytes", "hours"]].sum()
     trainings, dissections = (int((table[column] > 0).sum()) for column in ("steps", "dissected images"))
     out.print(
         f"in all: {trainings} trainings and {dissections} dissections, {int(total['steps']):,} steps, "
         f"{int(total['training images']):,} training images, {int(total['dissected images']):,} dissected images, "
-        f"{total['megabytes'] / 1000:,.2f} GB, {_hours(total['hours'])} hours"
+        f"{total['megabytes'] / 1000:,.2f} GB, {in_hours(total['hours'])} hours"
     )
     for note in found.notes:
-        err.print(f"note: {note}", markup=False)
+        err.print(f"note: {note}")
 
 
 @app.command()
@@ -432,7 +393,7 @@ def recipe_list() -> None:
 
     for name in shipped_recipes():
         first = recipe_text(name)[1].splitlines()[0]
-        out.print(f"{name:25}{first.removeprefix('#').strip()}", markup=False)
+        out.print(f"{name:25}{first.removeprefix('#').strip()}")
 
 
 @recipe_app.command("show")
@@ -443,7 +404,7 @@ def recipe_show(
     """Print a recipe."""
     from prunescope.study import read_recipe, recipe_text
 
-    out.print((read_recipe(name).to_yaml() if resolved else recipe_text(name)[1]).rstrip(), markup=False)
+    out.print((read_recipe(name).to_yaml() if resolved else recipe_text(name)[1]).rstrip())
 
 
 @recipe_app.command("schema")
@@ -451,32 +412,12 @@ def recipe_schema() -> None:
     """Print the JSON schema of recipes."""
     from prunescope.study import recipe_schema as schema
 
-    out.print(json.dumps(schema(), indent=2), markup=False)
+    out.print(json.dumps(schema(), indent=2))
 
 
 def main() -> None:
     """Run the command line: 0 done, 1 problems found, 2 bad input, 130 interrupted."""
     app(prog_name="prunescope")
-
-
-@contextmanager
-def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
-    """Add to `interrupts` when Ctrl-C is pressed, and interrupt as ever."""
-
-    def interrupt(number: int, _frame: Any) -> None:
-        interrupts.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if issubclass(category, UserWarning):
-        err.print(f"note: {message}", markup=False)
 
 
 def _given(changes: list[str] | None, data: Path | None, concepts: Path | None) -> list[str]:
@@ -486,26 +427,12 @@ def _given(changes: list[str] | None, data: Path | None, concepts: Path | None) 
     return given + ([f"dissection.concepts={json.dumps(str(concepts))}"] if concepts else [])
 
 
-def _described(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        return f"{where}no space left on the device; nothing is half-written. Make room and run the same command again"
-    if isinstance(error, NotADirectoryError | FileExistsError):
-        return f"{where}a file stands where a folder is needed; name another place"
-    if isinstance(error, IsADirectoryError):
-        return f"{where}is a folder; give a file"
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        why = (error.strerror or "permission denied").lower()
-        return f"{where}{why}; give a file or folder of your own, or change its permissions"
-    return f"{where}{error.strerror or error}"
-
-
 def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float, presence: str) -> LayerDissection:
     from prunescope.dissection import dissect_activations
     from prunescope.dissection.activations import read_activations
 
     arrays = read_activations(file)
-    with _bar("dissecting") as progress:
+    with progress_of("dissecting") as progress:
         return dissect_activations(
             arrays["features"],
             concepts=concepts,
@@ -542,77 +469,3 @@ def _speeds(text: str | None) -> tuple[float, float] | None:
         raise InputError(f"--images-per-second is {text!r}, expected one or two numbers above 0, such as 900,2500")
     # A forward pass is about a third of a training step.
     return numbers[0], numbers[1] if len(numbers) == 2 else 3 * numbers[0]
-
-
-def _print_table(table: pd.DataFrame) -> None:
-    shown = Table(box=None, header_style="bold", pad_edge=False)
-    for column in table.columns:
-        shown.add_column(str(column), justify="right" if table[column].dtype.kind in "iuf" else "left")
-    for row in table.itertuples(index=False):
-        shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    out.print(shown)
-
-
-@contextmanager
-def _bar(what: str, shown: bool = True) -> Iterator[Progress]:
-    """Show one piece of work: how much is done, and the time that is left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Bar(*columns, console=err, transient=True, disable=not (shown and err.is_terminal)) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _study_progress(levels: int, name: str) -> Iterator[Callable[[Event], None]]:
-    """Show a study: a line for every finished level; on a terminal, the present stage beneath."""
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=err, transient=True,
-        disable=not err.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("starting", total=1.0)
-
-        def show(event: Event) -> None:
-            bar.update(task, completed=event.overall, description=name + _stage_line(event, levels))
-            for line in filter(None, [event.note, _level_line(event) if event.summaries else ""]):
-                bar.console.print(name + line, markup=False)
-
-        yield show
-
-
-def _stage_line(event: Event, levels: int) -> str:
-    if event.work == "data":
-        return f"drawing the data: {event.fraction:.0%}"
-    kept = "" if event.weights_remaining is None else f", {event.weights_remaining:.1%} of the weights"
-    doing = {"train": "training", "dissect": "dissecting"}[event.work]
-    return f"trial {event.trial}, level {event.level} of {levels}{kept}: {doing} {event.fraction:.0%}{_left(event)}"
-
-
-def _level_line(event: Event) -> str:
-    units = "; ".join(
-        f"{layer} {found['interpretable']} of {found['units']} units interpretable, {found['concepts']} "
-        f"concept{'' if found['concepts'] == 1 else 's'}"
-        for layer, found in event.summaries.items()
-    )
-    return (
-        f"trial {event.trial}, level {event.level:2d}: {event.weights_remaining:6.1%} of the weights, top-1 "
-        f"{event.top1:.1%}; {units}{_left(event)}"
-    )
-
-
-def _hours(value: float) -> str:
-    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
-
-
-def _left(event: Event) -> str:
-    if event.remaining is None:
-        return ""
-    minutes, seconds = divmod(round(event.remaining), 60)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-    return f"; {text} left"

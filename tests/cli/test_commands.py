@@ -38,6 +38,14 @@ def test_a_miniature_is_drawn_checked_and_packed(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_brackets_in_a_path_are_printed_as_they_are(tmp_path: Path) -> None:
+    root = tmp_path / "[bold]world[/]"
+    for words in (("concepts", "make", "miniature", root, "--images", 64), ("concepts", "pack", root)):
+        result = typed(*words)
+        assert result.exit_code == 0, result.output
+        assert str(root) in result.stdout
+
+
 def test_a_check_lists_every_problem_with_its_file_and_line(miniature: Path) -> None:
     index = miniature / "index.csv"
     index.write_text(index.read_text().replace("\n000001.png", "\n../../x.png").replace("000003_object.png", "no.png"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,27 +14,28 @@ from torch import Tensor, nn
 from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.dissection.batches import Batch, batches
 from prunescope.dissection.labels import LabelBatch
+from prunescope.dissection.look import Key, Look, arithmetic
 from prunescope.dissection.result import Dissection, LayerDissection
+from prunescope.dissection.settings import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Align,
+    Precision,
+    check_choice,
+    check_precision,
+    check_settings,
+)
 from prunescope.dissection.share import Share, sharing
 from prunescope.dissection.spool import Budget, Spill
 from prunescope.dissection.stream import Holding, LayerStream, no_truth, shape_of, tensors_on
 from prunescope.dissection.tally import Presence
 from prunescope.dissection.workers import Workers
-from prunescope.errors import InputError, nearest
+from prunescope.errors import InputError
 from prunescope.networks.geometry import Geometry, receptive_fields
-from prunescope.networks.layers import check_layers, evaluating, observe
+from prunescope.networks.layers import check_layers, evaluating
 from prunescope.progress import Progress, silent
 
 Array = np.ndarray[Any, Any]
-
-Align = Literal["half-pixel", "receptive-field"]
-Precision = Literal["fp32", "tf32", "bf16"]
-
-_Key = tuple[str, str]  # network, layer
-_Take = Callable[[_Key, Tensor, Batch], None]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def dissect(
@@ -157,8 +158,8 @@ def dissect_networks(
     dict
         A `Dissection` by the network's name.
     """
-    _check_settings(quantile, iou, presence, batch_size, mean, std)
-    _check_choice("align", align, Align)
+    check_settings(quantile, iou, presence, batch_size, mean, std)
+    check_choice("align", align, Align)
     check_precision(precision, device)
     for model in models.values():
         check_layers(model, layers)
@@ -169,11 +170,11 @@ def dissect_networks(
         if align == "receptive-field":
             fields = receptive_fields(model, layers, data.image_size)
             geometry |= {(name, layer): field for layer, field in fields.items()}
-    look = _Look(models, torch.device(device), mean, std)
-    streams: dict[_Key, LayerStream] = {}
+    look = Look(models, torch.device(device), mean, std)
+    streams: dict[Key, LayerStream] = {}
     truth = no_truth(data)
 
-    def take_in(key: _Key, output: Tensor, batch: Batch) -> None:
+    def take_in(key: Key, output: Tensor, batch: Batch) -> None:
         if key not in streams:
             streams[key] = LayerStream(key[1], shape_of(output), holding, geometry.get(key))
         streams[key].add(batch.first, output, batch.names)
@@ -182,7 +183,7 @@ def dissect_networks(
         looks = 1 + any(stream.overflowed for stream in streams.values())
         progress(looks_done * len(mine) + images, looks * len(mine))
 
-    def count_again(key: _Key, output: Tensor, batch: Batch) -> None:
+    def count_again(key: Key, output: Tensor, batch: Batch) -> None:
         streams[key].count(output, batch.first, holding.placed(batch.labels))
 
     with ExitStack() as stack:
@@ -196,7 +197,7 @@ def dissect_networks(
         for model in models.values():
             stack.enter_context(evaluating(model))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(_arithmetic(precision, look.device))
+        stack.enter_context(arithmetic(precision, look.device))
         labels = spill.spool()
         for batch in batches(data, batch_size, mine, pinned=look.pinned):
             look.at(batch, [(name, layer) for name in models for layer in layers], take_in)
@@ -255,7 +256,7 @@ def dissect_activations(
     InputError
         Another number of images than the data set's, another shape or type, values that are not finite.
     """
-    _check_settings(quantile, iou, presence, 1, (), ())
+    check_settings(quantile, iou, presence, 1, (), ())
     data = concepts if isinstance(concepts, ConceptData) else open_concepts(concepts)
     if features.dtype.kind not in "fiu" or features.ndim not in (2, 4) or 0 in features.shape:
         raise InputError(
@@ -296,117 +297,9 @@ def dissect_activations(
     return stream.finish(truth, share, noted)
 
 
-class _SeenEnoughError(Exception):
-    """All layers that are wanted have put out; the rest of the network need not run."""
-
-
-class _Look:
-    """Shows batches of images to networks, and hands on what their layers put out.
-
-    Parameters
-    ----------
-    models
-        Networks by name.
-    device
-        Where they are.
-    mean, std
-        Of each color channel.
-    """
-
-    def __init__(
-        self, models: Mapping[str, nn.Module], device: torch.device, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        self._models, self.device = models, device
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-        self.pinned = device.type == "cuda"
-
-    def at(self, batch: Batch, wanted: Sequence[_Key], take: _Take, *, to_the_end: bool = True) -> None:
-        """Show a batch to every network that has wanted layers.
-
-        Parameters
-        ----------
-        batch
-            With images.
-        wanted
-            Network and layer.
-        take
-            Called with network and layer, the layer's output while it is there, and the batch.
-        to_the_end
-            Whether a network runs on when its wanted layers have put out: if so, a layer that is called once more is
-            noticed.
-        """
-        assert batch.images is not None
-        pixels = batch.images.to(self.device, non_blocking=self.pinned).permute(0, 3, 1, 2)
-        images = (pixels.float() / 255 - self._mean) / self._std
-        for name, model in self._models.items():
-            left = [layer for other, layer in wanted if other == name]
-            if left:
-                with observe(model, left, _handing(name, left, take, batch, to_the_end)), suppress(_SeenEnoughError):
-                    model(images)
-
-
-def _handing(
-    name: str, layers: Sequence[str], take: _Take, batch: Batch, to_the_end: bool
-) -> Callable[[str, Tensor], None]:
-    left = set(layers)
-
-    def hand(layer: str, output: Tensor) -> None:
-        take((name, layer), output, batch)
-        left.discard(layer)
-        if not (left or to_the_end):
-            raise _SeenEnoughError
-
-    return hand
-
-
 def _told(geometry: Geometry) -> dict[str, list[str]]:
     return {name: [str(value) for value in getattr(geometry, name)] for name in ("stride", "offset")}
 
 
 def _settings(data: ConceptData, quantile: float, presence: Presence) -> dict[str, Any]:
     return {"quantile": quantile, "presence": presence, "concepts": str(data.root), "images": len(data)}
-
-
-def _check_settings(
-    quantile: float, iou: float, presence: str, batch_size: int, mean: Sequence[float], std: Sequence[float]
-) -> None:
-    if not 0 < quantile < 1:
-        raise InputError(f"quantile is {quantile}, expected a fraction between 0 and 1 (0.005 keeps the top 0.5 %)")
-    if not 0 <= iou < 1:
-        raise InputError(f"iou is {iou}, expected a bound from 0 up to 1 (0.05 in the paper)")
-    _check_choice("presence", presence, Presence)
-    if batch_size < 1:
-        raise InputError(f"batch size is {batch_size}, expected at least 1")
-    if mean and (len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std)):
-        raise InputError(f"mean {list(mean)} and std {list(std)}: expected three numbers each, std above 0")
-
-
-def check_precision(precision: str, device: str | torch.device) -> None:
-    """Refuse a precision that is none, or that a device does not have.
-
-    Raises
-    ------
-    InputError
-        Says which there are.
-    """
-    _check_choice("precision", precision, Precision)
-    if precision == "tf32" and torch.device(device).type != "cuda":
-        raise InputError(f"precision tf32 is for NVIDIA GPUs, and the device is {device}; give fp32 (or bf16)")
-
-
-def _check_choice(what: str, given: str, choices: Any) -> None:
-    if given not in get_args(choices):
-        raise InputError(f"{what} is {given!r}; {nearest(given, get_args(choices))}")
-
-
-@contextmanager
-def _arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Let the forward pass compute in this precision, for as long as the block lasts."""
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from prunescope.dissection.run import IMAGENET_MEAN, IMAGENET_STD, Align, Precision
+from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Align, Precision
 from prunescope.dissection.tally import Presence
 from prunescope.errors import InputError
 from prunescope.networks.source import default_layers

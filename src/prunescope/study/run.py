@@ -16,7 +16,8 @@ from torch import nn
 
 from prunescope.concepts.broden import ConceptData
 from prunescope.dissection.result import read_summary
-from prunescope.dissection.run import check_precision, dissect
+from prunescope.dissection.run import dissect
+from prunescope.dissection.settings import check_precision
 from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
 from prunescope.networks.layers import evaluating, observe, taking

@@ -1,0 +1,63 @@
+"""What a dissection can be told, and what of that makes no sense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+
+from prunescope.dissection.tally import Presence
+from prunescope.errors import InputError, nearest
+
+Align = Literal["half-pixel", "receptive-field"]
+Precision = Literal["fp32", "tf32", "bf16"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def check_settings(
+    quantile: float, iou: float, presence: str, batch_size: int, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Refuse numbers that make no sense; no `mean` and `std` are none to check.
+
+    Raises
+    ------
+    InputError
+        Says what was expected.
+    """
+    if not 0 < quantile < 1:
+        raise InputError(f"quantile is {quantile}, expected a fraction between 0 and 1 (0.005 keeps the top 0.5 %)")
+    if not 0 <= iou < 1:
+        raise InputError(f"iou is {iou}, expected a bound from 0 up to 1 (0.05 in the paper)")
+    check_choice("presence", presence, Presence)
+    if batch_size < 1:
+        raise InputError(f"batch size is {batch_size}, expected at least 1")
+    if mean and (len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std)):
+        raise InputError(f"mean {list(mean)} and std {list(std)}: expected three numbers each, std above 0")
+
+
+def check_precision(precision: str, device: str | torch.device) -> None:
+    """Refuse a precision that is none, or that a device does not have.
+
+    Raises
+    ------
+    InputError
+        Says which there are.
+    """
+    check_choice("precision", precision, Precision)
+    if precision == "tf32" and torch.device(device).type != "cuda":
+        raise InputError(f"precision tf32 is for NVIDIA GPUs, and the device is {device}; give fp32 (or bf16)")
+
+
+def check_choice(what: str, given: str, choices: Any) -> None:
+    """Refuse what is none of a `Literal`'s choices.
+
+    Raises
+    ------
+    InputError
+        Names the nearest.
+    """
+    if given not in get_args(choices):
+        raise InputError(f"{what} is {given!r}; {nearest(given, get_args(choices))}")

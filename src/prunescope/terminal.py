@@ -1,0 +1,168 @@
+"""What a user sees of a command: results on standard output; progress, notes and errors on standard error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from prunescope.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prunescope.progress import Progress
+    from prunescope.study import Event
+
+out = Console(highlight=False, soft_wrap=True, markup=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+
+class Commands(TyperGroup):
+    """Turns what a user can mend into one clear message and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        warnings.showwarning = _show_warning
+        interrupts: list[int] = []
+        try:
+            with _noting_interrupts(interrupts):
+                return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            # Libraries in C turn a Ctrl-C into other errors of theirs.
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                err.print("interrupted; nothing is half-written, and the same command goes on from here")
+                raise typer.Exit(130) from error
+            if isinstance(error, BrokenPipeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from error
+            if isinstance(error, InputError | OSError):
+                err.print(f"error: {_described(error) if isinstance(error, OSError) else error}")
+                raise typer.Exit(2) from error
+            raise
+
+
+def print_table(table: pd.DataFrame) -> None:
+    """Print a table, its numbers to the right."""
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for column in table.columns:
+        shown.add_column(str(column), justify="right" if table[column].dtype.kind in "iuf" else "left")
+    for row in table.itertuples(index=False):
+        shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    out.print(shown)
+
+
+@contextmanager
+def progress_of(what: str, shown: bool = True) -> Iterator[Progress]:
+    """Show one piece of work: how much is done, and the time that is left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn(what, markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=err, transient=True, disable=not (shown and err.is_terminal)) as progress:
+        task = progress.add_task(what)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def study_progress(levels: int, name: str) -> Iterator[Callable[[Event], None]]:
+    """Show a study: a line for every finished level; on a terminal, the present stage beneath."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), console=err, transient=True,
+        disable=not err.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("starting", total=1.0)
+
+        def show(event: Event) -> None:
+            bar.update(task, completed=event.overall, description=name + _stage_line(event, levels))
+            for line in filter(None, [event.note, _level_line(event) if event.summaries else ""]):
+                bar.console.print(name + line)
+
+        yield show
+
+
+def in_hours(value: float) -> str:
+    """Write hours; few of them are not rounded to none."""
+    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
+
+
+def _stage_line(event: Event, levels: int) -> str:
+    if event.work == "data":
+        return f"drawing the data: {event.fraction:.0%}"
+    kept = "" if event.weights_remaining is None else f", {event.weights_remaining:.1%} of the weights"
+    doing = {"train": "training", "dissect": "dissecting"}[event.work]
+    return f"trial {event.trial}, level {event.level} of {levels}{kept}: {doing} {event.fraction:.0%}{_left(event)}"
+
+
+def _level_line(event: Event) -> str:
+    units = "; ".join(
+        f"{layer} {found['interpretable']} of {found['units']} units interpretable, {found['concepts']} "
+        f"concept{'' if found['concepts'] == 1 else 's'}"
+        for layer, found in event.summaries.items()
+    )
+    return (
+        f"trial {event.trial}, level {event.level:2d}: {event.weights_remaining:6.1%} of the weights, top-1 "
+        f"{event.top1:.1%}; {units}{_left(event)}"
+    )
+
+
+def _left(event: Event) -> str:
+    if event.remaining is None:
+        return ""
+    minutes, seconds = divmod(round(event.remaining), 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+    return f"; {text} left"
+
+
+@contextmanager
+def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
+    """Add to `interrupts` when Ctrl-C is pressed, and interrupt as ever."""
+
+    def interrupt(number: int, _frame: Any) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        err.print(f"note: {message}")
+
+
+def _described(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"{where}no space left on the device; nothing is half-written. Make room and run the same command again"
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return f"{where}a file stands where a folder is needed; name another place"
+    if isinstance(error, IsADirectoryError):
+        return f"{where}is a folder; give a file"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        why = (error.strerror or "permission denied").lower()
+        return f"{where}{why}; give a file or folder of your own, or change its permissions"
+    return f"{where}{error.strerror or error}"
