@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from prunescope.dissection.result import read_units
-from prunescope.errors import InputError
+from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.evidence import curves, write_evidence
 from prunescope.networks.devices import choose_device
 from prunescope.report import draw_figures, write_report
@@ -67,13 +67,15 @@ class Study:
         changes: Sequence[str] = (),
         device: str = "auto",
         branch_from: Sequence[str | Path] = (),
-        snapshots: Sequence[Step] = (),
+        snapshots: Sequence[Step | str] = (),
     ) -> None:
         self.recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes)
         self.out = Path(out)
         self.device = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+        refuse_text(branch_from, "branch_from")
         self.branch_from = tuple(Path(study) for study in branch_from)
-        self.snapshots = tuple(snapshots)
+        refuse_text(snapshots, "snapshots")
+        self.snapshots = tuple(Step.parse(step) if isinstance(step, str) else step for step in snapshots)
 
     def stages(self) -> list[Stage]:
         """List the stages in order, and which of them are complete."""
@@ -118,9 +120,12 @@ class Study:
         Raises
         ------
         InputError
-            That level is not dissected.
+            That level is not dissected, or the study has no such layer.
         """
-        layer = layer or self.recipe.dissection.layers[0]
+        layers = self.recipe.dissection.layers
+        layer = layer or layers[0]
+        if layer not in layers:
+            raise InputError(f"{self.out}: layer {layer!r} is not among the study's; {nearest(layer, layers)}")
         directory = StudyDirectory(self.out)
         if not directory.is_dissected(trial, level, (layer,)):
             raise InputError(f"{self.out}: layer {layer!r} of trial {trial}, level {level} is not dissected (yet)")
@@ -166,7 +171,7 @@ def several(
         for study in prunescope.several(["miniature", "shuffled", "reinitialised"], out="out/controls"):
             study.run()
     """
-    read = [recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes) for recipe in recipes]
+    read = _read(recipes, changes)
     folders = [Path(out) / name for name in _folder_names(read)]
     if StudyDirectory(Path(out)).recipe.is_file():
         raise InputError(
@@ -217,16 +222,24 @@ def plan(
     InputError
         A recipe is not valid or does not fit its network, or `out` holds another study.
     """
-    read = [recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes) for recipe in recipes]
+    read = _read(recipes, changes)
+    speeds = images_per_second
+    if speeds is not None and not (len(speeds) == 2 and all(speed > 0 for speed in speeds)):
+        raise InputError(f"images_per_second is {speeds}, expected two numbers above 0")
     names = [""] if len(read) == 1 else _folder_names(read)
     return forecast(
         read,
         [None if out is None else Path(out) / name for name in names],
         device=choose_device(device),
-        speed=None if images_per_second is None else Speed(*images_per_second),
+        speed=None if speeds is None else Speed(*speeds),
         images=images,
         branches=[Branch.open(path) for path in branch_from],
     )
+
+
+def _read(recipes: Sequence[str | Path | Recipe], changes: Sequence[str]) -> list[Recipe]:
+    refuse_text(recipes, "recipes")
+    return [recipe if isinstance(recipe, Recipe) else read_recipe(recipe, changes) for recipe in recipes]
 
 
 def _folder_names(recipes: Sequence[Recipe]) -> list[str]:

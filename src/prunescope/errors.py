@@ -14,6 +14,18 @@ class InputError(ValueError):
     """
 
 
+def refuse_text(given: object, name: str) -> None:
+    """Refuse one text where a list of them is expected, since it would be taken letter by letter.
+
+    Raises
+    ------
+    InputError
+        It is given; the message shows the list.
+    """
+    if isinstance(given, str):
+        raise InputError(f"{name}: give a list, [{given!r}], not {given!r}")
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Say which of the `known` names are nearest to a misspelt one, for the end of an error message.
 

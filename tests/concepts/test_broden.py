@@ -318,7 +318,7 @@ def test_permuted_data_hold_every_image_against_another_ones_labels_each_used_on
         assert all(number != i + 1 for i, number in enumerate(numbers))
         assert exchanged.names == data.names
         np.testing.assert_array_equal(exchanged.image(0), data.image(0))
-        again = permuted(data, seed)
+        again = permuted(Path(root), seed)
         assert [int(again.image_labels(i).numbers[0]) for i in range(count)] == numbers
 
 

@@ -64,7 +64,7 @@ def test_a_misspelt_layer_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "message"), [([], "no layer is given"), (["fc", "fc"], "given 2 times"), ("fc", r"as a list: \['fc'\]")]
+    ("layers", "message"), [([], "no layer is given"), (["fc", "fc"], "given 2 times"), ("fc", r"a list, \['fc'\]")]
 )
 def test_no_layer_one_twice_or_a_bare_name_is_refused(network: nn.Module, layers: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -129,14 +129,14 @@ def _packed(root: Path, tables: Tables) -> PackedFile | None:
         return None
 
 
-def permuted(data: ConceptData, seed: int) -> ConceptData:
+def permuted(data: ConceptData | str | Path, seed: int) -> ConceptData:
     """Hold every image against another image's labels: what a network detects then, it detects by chance.
 
     The labels go round one random cycle through all images, so that none keeps its own.
 
     Parameters
     ----------
-    data : ConceptData
+    data : ConceptData or path
         At least two images.
     seed : int
         The same seed gives the same exchange.
@@ -144,8 +144,9 @@ def permuted(data: ConceptData, seed: int) -> ConceptData:
     Raises
     ------
     InputError
-        There is only one image.
+        There is only one image, or there is no such data set.
     """
+    data = data if isinstance(data, ConceptData) else open_concepts(data)
     if len(data) < 2:
         raise InputError(f"{data.root}: one image only; labels can be exchanged among two or more")
     cycle = np.random.default_rng(seed).permutation(len(data))

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from prunescope.errors import InputError, nearest
+from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.networks.tokens import as_maps
 
 
@@ -47,6 +47,7 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     1     1  AdaptiveAvgPool2d    (8, 1, 1)      8
     2     2            Flatten         (8,)      8
     """
+    check_network(model)
     modules = {name: module for name, module in model.named_modules() if name}
     outputs: dict[str, list[tuple[int, ...] | None]] = {name: [] for name in modules}
     # Two, so that an output that does not begin with the images is told apart.
@@ -75,6 +76,21 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "type", "shape", "units"])
 
 
+def check_network(model: object) -> None:
+    """Check that a network is given, and not its name.
+
+    Raises
+    ------
+    InputError
+        It is anything else than a module.
+    """
+    if not isinstance(model, nn.Module):
+        name = repr(model) if isinstance(model, str) else "NAME"
+        raise InputError(
+            f"the network is {model!r}, expected a torch.nn.Module; prunescope.build_network({name}) builds one"
+        )
+
+
 def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
     """Check that a network has these layers.
 
@@ -90,9 +106,9 @@ def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
     InputError
         If there are none, one is named twice, or the network has no such layer: then the message names the nearest.
     """
+    check_network(model)
+    refuse_text(layers, "layers")
     known = [name for name, _ in model.named_modules() if name]
-    if isinstance(layers, str):
-        raise InputError(f"layers are given as a list: [{layers!r}], not {layers!r}")
     if not layers:
         raise InputError(f"no layer is given; {nearest('', known)}")
     for layer, times in Counter(layers).items():

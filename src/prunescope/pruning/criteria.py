@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from prunescope.errors import InputError, nearest
+from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.pruning.mask import Mask
 
 Criterion = Literal["magnitude", "random"]
@@ -78,6 +78,7 @@ def prune(
     for what, given, known in (("criterion", criterion, get_args(Criterion)), ("scope", scope, get_args(Scope))):
         if given not in known:
             raise InputError(f"{what} is {given!r}; {nearest(str(given), known)}")
+    refuse_text(exclude, "exclude")
     if mask is None:
         mask = Mask.dense(model, tuple(exclude))
     elif exclude:

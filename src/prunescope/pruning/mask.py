@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
+from prunescope.networks.layers import check_network
 
 
 def read_flags(path: str | Path, what: str) -> dict[str, Tensor]:
@@ -69,6 +70,7 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
     InputError
         A pattern matches no weight, nothing is left to prune, or a weight is computed from others or has no shape yet.
     """
+    check_network(model)
     weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():

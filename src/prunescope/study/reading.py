@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from prunescope.errors import InputError, nearest
+from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.study.recipe import FORMS, Recipe
 
 Field = tuple[str, ...]
@@ -71,6 +71,7 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
     InputError
         Every problem, with its file, line and field.
     """
+    refuse_text(changes, "changes")
     where, content, lines = _with_base(name, ())
     for change in changes:
         field, equals, value = change.partition("=")
