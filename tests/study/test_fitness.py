@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 import prunescope
 from prunescope.errors import InputError
+from prunescope.study.fitness import check_training
 
 NETWORKS = """\
 import torch
@@ -49,6 +52,16 @@ def double(classes):
     return Network(classes).double()
 
 
+def eager(classes):
+    return auxiliary(classes).eval()
+
+
+def lazy(classes):
+    network = Network(classes)
+    network.conv = nn.LazyConv2d(8, 3)
+    return network
+
+
 def frozen(classes):
     return Network(classes).requires_grad_(False)
 
@@ -69,7 +82,10 @@ def few():
             r"puts out tuple for 2 images, expected \[2, 16\]: a tensor with a score for each class",
         ),
         ("structure", "seed=1", "puts out dict for 2 images"),
-        ("double", "seed=1", r"weight 'conv\.weight' is torch\.float64, expected torch\.float32"),
+        ("eager", "seed=1", "puts out tuple for 2 images in training mode"),
+        ("lazy", "seed=1", r"weight 'conv\.weight' has no shape yet"),
+        ("lazy", "pruning.scope=filters", r"weight 'conv\.weight' has no shape yet"),
+        ("double", "seed=1", r"weight 'conv\.weight' is torch\.float64; let its function return `model\.float\(\)`"),
         ("frozen", "seed=1", "has nothing to train"),
         ("few", "seed=1", r"puts out \[2, 7\] for 2 images in training mode, expected \[2, 16\]"),
         ("plain", "data={size: 48, in_memory: false}", r"cannot take images of 48 x 48 pixels .*of 32 pixels only"),
@@ -83,3 +99,25 @@ def test_a_network_that_cannot_be_trained_is_refused_before_it_is(
     with pytest.raises(InputError, match=said):
         prunescope.Study(recipe, tmp_path / "out", changes=changes, device="cpu").run()
     assert not (tmp_path / "out").exists()
+
+
+class Whitened(nn.Module):
+    """A frozen double-precision part before one that is trained; images without any contrast are an error in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colors = nn.Parameter(torch.eye(3, dtype=torch.float64), requires_grad=False)
+        self.order = nn.Parameter(torch.tensor([2, 1, 0]), requires_grad=False)
+        self.fc = nn.Linear(3, 7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        colors = (images.double().mean((2, 3)) @ self.colors)[:, self.order]
+        torch.linalg.cholesky(images.flatten(0, 1).flatten(1).cov())
+        scores: Tensor = self.fc(nn.functional.dropout(colors.float(), training=self.training))
+        return scores
+
+
+def test_a_network_that_can_be_trained_is_left_to_be_so() -> None:
+    network, before = Whitened(), torch.get_rng_state()
+    check_training(network, "whitened", classes=7, size=32)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -20,7 +20,7 @@ def check_training(model: nn.Module, network: str, classes: int, size: int) -> N
     Parameters
     ----------
     model
-        In training mode; its batch statistics change.
+        Put into training mode; its batch statistics change.
     network
         Its name, for messages.
     classes
@@ -31,19 +31,24 @@ def check_training(model: nn.Module, network: str, classes: int, size: int) -> N
     Raises
     ------
     InputError
-        Its weights are not float32 or all frozen, or it does not take such images, or it puts out something else than
-        scores.
+        It does not take such images, float32 as they are, or it puts out something else than scores, or all its
+        weights are frozen.
     """
-    for name, weight in model.named_parameters():
-        if weight.dtype != torch.float32:
-            raise InputError(
-                f"network {network}: weight {name!r} is {weight.dtype}, expected torch.float32, in which all are "
-                "trained; let its function return `model.float()`"
-            )
-    # Two, since batch normalisation of one value fails in training mode.
-    images = torch.zeros(2, 3, size, size)
-    with torch.random.fork_rng(devices=[]), taking(model, images):
-        scores = model(images)
+    model.train()
+    # Two, since batch normalisation of one value fails in training mode; not blank, as no batch of images is.
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.random.fork_rng(devices=[]), taking(model, images):
+            scores = model(images)
+    except InputError:
+        # Another size would not help.
+        for name, weight in model.named_parameters():
+            if weight.is_floating_point() and weight.dtype != torch.float32:
+                raise InputError(
+                    f"network {network} fails on images, which are torch.float32: its weight {name!r} is "
+                    f"{weight.dtype}; let its function return `model.float()`"
+                ) from None
+        raise
     check_scores(scores, network, classes, " in training mode")
     if not scores.requires_grad:
         raise InputError(f"network {network} has nothing to train: its weights are frozen, or its scores detached")

@@ -240,12 +240,14 @@ def _main_first(processes: Processes, make: Callable[[], T]) -> T:
 def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
     """Refuse what does not fit the network before anything is trained: layers, exclusions, the number of classes."""
     model = build_network(recipe.network, classes=len(task.classes), seed=recipe.seed)
+    by_filters = recipe.pruning.scope == "filters"
+    # Of a network as it is built: modules that take their sizes from the first images have none yet.
+    mask = Mask.dense(model, () if by_filters else recipe.pruning.exclude)
     check_training(model, recipe.network, len(task.classes), recipe.data.size)
-    pruning = recipe.pruning
-    if pruning.scope == "filters":
+    if by_filters:
         _check_filters(model, recipe)
     else:
-        check_weights(Mask.dense(model, pruning.exclude), recipe)
+        check_weights(mask, recipe)
     # Two images, since batch normalisation of one value would fail in training mode.
     images = torch.zeros(2, 3, *concepts.image_size)
     with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers), taking(model, images):
