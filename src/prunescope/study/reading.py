@@ -21,7 +21,12 @@ _INSTEAD = {"remaining": ("levels", "fraction"), "levels": ("remaining",), "frac
 # What has several forms is taken over whole, where the form is another.
 _FORMED = {("data", "task"), ("dissection", "concepts")}
 # What a file holds has other names than what Python makes of it.
-_IN_YAML = {"tuple_type": "expected a list, such as [a, b]", "model_type": "expected fields, each with its value"}
+_IN_YAML = {
+    "tuple_type": "expected a list, such as [a, b]",
+    "too_short": "expected a list of at least one",
+    "model_type": "expected fields, each with its value",
+    "string_type": "expected a text; one that looks like a number goes in quotes",
+}
 
 
 def shipped_recipes() -> list[str]:
@@ -223,11 +228,15 @@ def _without_nulls(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_other_forms(problems: Sequence[Any]) -> list[Any]:
-    """Of a field that can take several forms, leave out the complaint about the form that was not meant."""
+    """Leave out complaints that follow from others: of a form that was not meant, of a list without its wrong items."""
     kept = []
     for problem in problems:
         siblings = [other for other in problems if other is not problem and other["loc"][:2] == problem["loc"][:2]]
-        if problem["type"] in ("string_type", "literal_error") and len(problem["loc"]) > 2 and siblings:
+        # The name of a form follows the field's, where the place of an item is a number.
+        of_a_form = len(problem["loc"]) > 2 and isinstance(problem["loc"][2], str)
+        if of_a_form and problem["type"] in ("string_type", "literal_error") and siblings:
+            continue
+        if problem["type"] == "too_short" and problem["input"] and siblings:
             continue
         kept.append(problem)
     return kept
