@@ -180,7 +180,7 @@ def test_a_change_that_cannot_be_is_named_in_the_words_of_a_recipe(small: Path, 
 
 
 def test_every_wrong_item_of_a_list_is_named(small: Path) -> None:
-    with pytest.raises(InputError, match="trackers is 'x': .*\n.*trackers is 'y': "):
+    with pytest.raises(InputError, match=r"trackers is 'x': .*\n.*trackers is 'y': "):
         read_recipe(small, ["training.trackers=[x, y]"])
 
 
