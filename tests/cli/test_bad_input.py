@@ -93,7 +93,7 @@ def test_a_study_is_refused_for_a_missing_image_before_anything_is_trained(
     missing.unlink()
     said = refused("study", recipe, "--concepts", miniature, "--out", tmp_path / "out")
     assert f"{missing}: there is no such file" in said
-    assert "(1 are missing)" in said
+    assert "(missing in all: 1)" in said
     assert not (tmp_path / "out").exists()
 
 

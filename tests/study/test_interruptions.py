@@ -90,11 +90,17 @@ def test_what_a_killed_process_left_half_written_goes(recipe: Path, tmp_path: Pa
     run_study(given, tmp_path / "out")
     level = tmp_path / "out" / "trial-0" / "level-00"
     left = [level / ".weights.123.part.safetensors", level / "dissection" / "stage3" / ".units.123.part.parquet"]
+    left.append(tmp_path / "out" / ".study.123.part.yaml")
     for part in left:
         part.write_bytes(b"half")
     (level / "measured.json").unlink()
     run_study(given, tmp_path / "out")
     assert not any(part.exists() for part in left)
+    begun = tmp_path / "begun" / ".study.123.part.yaml"
+    begun.parent.mkdir()
+    begun.write_bytes(b"half")
+    run_study(given, tmp_path / "begun")
+    assert not begun.exists()
 
 
 @pytest.mark.parametrize("damaged", ["weights", "mask", "filters"])

@@ -141,8 +141,10 @@ class StudyDirectory:
                     + "\nGive another --out, or the recipe that is there"
                 )  # fmt: skip
             return
-        # Drawn data may be there before the recipe is found to fit them.
-        if self.root.exists() and (not self.root.is_dir() or {path.name for path in self.root.iterdir()} - {"data"}):
+        # Drawn data may be there before the recipe is found to fit them; a killed process leaves half-written files.
+        there_already = self.root.iterdir() if self.root.is_dir() else ()
+        others = {path.name for path in there_already if not path.match(".*.part.*")} - {"data"}
+        if others or (self.root.exists() and not self.root.is_dir()):
             raise InputError(f"{self.root} is there and is no study; give a new or an empty directory as --out")
 
     @contextmanager

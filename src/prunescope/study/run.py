@@ -199,8 +199,9 @@ def _claim(
         return
     directory.claim(recipe)
     # Half-written files of a process that was killed; this is the only one now.
-    for part in directory.root.glob("trial-*/**/.*.part.*"):
-        part.unlink(missing_ok=True)
+    for pattern in (".*.part.*", "trial-*/**/.*.part.*"):
+        for part in directory.root.glob(pattern):
+            part.unlink(missing_ok=True)
     if origin is not None:
         settle_masks(directory, origin)
         work.clock.note(f"the masks are those of {origin.directory.root}")
