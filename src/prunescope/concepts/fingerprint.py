@@ -40,8 +40,8 @@ def refuse_missing(root: Path, rows: Sequence[Row]) -> None:
     missing = [item for row in rows for item in _files(row.name, row.cells) if not _state(f"{root}/images/{item}")]
     if missing:
         raise InputError(
-            f"{root}/images/{missing[0]}: there is no such file, which index.csv names (missing in all: {len(missing)}); "
-            f"`prunescope concepts check {root}` lists all that is wrong"
+            f"{root}/images/{missing[0]}: there is no such file, which index.csv names (missing in all: "
+            f"{len(missing)}); `prunescope concepts check {root}` lists all that is wrong"
         )
 
 
