@@ -216,3 +216,20 @@ def test_without_hard_links_the_classification_holds_copies(tmp_path: Path, monk
     copy = folder / "classification" / "train" / SCENES[2] / "000002.png"
     assert copy.read_bytes() == (folder / "images" / "000002.png").read_bytes()
     assert copy.stat().st_nlink == 1
+
+
+def test_what_another_process_made_meanwhile_is_taken(tmp_path: Path) -> None:
+    theirs = make_miniature(tmp_path / "theirs", 16, seed=SEED, workers=1)
+    folder = tmp_path / "world"
+    made = make_miniature(folder, 16, seed=SEED, workers=1, progress=lambda *_: theirs.rename(folder))
+    assert made == folder
+    assert (folder / "index.csv").is_file()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["world"]
+
+
+def test_another_miniature_that_came_meanwhile_is_refused_and_stays(tmp_path: Path) -> None:
+    theirs = make_miniature(tmp_path / "theirs", 16, seed=SEED + 1, workers=1)
+    folder = tmp_path / "world"
+    with pytest.raises(InputError, match="holds another miniature"):
+        make_miniature(folder, 16, seed=SEED, workers=1, progress=lambda *_: theirs.rename(folder))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["world"]

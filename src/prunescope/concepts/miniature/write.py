@@ -100,7 +100,7 @@ def make_miniature(
     _check(settings)
     if _is_made(folder, settings):
         return folder
-    with _beside(folder) as part:
+    with _beside(folder, settings) as part:
         (part / "images").mkdir()
         tally = _draw_all(part, settings, workers or _processors(), progress)
         _write_tables(part, settings, tally)
@@ -152,14 +152,19 @@ def _told(settings: object) -> str:
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
+def _beside(folder: Path, settings: _Settings) -> Iterator[Path]:
     """Yield a new folder beside `folder`; give it that name on success, remove it otherwise."""
     whole = folder.resolve()
     part = whole.with_name(f".{whole.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
         yield part
-        part.replace(whole)
+        try:
+            part.replace(whole)
+        except OSError:
+            # Another process may have made the same meanwhile.
+            if not _is_made(folder, settings):
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
