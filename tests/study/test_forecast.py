@@ -84,6 +84,18 @@ def test_filters_are_counted_as_the_dense_network_and_said_so(recipe: Path) -> N
     assert "levels whose filters are removed are counted as the dense network: an upper bound" in found.notes
 
 
+def test_filters_that_cannot_go_are_refused_in_a_plan_too(recipe: Path) -> None:
+    changes = ["pruning.scope=filters", "pruning.exclude=['*']"]
+    with pytest.raises(InputError, match="no filter of the network SmallResNet can go"):
+        prunescope.plan([recipe], changes=changes, **FAST)  # type: ignore[arg-type]
+
+
+def test_all_images_that_a_study_draws_are_told_of() -> None:
+    changes = ["data.task.miniature.images=128", "dissection.concepts.miniature.images=64"]
+    found = prunescope.plan(["demo"], changes=changes, **FAST)  # type: ignore[arg-type]
+    assert "192 images that the study draws are not counted on disk" in found.notes
+
+
 def test_the_command_measures_this_machine_and_adds_up(recipe: Path) -> None:
     result = typed("plan", recipe, "--device", "cpu")
     assert result.exit_code == 0, result.output

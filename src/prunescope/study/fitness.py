@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks.layers import taking
-from prunescope.pruning import Mask
+from prunescope.pruning import Mask, prune_filters, shrink, unit_numbers
 from prunescope.pruning.criteria import Amount
 from prunescope.study.recipe import Recipe
 
@@ -99,3 +101,29 @@ def check_weights(mask: Mask, recipe: Recipe) -> None:
                 f"recipe {recipe.name}: level {level} of {pruning.levels} would keep none of the {mask.prunable:,} "
                 "prunable weights; give fewer levels, a lower pruning.fraction or more weights remaining"
             )
+
+
+def check_filters(model: nn.Module, recipe: Recipe) -> None:
+    """See that filters can go as far as the last level, and that units keep their numbers then.
+
+    Parameters
+    ----------
+    model
+        Dense; unchanged.
+    recipe
+        The study's.
+
+    Raises
+    ------
+    InputError
+        What would end the study at a later level.
+    """
+    pruning, size = recipe.pruning, recipe.data.size
+    last = 1.0 if pruning.masks == "branch" else pruning.remaining_at(pruning.levels)
+    with warnings.catch_warnings():
+        # A layer that keeps one filter is told of at the level at which it happens.
+        warnings.simplefilter("ignore")
+        filters = prune_filters(model, remaining=last, exclude=pruning.exclude, image_size=size)
+    shrunk = deepcopy(model)
+    shrink(shrunk, filters, size)
+    unit_numbers(model, shrunk, filters, recipe.dissection.layers, size)

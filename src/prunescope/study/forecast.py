@@ -23,7 +23,7 @@ from prunescope.study.branching import (
     same_dissection,
     trial_of,
 )
-from prunescope.study.fitness import check_weights
+from prunescope.study.fitness import check_filters, check_weights
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.recipe import Drawn, Recipe
 from prunescope.study.speed import Speed, measure_speed
@@ -219,9 +219,11 @@ def _bytes(recipe: Recipe, sizes: Sizes) -> tuple[float, float, float]:
     check_layers(model, recipe.dissection.layers)
     layers = list_layers(model, recipe.data.size).set_index("layer")["units"]
     units = sum(int(layers.get(layer, 0)) for layer in recipe.dissection.layers)
-    excluded = () if recipe.pruning.scope == "filters" else recipe.pruning.exclude
-    mask = Mask.dense(model, excluded)
-    if recipe.pruning.scope != "filters":
+    by_filters = recipe.pruning.scope == "filters"
+    mask = Mask.dense(model, () if by_filters else recipe.pruning.exclude)
+    if by_filters:
+        check_filters(model, recipe)
+    else:
         check_weights(mask, recipe)
     # Most are the counts of every unit and concept: 8 bytes in the tally, about as many in the table of pairs.
     return network, mask.prunable, 16.0 * units * sizes.concepts
@@ -231,9 +233,9 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
     origin, concepts = recipe.data.task, recipe.dissection.concepts
     training, validation, classes = IMAGENET
     read = None
-    for drawn in (origin, concepts):
-        if isinstance(drawn, Drawn):
-            notes[f"{drawn.miniature.images:,} images that the study draws are not counted on disk"] = None
+    drawn = sum(one.miniature.images for one in (origin, concepts) if isinstance(one, Drawn))
+    if drawn:
+        notes[f"{drawn:,} images that the study draws are not counted on disk"] = None
     if isinstance(origin, Drawn):
         # Of every 64 images the last 16 are for validation.
         whole, rest = divmod(origin.miniature.images, 64)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
@@ -23,11 +21,11 @@ from prunescope.files import write_json, write_table
 from prunescope.networks.layers import evaluating, observe, taking
 from prunescope.networks.source import build_network
 from prunescope.networks.weights import save_weights
-from prunescope.pruning import Mask, prune_filters, shrink, unit_numbers
+from prunescope.pruning import Mask, unit_numbers
 from prunescope.study.branching import Branch, masks_branch, settle_masks, share_dense, trial_of
 from prunescope.study.clock import Clock, Report, stages, unreported
 from prunescope.study.data import study_concepts, study_task
-from prunescope.study.fitness import check_scores, check_training, check_weights
+from prunescope.study.fitness import check_filters, check_scores, check_training, check_weights
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.levels import Level
 from prunescope.study.recipe import Recipe
@@ -246,7 +244,7 @@ def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
     mask = Mask.dense(model, () if by_filters else recipe.pruning.exclude)
     check_training(model, recipe.network, len(task.classes), recipe.data.size)
     if by_filters:
-        _check_filters(model, recipe)
+        check_filters(model, recipe)
     else:
         check_weights(mask, recipe)
     # Two images, since batch normalisation of one value would fail in training mode.
@@ -254,16 +252,3 @@ def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
     with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers), taking(model, images):
         scores = model(images)
     check_scores(scores, recipe.network, len(task.classes))
-
-
-def _check_filters(model: nn.Module, recipe: Recipe) -> None:
-    """Refuse what would end a study at a later level: too few filters to go so far, units that lose their numbers."""
-    pruning, size = recipe.pruning, recipe.data.size
-    last = 1.0 if pruning.masks == "branch" else pruning.remaining_at(pruning.levels)
-    with warnings.catch_warnings():
-        # A layer that keeps one filter is told of at the level at which it happens.
-        warnings.simplefilter("ignore")
-        filters = prune_filters(model, remaining=last, exclude=pruning.exclude, image_size=size)
-    shrunk = deepcopy(model)
-    shrink(shrunk, filters, size)
-    unit_numbers(model, shrunk, filters, recipe.dissection.layers, size)
