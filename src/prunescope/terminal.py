@@ -56,7 +56,7 @@ def print_table(table: pd.DataFrame) -> None:
     """Print a table, its numbers to the right."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for column in table.columns:
-        shown.add_column(str(column), justify="right" if table[column].dtype.kind in "iuf" else "left")
+        shown.add_column(str(column), justify="right" if table[column].dtype.kind in "iuf" else "left", overflow="fold")
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
     out.print(shown)
