@@ -169,10 +169,7 @@ def layers(
 def dissect(
     out_directory: Out,
     concepts: Annotated[Path, typer.Option(help="Labelled images in Broden's format.")],
-    network: Annotated[
-        str | None,
-        typer.Argument(help=NETWORKS),
-    ] = None,
+    network: Annotated[str | None, typer.Argument(help=NETWORKS)] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(

@@ -129,6 +129,11 @@ def _packed(root: Path, tables: Tables) -> PackedFile | None:
         return None
 
 
+def as_concepts(given: ConceptData | str | Path) -> ConceptData:
+    """Return a data set that is open, or open the one in a folder."""
+    return given if isinstance(given, ConceptData) else open_concepts(given)
+
+
 def permuted(data: ConceptData | str | Path, seed: int) -> ConceptData:
     """Hold every image against another image's labels: what a network detects then, it detects by chance.
 
@@ -146,7 +151,7 @@ def permuted(data: ConceptData | str | Path, seed: int) -> ConceptData:
     InputError
         There is only one image, or there is no such data set.
     """
-    data = data if isinstance(data, ConceptData) else open_concepts(data)
+    data = as_concepts(data)
     if len(data) < 2:
         raise InputError(f"{data.root}: one image only; labels can be exchanged among two or more")
     cycle = np.random.default_rng(seed).permutation(len(data))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunescope.concepts.broden import ConceptData, open_concepts
+from prunescope.concepts.broden import ConceptData, as_concepts
 from prunescope.dissection.batches import Batch, batches
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.look import Key, Look, arithmetic
@@ -163,7 +163,7 @@ def dissect_networks(
     check_precision(precision, device)
     for model in models.values():
         check_layers(model, layers)
-    data = concepts if isinstance(concepts, ConceptData) else open_concepts(concepts)
+    data = as_concepts(concepts)
     geometry: dict[tuple[str, str], Geometry] = {}
     for name, model in models.items():
         model.to(device)
@@ -257,7 +257,7 @@ def dissect_activations(
         Another number of images than the data set's, another shape or type, values that are not finite.
     """
     check_settings(quantile, iou, presence, 1, (), ())
-    data = concepts if isinstance(concepts, ConceptData) else open_concepts(concepts)
+    data = as_concepts(concepts)
     if features.dtype.kind not in "fiu" or features.ndim not in (2, 4) or 0 in features.shape:
         raise InputError(
             f"features are {features.dtype} {list(features.shape)}, expected real numbers [images, units, h, w] "

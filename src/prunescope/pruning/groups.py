@@ -247,9 +247,8 @@ def _is_there(group: FilterGroup, model: nn.Module) -> bool:
     """Say whether the modules have all of its channels; what halves, pads or rearranges them is not followed."""
     for member in group.members:
         module = model.get_submodule(member.module)
-        channels = output_channels(module)
-        if member.side == "inputs" and has_filters(module):
-            channels = input_channels(module)
+        takes_in = member.side == "inputs" and has_filters(module)
+        channels = input_channels(module) if takes_in else output_channels(module)
         if channels is None or member.places.max() >= channels:
             return False
     return True

@@ -1,4 +1,4 @@
-"""Whether a network can be trained on a task, found out before it is."""
+"""Whether a network can be trained and pruned as a recipe says, found out before it is."""
 
 from __future__ import annotations
 
@@ -72,21 +72,31 @@ def check_scores(scores: Any, network: str, classes: int, mode: str = "") -> Non
         )
 
 
-def check_weights(mask: Mask, recipe: Recipe) -> None:
-    """See that weights are left at the last level: of none there is nothing to train, to dissect or to show.
+def check_pruning(model: nn.Module, mask: Mask, recipe: Recipe) -> None:
+    """See that a network can be pruned down to the last level.
 
     Parameters
     ----------
+    model
+        Dense; unchanged.
     mask
-        The dense network's.
+        Its mask.
     recipe
         The study's.
 
     Raises
     ------
     InputError
-        There are none.
+        What would end the study at a later level.
     """
+    if recipe.pruning.scope == "filters":
+        _check_filters(model, recipe)
+    else:
+        _check_weights(mask, recipe)
+
+
+def _check_weights(mask: Mask, recipe: Recipe) -> None:
+    """See that weights are left at the last level: of none there is nothing to train, to dissect or to show."""
     pruning = recipe.pruning
     if pruning.masks == "branch":
         return
@@ -103,21 +113,8 @@ def check_weights(mask: Mask, recipe: Recipe) -> None:
             )
 
 
-def check_filters(model: nn.Module, recipe: Recipe) -> None:
-    """See that filters can go as far as the last level, and that units keep their numbers then.
-
-    Parameters
-    ----------
-    model
-        Dense; unchanged.
-    recipe
-        The study's.
-
-    Raises
-    ------
-    InputError
-        What would end the study at a later level.
-    """
+def _check_filters(model: nn.Module, recipe: Recipe) -> None:
+    """See that filters can go as far as the last level, and that units keep their numbers then."""
     pruning, size = recipe.pruning, recipe.data.size
     last = 1.0 if pruning.masks == "branch" else pruning.remaining_at(pruning.levels)
     with warnings.catch_warnings():

@@ -23,7 +23,7 @@ from prunescope.study.branching import (
     same_dissection,
     trial_of,
 )
-from prunescope.study.fitness import check_filters, check_weights
+from prunescope.study.fitness import check_pruning
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.recipe import Drawn, Recipe
 from prunescope.study.speed import Speed, measure_speed
@@ -219,12 +219,8 @@ def _bytes(recipe: Recipe, sizes: Sizes) -> tuple[float, float, float]:
     check_layers(model, recipe.dissection.layers)
     layers = list_layers(model, recipe.data.size).set_index("layer")["units"]
     units = sum(int(layers.get(layer, 0)) for layer in recipe.dissection.layers)
-    by_filters = recipe.pruning.scope == "filters"
-    mask = Mask.dense(model, () if by_filters else recipe.pruning.exclude)
-    if by_filters:
-        check_filters(model, recipe)
-    else:
-        check_weights(mask, recipe)
+    mask = Mask.dense(model, recipe.pruning.excluded_weights)
+    check_pruning(model, mask, recipe)
     # Most are the counts of every unit and concept: 8 bytes in the tally, about as many in the table of pairs.
     return network, mask.prunable, 16.0 * units * sizes.concepts
 

@@ -178,6 +178,11 @@ class Pruning(Strict):
         """Whether levels begin with the weights of the rewinding step."""
         return self.retraining == "rewind"
 
+    @property
+    def excluded_weights(self) -> tuple[str, ...]:
+        """What the mask of the dense network leaves out; where filters are removed, they are left whole, not weights."""
+        return () if self.scope == "filters" else self.exclude
+
     def remaining_at(self, level: int) -> float:
         """Say which fraction of the weights is to remain at a level."""
         if self.remaining is not None and level > 0:

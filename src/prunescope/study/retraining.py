@@ -28,7 +28,7 @@ def begin_dense(level: Level, steps_per_epoch: int) -> Beginning:
     """Begin level 0: new weights, all of them, trained from the first step to the last."""
     model = level.dense()
     # Where filters are removed, all weights count, those of layers that keep their filters too.
-    mask = Mask.dense(model, () if level.removes_filters else level.recipe.pruning.exclude)
+    mask = Mask.dense(model, level.recipe.pruning.excluded_weights)
     return Beginning(model, mask, Left(mask), Course(0, level.recipe.training.length.iterations(steps_per_epoch)))
 
 

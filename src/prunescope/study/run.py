@@ -25,7 +25,7 @@ from prunescope.pruning import Mask, unit_numbers
 from prunescope.study.branching import Branch, masks_branch, settle_masks, share_dense, trial_of
 from prunescope.study.clock import Clock, Report, stages, unreported
 from prunescope.study.data import study_concepts, study_task
-from prunescope.study.fitness import check_filters, check_scores, check_training, check_weights
+from prunescope.study.fitness import check_pruning, check_scores, check_training
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.levels import Level
 from prunescope.study.recipe import Recipe
@@ -239,14 +239,10 @@ def _main_first(processes: Processes, make: Callable[[], T]) -> T:
 def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
     """Refuse what does not fit the network before anything is trained: layers, exclusions, the number of classes."""
     model = build_network(recipe.network, classes=len(task.classes), seed=recipe.seed)
-    by_filters = recipe.pruning.scope == "filters"
     # Of a network as it is built: modules that take their sizes from the first images have none yet.
-    mask = Mask.dense(model, () if by_filters else recipe.pruning.exclude)
+    mask = Mask.dense(model, recipe.pruning.excluded_weights)
     check_training(model, recipe.network, len(task.classes), recipe.data.size)
-    if by_filters:
-        check_filters(model, recipe)
-    else:
-        check_weights(mask, recipe)
+    check_pruning(model, mask, recipe)
     # Two images, since batch normalisation of one value would fail in training mode.
     images = torch.zeros(2, 3, *concepts.image_size)
     with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers), taking(model, images):
