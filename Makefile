@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 OUT ?= out/demo
 
-.PHONY: demo test install clean
+.PHONY: demo test gpu install clean
 
 demo: $(READY)
 	$(BIN)/prunescope study demo --out $(OUT)
@@ -15,6 +15,10 @@ test: $(READY)
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadscope
+
+# Needs a GPU: checks and measures what `make test` cannot, in at most ten minutes.
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py
 
 install: $(READY)
 

@@ -1,16 +1,19 @@
 """What dissection costs beside the network's own forward pass.
 
     python benchmarks/dissection.py [--images 256] [--repeats 3] [--quick]
+    python benchmarks/dissection.py --gpu
 
 Everything is measured side by side in this run: each row's two loops take turns, the ratio is the median over the turns
 of one's time / the other's next to it, so that a machine that grows slower or faster disturbs it little. The
 images are drawn here in Broden's format (224 pixels, labels at 112, five label layers), the network has random weights.
-On a machine with a GPU, rows for the GPU are added, from a packed copy.
+With `--gpu` the rows are the GPU's: from a packed copy to the finished table, beside the forward pass on a batch that
+lies on the GPU already.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import subprocess
@@ -30,9 +33,10 @@ from prunescope.concepts import ConceptData, open_concepts, pack_concepts
 from prunescope.concepts.miniature import make_miniature
 from prunescope.dissection import Budget, dissect, dissect_activations
 from prunescope.dissection.batches import batches
+from prunescope.dissection.look import arithmetic
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import stretch_axis
-from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD
+from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Precision
 from prunescope.dissection.tally import BLOCKS, MaskCounts, MaskTallyOnCpu
 from prunescope.dissection.thresholds import LargestValues
 from prunescope.dissection.workers import Workers
@@ -42,6 +46,8 @@ LAYERS = ("layer1", "layer2", "layer3", "layer4")
 BRODEN = 63_305
 BRODEN_CONCEPTS = 1_197
 BATCH = 16
+GPU_BATCH = 256
+GPU_IMAGES = 1 << 15
 
 
 def main() -> None:
@@ -50,10 +56,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few images, for a look")
+    parser.add_argument("--gpu", action="store_true", help="measure on the GPU instead")
     parser.add_argument("--memory", type=int, help="(internal) measure peak memory with this many images")
     options = parser.parse_args()
     if options.memory is not None:
         print_peak(options.memory)
+        return
+    if options.gpu:
+        on_gpu(GPU_IMAGES)
         return
     images = 32 if options.quick else options.images
     repeats = 1 if options.quick else options.repeats
@@ -78,8 +88,6 @@ def main() -> None:
         print(f"\nBroden's {BRODEN:,} images on this machine, from these parts:")
         print(f"  layer4: {hours:.1f} h ({per_image:.3f} s an image)")
         print_broden(model, data)
-        if torch.cuda.is_available():
-            on_gpu(model, Path(folder) / "many")
 
 
 def draw(folder: Path, images: int) -> Path:
@@ -260,33 +268,54 @@ def print_row(what: str, ours: Sequence[float], other: Sequence[float], most: fl
     print(f"{what:58}{times} = {ratio:6.3f}   (at most {most:.3f})")
 
 
-def on_gpu(model: nn.Module, folder: Path) -> None:
-    """Print images per second on the GPU, bare and dissected, from a packed copy of 2,048 images."""
-    pack_concepts(draw(folder, 2048))
-    data = open_concepts(folder)
-    model = model.to("cuda")
-    images = torch.zeros(256, 3, 224, 224, device="cuda")
-    print("\non the GPU, batch 256, images a second")
-    for precision in ("fp32", "tf32", "bf16"):
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        for layout in (torch.contiguous_format, torch.channels_last):
-            model.to(memory_format=layout)  # type: ignore[call-overload]
-            batch = images.contiguous(memory_format=layout)
+def on_gpu(images: int) -> None:
+    """Print images a second on the GPU, dissected from a packed copy and by the bare forward pass."""
+    model = build_network("torchvision:resnet50", seed=0).eval().to("cuda")
+    shown = torch.rand(GPU_BATCH, 3, 224, 224, device="cuda")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = draw(Path(temporary) / "data", 256)
+        repeat(folder, images // 256)
+        pack_concepts(folder)
+        data = open_concepts(folder)
+        name = torch.cuda.get_device_name()
+        print(f"{name}, ResNet-50, {len(data):,} images of 224 px, batch {GPU_BATCH}, channels last, images a second\n")
+        print(f"{'':28}{'bare':>9}{'dissected':>11}   ratio")
+        # The faster ones vary more.
+        for precision, repeats in (("fp32", 1), ("tf32", 2), ("bf16", 3)):
+            for layers, least in ((LAYERS[3:], 0.85), (LAYERS, 0.7)):
+                dissected = functools.partial(
+                    dissect, model, layers=layers, concepts=data, batch_size=GPU_BATCH, device="cuda",
+                    precision=precision,
+                )  # fmt: skip
+                seconds, bare = turns(
+                    repeats, dissected, functools.partial(forward_on_gpu, model, shown, len(data), precision)
+                )
+                ratio = statistics.median(other / ours for ours, other in zip(seconds, bare, strict=True))
+                rates = [len(data) / statistics.median(found) for found in (bare, seconds)]
+                what = f"{precision}, {'layer4' if len(layers) == 1 else 'four layers at once'}"
+                print(f"{what:28}{rates[0]:9,.0f}{rates[1]:11,.0f}   {ratio:5.3f}   (at least {least})", flush=True)
 
-            def bare(batch: torch.Tensor = batch, precision: str = precision) -> None:
-                with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-                    model(batch)
-                torch.cuda.synchronize()
 
-            (seconds,) = turns(5, bare)
-            print(f"  bare forward, {precision}, {layout}: {len(images) / statistics.median(seconds):,.0f}")
-        (seconds,) = turns(
-            3,
-            lambda precision=precision: dissect(  # type: ignore[misc]
-                model, layers=["layer4"], concepts=data, batch_size=256, device="cuda", precision=precision
-            ),
-        )
-        print(f"  dissection, {precision}: {len(data) / statistics.median(seconds):,.0f}")
+def forward_on_gpu(model: nn.Module, shown: torch.Tensor, images: int, precision: Precision) -> None:
+    """Run the bare forward pass on one batch, which lies on the GPU already, for as many images as told."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = shown.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), arithmetic(precision, shown.device):
+        for _ in range(-(-images // len(shown))):
+            model(batch)
+    torch.cuda.synchronize()
+
+
+def repeat(folder: Path, times: int) -> None:
+    """Let a data set's index name every image `times` times, each under another name, as drawing more takes long."""
+    index = pd.read_csv(folder / "index.csv", dtype=str, keep_default_na=False)
+    parts = [index]
+    for turn in range(1, times):
+        (folder / "images" / str(turn)).mkdir()
+        for name in index["image"]:
+            os.link(folder / "images" / name, folder / "images" / str(turn) / name)
+        parts.append(index.assign(image=[f"{turn}/{name}" for name in index["image"]]))
+    pd.concat(parts).to_csv(folder / "index.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How fast images come in, beside torchvision's plain way.
 
     python benchmarks/pipeline.py [--images 1024] [--workers 2] [--repeats 5] [--quick]
+    python benchmarks/pipeline.py --gpu
 
 Both read the same JPEG files with as many worker processes, crop, flip and normalise them as ImageNet's training does,
 and end with normalised batches of 224 pixels where the network is (the GPU, if there is one). Plain is what everybody
@@ -21,7 +22,8 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -29,13 +31,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from prunescope.networks import build_network
 from prunescope.networks.torchvision_shim import import_torchvision
-from prunescope.training import Task, open_task
+from prunescope.pruning import prune
+from prunescope.training import Processes, Task, Training, open_task
+from prunescope.training.acceleration import accelerating
+from prunescope.training.descent import Descent, optimiser_of
 from prunescope.training.plan import Plan
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 224
 BATCH = 64
+GPU_BATCH = 256
 DRAWN = 64  # different images; the files beyond are links to them
 SHAPES = ((500, 375), (1000, 750), (2000, 1500))
 
@@ -46,8 +53,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--gpu", action="store_true", help="measure beside a GPU's step of training")
     parser.add_argument("--quick", action="store_true", help="few images, for a look")
     options = parser.parse_args()
+    if options.gpu:
+        on_gpu()
+        return
     images, repeats = (256, 1) if options.quick else (options.images, options.repeats)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(
@@ -69,6 +80,47 @@ def main() -> None:
             f"{what:36}{count / ours[0]:8.0f}{count / other[0]:8.0f}   {wall:6.3f} {least:18} {processors:6.3f}",
             flush=True,
         )
+
+
+def on_gpu() -> None:
+    """Print images a second that the pipeline delivers and that a step of training takes, bf16, batch 256."""
+    device, workers, count = torch.device("cuda", 0), max(1, (os.cpu_count() or 1) - 1), 24 * GPU_BATCH
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as during:
+        write_images(Path(folder), count, *SHAPES[0])
+        task = open_task(folder, size=SIZE, augmentation="imagenet", mean=MEAN, std=STD, workers=workers)
+        plan = Plan(len(task.train), GPU_BATCH, seed=0)
+        model = build_network("torchvision:resnet50", classes=1000, seed=0).to(
+            device, memory_format=torch.channels_last
+        )
+        training = Training.model_validate(
+            {"length": "1ep", "batch_size": GPU_BATCH, "learning_rate": 0.01, "precision": "bf16"}
+        )
+        accelerator = during.enter_context(accelerating(training, device, Processes(), None))
+        optimiser = optimiser_of(model, training, device)
+        descent = Descent.prepare(
+            model, optimiser, prune(model, fraction=0.8), training, GPU_BATCH, accelerator, Processes()
+        )
+        batch = next(task.training_batches(plan, 0, 1, device))
+        stepping = steady(descent.step(batch, 0.01) for _ in range(24))
+        reading = steady(task.training_batches(plan, 0, plan.steps_per_epoch, device))
+        both = steady(
+            descent.step(batch, 0.01) for batch in task.training_batches(plan, 0, plan.steps_per_epoch, device)
+        )
+    print(f"{torch.cuda.get_device_name()}, {os.cpu_count()} processors, {workers} workers, images a second")
+    for what, rate in (("read: JPEG of 500 x 375", reading), ("training step alone, bf16", stepping), ("both", both)):
+        print(f"  {what:28}{rate:8,.0f}")
+    print(f"  read / training step {reading / stepping:.3f} (at least 1), both / training step {both / stepping:.3f}")
+
+
+def steady(batches: Iterable[object]) -> float:
+    """Return images a second of GPU batches, the first four left out, in which workers start and buffers are made."""
+    began, count = 0.0, 0
+    for count, _ in enumerate(batches, 1):
+        if count == 4:
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+    torch.cuda.synchronize()
+    return (count - 4) * GPU_BATCH / (time.perf_counter() - began)
 
 
 def write_images(root: Path, count: int, width: int, height: int) -> float:

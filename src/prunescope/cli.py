@@ -204,7 +204,13 @@ def dissect(
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Of the forward pass: `fp32`, `tf32` or `bf16`.")] = "fp32",
-    memory: Annotated[float, typer.Option(min=0, help="GB in which maps may wait for the thresholds.")] = 1.0,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GB in which maps may wait for the thresholds; 1 unless given, or half of a GPU's free memory.",
+        ),
+    ] = None,
     spill: Annotated[float, typer.Option(min=0, help="GB on disk for those that do not fit.")] = 64.0,
     spill_in: Annotated[Path | None, typer.Option(help="Where on disk; the temporary folder unless told.")] = None,
     mean: Annotated[
@@ -248,7 +254,7 @@ def dissect(
             precision=precision,  # type: ignore[arg-type]
             mean=_colors("--mean", mean) or IMAGENET_MEAN,
             std=_colors("--std", std) or IMAGENET_STD,
-            budget=Budget(round(memory * 1e9), round(spill * 1e9), spill_in),
+            budget=Budget(None if memory is None else round(memory * 1e9), round(spill * 1e9), spill_in),
             settings={"network": network, "weights": [str(file) for file in weights or ()], "seed": seed},
             progress=progress,
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prunescope.concepts.broden import ConceptData
-from prunescope.dissection.labels import LabelBatch, join_labels
+from prunescope.dissection.labels import LabelBatch, join_labels, join_packed
 
 
 class Batch(NamedTuple):
@@ -28,7 +30,7 @@ class Batch(NamedTuple):
 def batches(
     concepts: ConceptData, size: int, places: range, *, with_images: bool = True, pinned: bool = False
 ) -> Iterator[Batch]:
-    """Read a data set batch by batch, a batch ahead.
+    """Read a data set batch by batch, ahead of their use.
 
     Parameters
     ----------
@@ -41,33 +43,70 @@ def batches(
     with_images
         False reads the labels only.
     pinned
-        Whether images lie in memory from which a GPU takes them while the program goes on.
+        Whether the batches are for a GPU: images then lie in page-locked memory, and codes are as small as possible.
     """
-    numbers = concepts.labels.index.to_numpy()
-    primary = np.array([concepts.categories.index(name) for name in concepts.labels["category"]], np.int64)
-
-    def read(i: int) -> tuple[Any, Any]:
-        return (concepts.image(i) if with_images else None), concepts.image_labels(i)
-
-    def put_together(first: int, reading: list[Future[tuple[Any, Any]]]) -> Batch:
-        found = [one.result() for one in reading]
-        images = None
-        if with_images:
-            images = torch.empty((len(found), *concepts.image_size, 3), dtype=torch.uint8, pin_memory=pinned)
-            np.stack([image for image, _ in found], out=images.numpy())
-        labels = join_labels([label for _, label in found], numbers, primary, len(concepts.categories))
-        return Batch(first, concepts.names[first : first + len(found)], images, labels)
-
     coming: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as readers, ThreadPoolExecutor(1) as last:
-        try:
-            for first in range(places.start, places.stop, size):
-                reading = [readers.submit(read, i) for i in range(first, min(first + size, places.stop))]
-                coming.append(last.submit(put_together, first, reading))
-                if len(coming) > 1:
-                    yield coming.popleft().result()
-            while coming:
+    with _Reader(concepts, with_images, pinned) as reader:
+        for first in range(places.start, places.stop, size):
+            coming.append(reader.read(range(first, min(first + size, places.stop))))
+            if len(coming) > reader.ahead:
                 yield coming.popleft().result()
-        finally:
-            readers.shutdown(cancel_futures=True)
-            last.shutdown(cancel_futures=True)
+        while coming:
+            yield coming.popleft().result()
+
+
+class _Reader(AbstractContextManager["_Reader"]):
+    """Reads batches in threads: a packed copy a batch at a time, files image by image."""
+
+    def __init__(self, concepts: ConceptData, with_images: bool, pinned: bool) -> None:
+        self._concepts, self._with_images, self._pinned = concepts, with_images, pinned
+        self._numbers = concepts.labels.index.to_numpy()
+        self._primary = np.array([concepts.categories.index(name) for name in concepts.labels["category"]], np.int64)
+        threads = os.cpu_count() or 1
+        self.ahead = 1 if concepts.packed is None else min(threads, 4)
+        self._readers = ThreadPoolExecutor(threads)
+        self._last = ThreadPoolExecutor(self.ahead)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._readers.shutdown(cancel_futures=True)
+        self._last.shutdown(cancel_futures=True)
+
+    def read(self, places: range) -> Future[Batch]:
+        """Begin to read the images at these places."""
+        if self._concepts.packed is not None:
+            return self._last.submit(self._from_packed, places)
+        reading = [self._readers.submit(self._one, i) for i in places]
+        return self._last.submit(self._from_files, places, reading)
+
+    def _one(self, i: int) -> tuple[Any, Any]:
+        return (self._concepts.image(i) if self._with_images else None), self._concepts.image_labels(i)
+
+    def _from_files(self, places: range, reading: list[Future[tuple[Any, Any]]]) -> Batch:
+        found = [one.result() for one in reading]
+        labels = join_labels(
+            [label for _, label in found], self._numbers, self._primary, len(self._concepts.categories)
+        )
+        return self._batch(places, labels, lambda out: np.stack([image for image, _ in found], out=out))
+
+    def _from_packed(self, places: range) -> Batch:
+        packed = self._concepts.packed
+        assert packed is not None
+        labels = join_packed(
+            packed,
+            self._concepts.labels_from[places.start : places.stop],
+            self._numbers,
+            self._primary,
+            len(self._concepts.categories),
+            small=self._pinned,
+        )
+        return self._batch(places, labels, lambda out: np.copyto(out, packed.images[places.start : places.stop]))
+
+    def _batch(self, places: range, labels: LabelBatch, fill: Callable[[np.ndarray], object]) -> Batch:
+        images = None
+        if self._with_images:
+            shape = (len(places), *self._concepts.image_size, 3)
+            images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
+            fill(images.numpy())
+        return Batch(places.start, self._concepts.names[places.start : places.stop], images, labels)

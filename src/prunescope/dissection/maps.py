@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numba
@@ -28,6 +29,11 @@ class KeptMaps(NamedTuple):
         """Leave out those that do not reach above their unit's bound, of [units] of the same kind."""
         stays = self.peaks > bounds[self.units]
         return KeptMaps(*(part[stays] for part in self))
+
+    def split(self, most: int) -> Iterator[KeptMaps]:
+        """Divide them into parts of at most `most` maps."""
+        for first in range(0, len(self.maps), most):
+            yield KeptMaps(*(part[first : first + most] for part in self))
 
 
 class NotFiniteError(Exception):

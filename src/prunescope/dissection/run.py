@@ -192,32 +192,34 @@ def dissect_networks(
         if len(data) < share.processes:
             raise InputError(f"{data.root} has {len(data)} images, fewer than the {share.processes} processes")
         workers = stack.enter_context(Workers(torch.get_num_threads()))
-        spill = stack.enter_context(Spill(budget))
+        spill = stack.enter_context(Spill(budget.on(look.device)))
         holding = Holding(data, quantile, presence, iou, workers, spill, tensors_on(look.device))
         for model in models.values():
             stack.enter_context(evaluating(model))
         stack.enter_context(torch.inference_mode())
         stack.enter_context(arithmetic(precision, look.device))
+        stack.enter_context(look.stream())
         labels = spill.spool()
-        for batch in batches(data, batch_size, mine, pinned=look.pinned):
+        for batch in batches(data, batch_size, mine, pinned=look.on_gpu):
             look.at(batch, [(name, layer) for name in models for layer in layers], take_in)
-            labels.append(tuple(batch.labels))
+            batch.labels.add_truth(holding.blocks(batch.first, len(batch.names)), truth)
+            labels.append(tuple(holding.placed(batch.labels)))
             tell(0, batch.first + len(batch.names) - mine.start)
+        look.finish()
         for stream in streams.values():
             stream.settle(share)
         waiting = {key: stream.kept() for key, stream in streams.items() if not stream.overflowed}
         first = mine.start
         for record in labels:
-            batch_labels = LabelBatch(*record)
-            batch_labels.add_truth(holding.blocks(first, len(batch_labels.codes)), truth)
-            placed = holding.placed(batch_labels)
+            placed = holding.placed(LabelBatch(*record))
             for key, kept in waiting.items():
                 streams[key].count(next(kept), first, placed)
-            first += len(batch_labels.codes)
+            first += len(placed.codes)
         again = [key for key, stream in streams.items() if stream.overflowed]
-        for batch in batches(data, batch_size, mine, pinned=look.pinned) if again else ():
+        for batch in batches(data, batch_size, mine, pinned=look.on_gpu) if again else ():
             look.at(batch, again, count_again, to_the_end=False)
             tell(1, batch.first + len(batch.names) - mine.start)
+        look.finish()
         share.add(truth)
         noted = _settings(data, quantile, presence) | {"align": align, "precision": precision}
         noted |= {"mean": list(mean), "std": list(std)} | dict(settings or {})
@@ -286,13 +288,12 @@ def dissect_activations(
         for batch in batches(data, 64, range(len(data)), with_images=False):
             part = np.array(maps[batch.first : batch.first + len(batch.names)], np.float32)
             stream.add(batch.first, torch.from_numpy(part), batch.names)
-            labels.append(tuple(batch.labels))
+            batch.labels.add_truth(holding.blocks(batch.first, len(batch.names)), truth)
+            labels.append(tuple(holding.placed(batch.labels)))
             progress(batch.first + len(batch.names), len(data))
         stream.settle(share)
         for place, (kept, record) in enumerate(zip(stream.kept(), labels, strict=True)):
-            batch_labels = LabelBatch(*record)
-            batch_labels.add_truth(holding.blocks(64 * place, len(batch_labels.codes)), truth)
-            stream.count(kept, 64 * place, holding.placed(batch_labels))
+            stream.count(kept, 64 * place, holding.placed(LabelBatch(*record)))
     noted = _settings(data, quantile, presence) | {"align": "half-pixel"} | dict(settings or {})
     return stream.finish(truth, share, noted)
 

@@ -6,36 +6,48 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 Record = tuple[Any, ...]  # arrays, or tensors on a device
 
+_DEFAULT_MEMORY = 1 << 30
+
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may wait.
+    """How much may be held until the thresholds are known.
 
     Attributes
     ----------
     memory
-        Bytes in memory, a GPU's for the maps of a network that runs there; what is more goes to disk.
+        Bytes in memory, or in a GPU's memory for the maps of a network that runs there. Unless given: 1 GiB, or half of
+        the GPU memory that is free when the dissection begins.
     disk
-        Bytes on disk; a layer that needs more gets a second forward pass.
+        Bytes on disk, for anything beyond `memory`; a layer that needs more than both gets a second forward pass.
+        Maps on a GPU are not written to disk, since a second forward pass is faster.
     folder
-        Where on disk; the system's temporary folder unless told. The file has no name there, so that nothing stays
+        Where on disk; the system's temporary folder unless given. The file has no name there, so that nothing stays
         behind, however the process ends.
     """
 
-    memory: int = 1 << 30
+    memory: int | None = None
     disk: int = 64 << 30
     folder: Path | None = None
+
+    def on(self, device: torch.device) -> Budget:
+        """Return the budget of a network that runs on a device, with its bytes of memory."""
+        if device.type != "cuda":
+            return replace(self, memory=_DEFAULT_MEMORY if self.memory is None else self.memory)
+        free, _ = torch.cuda.mem_get_info(device)
+        return replace(self, memory=free // 2 if self.memory is None else self.memory, disk=0)
 
 
 class Stored(NamedTuple):
@@ -50,6 +62,7 @@ class Spill(AbstractContextManager["Spill"]):
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+        self._memory = _DEFAULT_MEMORY if budget.memory is None else budget.memory
         self._file: IO[bytes] | None = None
         self._end = 0
         self._spools: list[Spool] = []
@@ -69,13 +82,13 @@ class Spill(AbstractContextManager["Spill"]):
 
     def make_room(self) -> None:
         """Bring what is in memory under the budget."""
-        if self._in_memory() <= self.budget.memory:
+        if self._in_memory() <= self._memory:
             return
         for spool in self._spools:
             spool.shrink()
         # Down to half, so that room is not made for every record.
         for spool in sorted(self._spools, key=lambda spool: -spool.in_memory):
-            if self._in_memory() > self.budget.memory // 2:
+            if self._in_memory() > self._memory // 2:
                 spool.leave_memory(self.budget.disk - self._end)
 
     def write(self, record: Record) -> Stored:

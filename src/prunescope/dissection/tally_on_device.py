@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +45,8 @@ class MaskTallyOnDevice:
         self, counts: MaskCounts, presence: Presence, axes: tuple[Stretch, Stretch], device: torch.device
     ) -> None:
         self._presence, self._device = presence, device
+        self._kernels = _kernels(device)
+        self._axes = axes if self._kernels is None else self._kernels.Axes(*axes, device)
         self._intersect, self._activation, self._area = (
             torch.from_numpy(part).to(device) for part in vars(counts).values()
         )
@@ -51,10 +55,14 @@ class MaskTallyOnDevice:
     def add(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, blocks: Array) -> None:
         """Hold the masks of some images against their labels: see `MaskTally`."""
         kept = KeptMaps(*(torch.as_tensor(part, device=self._device) for part in kept))
-        levels = torch.from_numpy(thresholds).to(self._device)[kept.units]
-        at_blocks = torch.from_numpy(blocks).to(self._device)
-        rows = torch.cat([labels.first_rows, labels.first_rows.new_tensor([len(labels.pixels)])]).diff()
-        widest = int(rows.max())
+        all_levels, at_blocks = (torch.from_numpy(part).to(self._device) for part in (thresholds, blocks))
+        widest = int(labels.widest)
+        if self._kernels is not None:
+            counts = self._intersect, self._activation, self._area
+            for part in kept.split(max(1, 8 * AT_ONCE // widest)):
+                self._kernels.count_masks(part, all_levels, labels, at_blocks, self._axes, counts, self._presence)
+            return
+        levels = all_levels[kept.units]
         size = max(1, AT_ONCE // max(widest, labels.codes[0].numel()))
         for some in torch.split((kept.peaks > levels).nonzero()[:, 0], size):
             self._add(KeptMaps(*(part[some] for part in kept)), levels[some], labels, at_blocks, widest)
@@ -103,10 +111,22 @@ class MaskTallyOnDevice:
         column = self._along.starts[row_x[owners]] + within
         maps = row_maps[owners]
         inside = starts[owners] + slopes[owners] * self._along.weights[column] > levels[maps]
-        codes = labels.codes[kept.images[maps], row[owners], column]
+        codes = labels.codes[kept.images[maps], row[owners], column].long()
         histograms = torch.zeros((len(kept.maps), widest), dtype=torch.int64, device=self._device)
         histograms.view(-1).index_add_(0, maps * widest + codes, inside.long())
         return histograms
+
+
+def _kernels(device: torch.device) -> ModuleType | None:
+    """Return the module of Triton kernels for an NVIDIA GPU, or None where Triton is not installed.
+
+    Masks are then counted by tensor operations, which take longer.
+    """
+    if device.type != "cuda" or find_spec("triton") is None:
+        return None
+    from prunescope.dissection import mask_kernels
+
+    return mask_kernels
 
 
 def _spread(counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -180,7 +180,7 @@ class Pruning(Strict):
 
     @property
     def excluded_weights(self) -> tuple[str, ...]:
-        """What the mask of the dense network leaves out; where filters are removed, they are left whole, not weights."""
+        """The weights that the dense mask leaves out; none where whole filters are removed."""
         return () if self.scope == "filters" else self.exclude
 
     def remaining_at(self, level: int) -> float:
