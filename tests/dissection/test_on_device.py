@@ -126,4 +126,5 @@ def test_bounds_only_rise_and_never_pass_the_threshold(spread: int) -> None:
         assert (largest.bounds.numpy() <= truth).all()
         before = largest.bounds
     assert (before > -np.inf).all()
-    assert (largest.on_cpu().thresholds() == truth).all()
+    assert (largest.on_cpu(alone=False).thresholds() == truth).all()
+    assert (largest.on_cpu(alone=True).thresholds() == truth).all()

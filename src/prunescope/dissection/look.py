@@ -75,9 +75,13 @@ class Look:
         taken: list[tuple[Key, Tensor]] = []
         with torch.cuda.stream(self._networks):
             pixels.record_stream(self._networks)
-            # Copies, since later layers may write over an output, and the next batch will.
+            # Copies, since later layers may write over an output, and the next batch will; each map in one piece, so
+            # that single maps are copied fast.
             self._run(
-                self._normalised(pixels), wanted, lambda key, output: taken.append((key, output.clone())), to_the_end
+                self._normalised(pixels),
+                wanted,
+                lambda key, output: taken.append((key, output.clone(memory_format=torch.contiguous_format))),
+                to_the_end,
             )
             ready = self._networks.record_event()
         self.finish()

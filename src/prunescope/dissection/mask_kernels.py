@@ -12,7 +12,7 @@ from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import Stretch
 from prunescope.dissection.tally import Presence
 
-_ROWS = 4  # label rows evaluated at a time
+_ROWS = 4  # label rows evaluated at a time, at most
 _ENTRIES = 128  # palette entries added at a time
 
 
@@ -68,7 +68,8 @@ def count_masks(
         maps, kept.units, kept.images, kept.peaks, thresholds, labels.codes,
         axes.y_starts, axes.y_weights, axes.x_cells, axes.x_weights, histograms,
         h, w, sh, sw, widest,
-        ROWS=_ROWS, COLUMNS=triton.next_power_of_2(sw), CELLS=triton.next_power_of_2(w),
+        ROWS=min(_ROWS, triton.next_power_of_2(-(-sh // h))), COLUMNS=triton.next_power_of_2(sw),
+        CELLS=triton.next_power_of_2(w),
         # A product and a sum rounded once instead of twice would move pixels that lie on a threshold.
         enable_fp_fusion=False,
     )  # fmt: skip
@@ -81,7 +82,7 @@ def count_masks(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w", "sh", "sw", "widest"])
 def _histograms(  # type: ignore[no-untyped-def]
     maps, units, images, peaks, thresholds, codes, y_starts, y_weights, x_cells, x_weights, histograms,
     h, w, sh, sw, widest, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CELLS: tl.constexpr,
@@ -121,7 +122,7 @@ def _histograms(  # type: ignore[no-untyped-def]
                     tl.atomic_add(histograms + index * widest + code.to(tl.int64), 1, mask, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["image_count", "row_count", "widest", "unit_count", "concepts", "category_count"])
 def _scatter(  # type: ignore[no-untyped-def]
     units, images, peaks, thresholds, histograms, blocks, first_rows, starts, columns, entry_rows, categories, present,
     intersect, activation, area, image_count, row_count, widest, unit_count, concepts, category_count,

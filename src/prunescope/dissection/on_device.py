@@ -52,9 +52,23 @@ class LargestOnDevice:
         for some_units, some_maps in zip(torch.split(units, size), torch.split(maps.flatten(1), size), strict=True):
             self._insert(some_units, some_maps)
 
-    def on_cpu(self) -> LargestValues:
-        """Give back what is kept."""
-        self._largest.buffer, self._largest.filled = self._buffer.cpu().numpy(), self._filled.cpu().numpy()
+    def on_cpu(self, *, alone: bool) -> LargestValues:
+        """Return the largest values that thresholds need.
+
+        Parameters
+        ----------
+        alone
+            Whether no other process saw values of these units. Then two values of each unit are enough: those between
+            which its threshold lies.
+        """
+        count = min(self._keep, self._buffer.shape[1])
+        size = max(1, AT_ONCE // self._buffer.shape[1])
+        largest = torch.cat([part.topk(count, dim=1).values for part in torch.split(self._buffer, size)])
+        if alone and count == self._keep:
+            largest = largest[:, -2:]
+            self._largest.keep = largest.shape[1]
+        self._largest.buffer = largest.cpu().numpy()
+        self._largest.filled = self._filled.clamp(max=largest.shape[1]).cpu().numpy()
         return self._largest
 
     def _insert(self, units: Tensor, rows: Tensor) -> None:
@@ -137,7 +151,7 @@ class FirstPassOnDevice:
         """Say the thresholds and the most exciting images."""
         examples = Examples(*(part.cpu().numpy() for part in self._best))
         examples.reduce(share)
-        largest = None if self._largest is None else self._largest.on_cpu()
+        largest = None if self._largest is None else self._largest.on_cpu(alone=share.processes == 1)
         lowest, highest = self._lowest.cpu().numpy(), self._highest.cpu().numpy()
         return settled(largest, self._given, lowest, highest, share), examples
 

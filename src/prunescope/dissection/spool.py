@@ -46,7 +46,9 @@ class Budget:
         """Return the budget of a network that runs on a device, with its bytes of memory."""
         if device.type != "cuda":
             return replace(self, memory=_DEFAULT_MEMORY if self.memory is None else self.memory)
-        free, _ = torch.cuda.mem_get_info(device)
+        # What PyTorch holds in reserve is free too.
+        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + reserve
         return replace(self, memory=free // 2 if self.memory is None else self.memory, disk=0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,16 @@ from prunescope.training.recipe import Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-MOST_COMPILED = 256  # shapes of networks and batches
+_MOST_COMPILED = 256  # shapes of networks and batches
+
+
+def compiling_every_level() -> AbstractContextManager[object]:
+    """Let `torch.compile` compile as many networks and batches as a study has, for as long as the block lasts.
+
+    All levels of a study count together; those beyond PyTorch's own limit would not be compiled, without an error.
+    """
+    patch: AbstractContextManager[object] = torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED)
+    return patch
 
 
 class SummedLoss(nn.Module):
@@ -94,8 +103,7 @@ class Descent:
         loss = accelerator.prepare_model(SummedLoss(model))
         if training.compile:
             backend = "inductor" if training.compile is True else training.compile
-            # All levels of a study count together; those beyond the limit would not be compiled, without an error.
-            loss = torch.compile(loss, backend=backend, recompile_limit=MOST_COMPILED)  # type: ignore[call-overload]
+            loss = torch.compile(loss, backend=backend)
         kept = [
             # Of the weight's own strides, so that both are walked in memory's order.
             (weight, torch.empty_like(weight, requires_grad=False).copy_(mask[name]))

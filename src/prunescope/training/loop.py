@@ -21,7 +21,7 @@ from prunescope.pruning import Mask
 from prunescope.training.acceleration import accelerating, synchronising_statistics
 from prunescope.training.checkpoints import Checkpoints, Record, identity_of
 from prunescope.training.data import Task
-from prunescope.training.descent import Descent, momentum_of, optimiser_of
+from prunescope.training.descent import Descent, compiling_every_level, momentum_of, optimiser_of
 from prunescope.training.interrupts import finishing_first
 from prunescope.training.pace import Pace
 from prunescope.training.plan import Plan
@@ -105,6 +105,8 @@ def train(
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
         accelerator = during.enter_context(accelerating(training, device, processes, tracking))
+        if training.compile:
+            during.enter_context(compiling_every_level())
         during.enter_context(leaving_generators(device))
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         mask.apply(model)
