@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -116,9 +117,9 @@ def run(model: nn.Module, data: ConceptData, layers: Sequence[str]) -> None:
     dissect(model, layers=layers, concepts=data, batch_size=BATCH)
 
 
-def turns(repeats: int, *actions: Callable[[], None]) -> list[list[float]]:
-    """Run the actions in turn, once to warm up; return the seconds of each, by turn."""
-    for action in actions:
+def turns(repeats: int, *actions: Callable[[], object], warm_up: bool = True) -> list[list[float]]:
+    """Run the actions in turn, once to warm up unless told otherwise; return the seconds of each, by turn."""
+    for action in actions if warm_up else ():
         action()
     times: list[list[float]] = [[] for _ in actions]
     for _ in range(repeats):
@@ -273,26 +274,31 @@ def on_gpu(images: int) -> None:
     model = build_network("torchvision:resnet50", seed=0).eval().to("cuda")
     shown = torch.rand(GPU_BATCH, 3, 224, 224, device="cuda")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = draw(Path(temporary) / "data", 256)
-        repeat(folder, images // 256)
-        pack_concepts(folder)
-        data = open_concepts(folder)
+        few = draw(Path(temporary) / "few", 256)
+        many = Path(shutil.copytree(few, Path(temporary) / "many"))
+        repeat(many, images // 256)
+        for folder in (few, many):
+            pack_concepts(folder)
+        data = open_concepts(many)
         name = torch.cuda.get_device_name()
         print(f"{name}, ResNet-50, {len(data):,} images of 224 px, batch {GPU_BATCH}, channels last, images a second\n")
         print(f"{'':28}{'bare':>9}{'dissected':>11}   ratio")
         # The faster ones vary more.
         for precision, repeats in (("fp32", 1), ("tf32", 2), ("bf16", 3)):
-            for layers, least in ((LAYERS[3:], 0.85), (LAYERS, 0.7)):
-                dissected = functools.partial(
-                    dissect, model, layers=layers, concepts=data, batch_size=GPU_BATCH, device="cuda",
-                    precision=precision,
-                )  # fmt: skip
-                seconds, bare = turns(
-                    repeats, dissected, functools.partial(forward_on_gpu, model, shown, len(data), precision)
-                )
+            dissected = functools.partial(dissect, model, batch_size=GPU_BATCH, device="cuda", precision=precision)
+            forward_on_gpu(model, shown, 4 * GPU_BATCH, precision)
+            dissected(layers=LAYERS, concepts=open_concepts(few))
+            bare, layer4, four = turns(
+                repeats,
+                functools.partial(forward_on_gpu, model, shown, len(data), precision),
+                functools.partial(dissected, layers=LAYERS[3:], concepts=data),
+                functools.partial(dissected, layers=LAYERS, concepts=data),
+                warm_up=False,
+            )
+            for what, seconds, least in (("layer4", layer4, 0.85), ("four layers at once", four, 0.7)):
                 ratio = statistics.median(other / ours for ours, other in zip(seconds, bare, strict=True))
                 rates = [len(data) / statistics.median(found) for found in (bare, seconds)]
-                what = f"{precision}, {'layer4' if len(layers) == 1 else 'four layers at once'}"
+                what = f"{precision}, {what}"
                 print(f"{what:28}{rates[0]:9,.0f}{rates[1]:11,.0f}   {ratio:5.3f}   (at least {least})", flush=True)
 
 

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 STEPS = {
     "Tests": ["-m", "pytest", "-m", "gpu", str(HERE.parent / "tests" / "gpu"), "-p", "no:cacheprovider"],
     "Dissection": [str(HERE / "dissection.py"), "--gpu"],
-    "Training step": [str(HERE / "training.py"), "--gpu"],
+    "Training step": [str(HERE / "training.py"), "--gpu", "--rounds", "10"],
     "Input pipeline": [str(HERE / "pipeline.py"), "--gpu"],
 }
 

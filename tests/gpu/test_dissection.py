@@ -54,7 +54,7 @@ def test_the_golden_activations(presence: Any, kernels: str, monkeypatch: pytest
     same(found["maps"], expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(world=World.strategy(), data=st.data())
 def test_random_worlds_with_ties_and_dead_units(
     tmp_path_factory: pytest.TempPathFactory, world: World, data: st.DataObject

@@ -58,7 +58,7 @@ def test_masks_are_the_cpus(criterion: str) -> None:
 def test_a_study_that_is_killed_goes_on(tmp_path: Path) -> None:
     changes = ["network=prunescope:resnet8x4", "data.task={miniature: {images: 128, seed: 5}}"]
     changes += ["dissection.concepts={miniature: {images: 64, seed: 9}}", "pruning.levels=1", "pruning.fraction=0.2"]
-    changes += ["training.length=1500it", "training.warmup=10it", "training.checkpoint_every=20it"]
+    changes += ["training.length=800it", "training.warmup=10it", "training.checkpoint_every=20it"]
     changes += ["pruning.rewind_to=10it"]
     command = [sys.executable, "-m", "prunescope", "study", "demo", "--out", str(tmp_path / "out"), "--device", "cuda"]
     command += [part for change in changes for part in ("--set", change)]
