@@ -154,9 +154,13 @@ class Spool:
 
     def shrink(self) -> None:
         """Drop what turned out not to matter from the records in memory."""
-        if self._shrink is not None:
-            self._records = [one if isinstance(one, Stored) else self._shrink(one) for one in self._records]
-            self.in_memory = sum(_size(one) for one in self._records if not isinstance(one, Stored))
+        if self._shrink is None:
+            return
+        # One after the other, so that there is never a second copy of all.
+        for place, record in enumerate(self._records):
+            if not isinstance(record, Stored):
+                self._records[place] = self._shrink(record)
+        self.in_memory = sum(_size(one) for one in self._records if not isinstance(one, Stored))
 
     def leave_memory(self, room: int) -> None:
         """Move the records in memory to disk; without room there, overflow."""
