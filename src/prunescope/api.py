@@ -11,6 +11,8 @@ import pandas as pd
 from prunescope.dissection.result import read_units
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.evidence import curves, write_evidence
+from prunescope.evidence.stored import open_study
+from prunescope.files import name_problem, refuse_links_out
 from prunescope.networks.devices import choose_device
 from prunescope.report import draw_figures, write_report
 from prunescope.study.branching import Branch, masks_branch
@@ -246,8 +248,12 @@ def _folder_names(recipes: Sequence[Recipe]) -> list[str]:
     """Return the names of several recipes, each of which can be a folder of its own."""
     names = [recipe.name for recipe in recipes]
     for name in names:
-        if Path(name).name != name or name.startswith("."):
-            raise InputError(f"recipe {name!r}: of several recipes the name is a folder's name too; give another name")
+        problem = "it would be hidden" if name.startswith(".") else name_problem(name)
+        if problem:
+            raise InputError(
+                f"recipe {name!r}: of several recipes the name is a folder's name too, and it cannot be one "
+                f"({problem}); give another name"
+            )
         if names.count(name) > 1:
             raise InputError(f"{names.count(name)} recipes are called {name!r}; give each a name of its own")
     return names
@@ -259,7 +265,7 @@ def write_outcome(out: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     out
-        The study's directory.
+        The study's directory, which may be somebody else's: nothing is written outside of it.
 
     Returns
     -------
@@ -267,8 +273,10 @@ def write_outcome(out: str | Path) -> pd.DataFrame:
         The evidence: a row per trial, level and layer.
     """
     directory = StudyDirectory(Path(out))
+    open_study(directory.root)
+    recipe = read_recipe(directory.recipe)
+    refuse_links_out(directory.root, ("figures", "report", "report/sheets"))
     evidence = write_evidence(directory.root)
     draw_figures(evidence, directory.root / "figures")
-    recipe = read_recipe(directory.recipe)
     write_report(directory.root, study_concepts(recipe, directory))
     return evidence

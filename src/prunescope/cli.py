@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prunescope.errors import InputError
+from prunescope.files import inside
 from prunescope.terminal import Commands, err, in_hours, out, print_table, progress_of, study_progress
 
 if TYPE_CHECKING:
@@ -238,6 +239,8 @@ def dissect(
     assert network is not None
     layers = layer or default_layers(network)
     files: dict[str, Path | None] = {file.stem: file for file in weights or ()} or {"": None}
+    for name, file in files.items() if len(files) > 1 else ():
+        inside(out_directory, name, f"--weights {file}: its stem")
     if len(files) < len(weights or ()):
         raise InputError("--weights: two files have the same name, which names their folders in --out; rename one")
     with processes() as share, progress_of("dissecting", shown=share.rank == 0) as progress:

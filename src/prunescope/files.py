@@ -4,19 +4,106 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+
+from prunescope.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+# File systems allow 255 bytes; names get a beginning, an ending, and the mark of a file that is not complete yet.
+LONGEST_NAME = 180
+_EXPECTED_NAME = f"one name without slashes or control characters, not only of dots, of at most {LONGEST_NAME} bytes"
+
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Replace a leading `~` by the user's home; that of a user who is not known stays, as a name that is not there."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises there
+
+
+def name_problem(name: str) -> str | None:
+    """Say why a name cannot be that of one file or folder within another folder; None if it can.
+
+    Names of layers, recipes and weights files become files and folders, and a study's files may come from elsewhere.
+
+    >>> name_problem("layer4.2"), name_problem("../layer4")
+    (None, 'it would leave its folder')
+    """
+    if not isinstance(name, str) or not name.strip():
+        return "it is empty"
+    if name.strip(".") == "" or PurePath(name).name != name or "/" in name or "\\" in name:
+        return "it would leave its folder"
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        return "it holds a control character"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"it is longer than {LONGEST_NAME} bytes"
+    return None
+
+
+def inside(folder: str | os.PathLike[str], name: str, what: str = "the name") -> Path:
+    """Return the path of the file or folder called `name` in `folder`.
+
+    Parameters
+    ----------
+    folder
+        Any folder.
+    name
+        The name of one entry of it, which may come from a file that somebody else wrote.
+    what
+        What is called so, for the message.
+
+    Raises
+    ------
+    InputError
+        The name would leave the folder or cannot be that of a file; see `name_problem`.
+    """
+    if problem := name_problem(name):
+        raise InputError(
+            f"{what} {_shortened(name)!r} cannot name a file in {folder}: {problem}; expected {_EXPECTED_NAME}"
+        )
+    return Path(folder) / name
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:40]}..."
+
+
+def file_name(name: str) -> str:
+    """Return a name that can be that of one file within a folder, for the validation of fields.
+
+    Raises
+    ------
+    ValueError
+        It cannot; see `name_problem`.
+    """
+    if problem := name_problem(name):
+        raise ValueError(f"cannot name a file: {problem}; expected {_EXPECTED_NAME}")
+    return name
+
+
+def refuse_links_out(folder: Path, names: Iterable[str]) -> None:
+    """Refuse folders within `folder` that are links to a place outside of it, before anything is written into them.
+
+    Files need no such check: they are replaced and never written through a link.
+
+    Raises
+    ------
+    InputError
+        One is such a link.
+    """
+    root = folder.resolve()
+    for name in names:
+        path = folder / name
+        if not path.resolve().is_relative_to(root):
+            raise InputError(
+                f"{path} is a link that leads out of {folder}, to {path.resolve()}; nothing was written. Remove the "
+                "link, or copy the folder that it leads to in its place"
+            )
 
 
 @contextmanager
@@ -35,6 +122,8 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        # A link of this name would be written through.
+        beside.unlink(missing_ok=True)
         yield beside
         with beside.open("rb") as file:
             os.fsync(file.fileno())

@@ -14,7 +14,7 @@ import pandas as pd
 from prunescope.dissection.examples import Examples
 from prunescope.dissection.netdissect import to_netdissect
 from prunescope.errors import InputError, nearest
-from prunescope.files import write_arrays, write_json, write_table
+from prunescope.files import inside, write_arrays, write_json, write_table
 
 Array = np.ndarray[Any, Any]
 
@@ -85,7 +85,7 @@ class LayerDissection:
         Beside its own arrays, tally and examples hold `units`, int64: which unit each of their rows is.
         """
         units = {"units": self.units["unit"].to_numpy(np.int64)}
-        folder = Path(directory) / self.layer
+        folder = layer_folder(directory, self.layer)
         (folder / "summary.json").unlink(missing_ok=True)
         write_table(folder / "units.parquet", self.units)
         write_table(folder / "units.csv", self.units)
@@ -152,17 +152,28 @@ class Dissection(Mapping[str, LayerDissection]):
         return joined[["layer", *joined.columns.drop("layer")]]
 
 
+def layer_folder(directory: str | Path, layer: str) -> Path:
+    """Return the folder of a layer's files: the directory itself for an imported table, which names no layer.
+
+    Raises
+    ------
+    InputError
+        The layer's name would lead out of the directory, or cannot be that of a folder.
+    """
+    return inside(directory, layer, "the layer") if layer else Path(directory)
+
+
 def read_units(directory: str | Path, layer: str) -> pd.DataFrame:
     """Read the units table of a layer that `save` wrote."""
-    return pd.read_parquet(Path(directory) / layer / "units.parquet")
+    return pd.read_parquet(layer_folder(directory, layer) / "units.parquet")
 
 
 def is_complete(directory: str | Path, layer: str) -> bool:
     """Say whether `save` finished for this layer."""
-    return all((Path(directory) / layer / name).is_file() for name in ("units.parquet", "summary.json"))
+    return all((layer_folder(directory, layer) / name).is_file() for name in ("units.parquet", "summary.json"))
 
 
 def read_summary(directory: str | Path, layer: str) -> dict[str, Any]:
     """Read the summary of a layer that `save` wrote."""
-    summary: dict[str, Any] = json.loads((Path(directory) / layer / "summary.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = json.loads((layer_folder(directory, layer) / "summary.json").read_text(encoding="utf-8"))
     return summary

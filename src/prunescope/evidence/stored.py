@@ -9,9 +9,11 @@ from typing import Annotated, Any, Self
 
 import pandas as pd
 import yaml
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from prunescope.dissection.result import layer_folder
 from prunescope.errors import InputError
+from prunescope.files import file_name
 from prunescope.study.layout import StudyDirectory
 
 UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
@@ -50,7 +52,10 @@ class Settings(BaseModel):
     network: Any = None
     trials: Annotated[int, Field(ge=1)]
     pruning: Pruning
-    layers: Annotated[tuple[str, ...], Field(min_length=1, validation_alias=AliasPath("dissection", "layers"))]
+    layers: Annotated[
+        tuple[Annotated[str, AfterValidator(file_name)], ...],
+        Field(min_length=1, validation_alias=AliasPath("dissection", "layers")),
+    ]
     iou: Annotated[float, Field(validation_alias=AliasPath("dissection", "iou"))] = 0.05
 
     @property
@@ -117,7 +122,7 @@ class StoredStudy:
 
     def dissection(self, trial: int, level: int, layer: str) -> Path:
         """Where a layer's dissection is."""
-        return StudyDirectory(self.root).dissection(trial, level) / layer
+        return layer_folder(StudyDirectory(self.root).dissection(trial, level), layer)
 
 
 def open_study(study_dir: str | Path) -> StoredStudy:

@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from prunescope.evidence import category_columns
-from prunescope.files import replacing
+from prunescope.files import inside, replacing
 
 INK = "#24292f"
 # Okabe and Ito's palette, in an order whose neighbours differ for every kind of colour vision; markers tell as well.
@@ -104,6 +104,8 @@ def draw_figures(
     Figures 1 to 4 of Frankle and Bau 2019, "Dissecting Pruned Neural Networks".
     """
     files = []
+    for layer in curves["layer"].unique():
+        inside(directory, layer, "the layer")
     with mpl.rc_context(STYLE):
         for name, figure in figures(curves).items():
             for ending in formats:

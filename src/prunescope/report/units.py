@@ -13,6 +13,7 @@ import pandas as pd
 
 from prunescope.evidence import interpretable
 from prunescope.evidence.stored import StoredStudy
+from prunescope.files import inside
 from prunescope.report.sheets import UNITS_PER_SHEET, Bytes, draw_sheet, read_examples
 
 MOST_UNITS = 256
@@ -130,6 +131,7 @@ def level_units(
     if examples is not None:
         rows = [int(row) for row in table.index if (examples.images[row] >= 0).any()]
     groups = [rows[start : start + UNITS_PER_SHEET] for start in range(0, len(rows), UNITS_PER_SHEET)]
+    inside(folder / "sheets", layer, "the layer")
     names = [f"trial-{trial}-level-{level:02d}-{layer}-{number}.jpg" for number in range(len(groups))]
     if examples is not None:
         thresholds = units["threshold"].to_numpy(dtype=np.float64)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunescope.dissection.result import layer_folder
 from prunescope.errors import InputError
 from prunescope.files import expanded, replacing, write_json
 from prunescope.study.layout import StudyDirectory
@@ -128,7 +130,8 @@ def _rewinding_points(branch: Branch, trial: int, steps_per_epoch: int) -> dict[
     own = branch.recipe.pruning.rewind_to.iterations(steps_per_epoch)
     points = {0: directory.initial(trial), own: directory.rewind(trial)}
     for path in directory.trial(trial).glob("rewind-*it.safetensors"):
-        points[int(path.name.removeprefix("rewind-").removesuffix("it.safetensors"))] = path
+        if step := re.fullmatch(r"rewind-([0-9]{1,18})it\.safetensors", path.name):
+            points[int(step[1])] = path
     return {step: path for step, path in points.items() if path.is_file()}
 
 
@@ -139,9 +142,10 @@ def _share_dissection(level: Level, branch: Branch, theirs: int) -> str:
     if not there.is_dissected(theirs, 0, layers):
         return ""
     for layer in layers:
-        files = sorted(path for path in (there.dissection(theirs, 0) / layer).iterdir() if path.is_file())
+        folder = layer_folder(there.dissection(theirs, 0), layer)
+        files = sorted(path for path in folder.iterdir() if path.is_file())
         for file in sorted(files, key=lambda path: path.name == "summary.json"):
-            link(file, level.directory.dissection(level.trial, 0) / layer / file.name)
+            link(file, layer_folder(level.directory.dissection(level.trial, 0), layer) / file.name)
     return ", and its dissection"
 
 

@@ -6,18 +6,20 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Align, Precision
 from prunescope.dissection.tally import Presence
 from prunescope.errors import InputError
+from prunescope.files import file_name
 from prunescope.networks.source import default_layers
 from prunescope.training.recipe import Augmentation, Strict, Training
 from prunescope.training.sources import Cifar, HuggingFace
 from prunescope.training.steps import Step
 
 Color = tuple[float, float, float]
+LayerName = Annotated[str, AfterValidator(file_name)]  # A layer has a folder of its name.
 AboveZero = Annotated[float, Field(gt=0)]
 Criterion = Literal["magnitude", "random", "shuffled"]
 Scope = Literal["global", "layer", "filters"]
@@ -194,7 +196,7 @@ class DissectionSettings(Strict):
     """What is dissected, and how."""
 
     layers: Annotated[
-        tuple[str, ...], Field(min_length=1, description="those that the network was published with unless told")
+        tuple[LayerName, ...], Field(min_length=1, description="those that the network was published with unless told")
     ]
     concepts: Concepts
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.005
