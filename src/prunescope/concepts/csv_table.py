@@ -41,6 +41,11 @@ def read_csv(path: Path, required: Sequence[str]) -> Reading[CsvTable | None]:
     except OSError as error:
         yield Problem(path, None, f"cannot be read: {error.strerror}; expected a table of {', '.join(required)}")
         return None
+    return (yield from parse_csv(path, raw, required))
+
+
+def parse_csv(path: Path, raw: bytes, required: Sequence[str]) -> Reading[CsvTable | None]:
+    """Parse the content of a file as `read_csv` does; `path` is named in what is found wrong with it."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from prunescope.dissection.cells import Sheet
 from prunescope.dissection.scores import summarise, unit_scores
 from prunescope.errors import InputError
 
 FIELDS = ("label", "truth", "activation", "intersect", "iou")
+_WHAT = "CSV table of NetDissect-Lite"
+_PRINTED = 1e-3  # IoUs are printed with three digits or more.
 
 
 def to_netdissect(units: pd.DataFrame, pairs: pd.DataFrame, categories: list[str]) -> pd.DataFrame:
@@ -45,7 +49,7 @@ def read_netdissect(path: str | Path, iou: float = 0.05) -> tuple[pd.DataFrame, 
     Parameters
     ----------
     path
-        A CSV file in NetDissect-Lite's columns, units counted from 1.
+        A CSV file in NetDissect-Lite's columns, units counted from 1; it may be compressed (.gz, .bz2, .xz, .zip).
     iou
         A unit is interpretable when its score is above this.
 
@@ -58,58 +62,72 @@ def read_netdissect(path: str | Path, iou: float = 0.05) -> tuple[pd.DataFrame, 
     Raises
     ------
     InputError
-        No such file, columns missing, or a cell that is no number, with its line.
+        There is no such file, columns are missing, or a cell cannot be: its line, column and value are named.
+
+    Warns
+    -----
+    UserWarning
+        An IoU is not the one that the counts beside it give.
     """
     path = Path(path)
-    table = _read_csv(path)
-    categories = tuple(name.removesuffix("-label") for name in table.columns if name.endswith("-label"))
+    sheet = Sheet.read(path, _WHAT)
+    categories = tuple(name.removesuffix("-label") for name in sheet.columns if name.endswith("-label"))
     wanted = ["unit", "category", "label", "score", *(f"{c}-{field}" for c in categories for field in FIELDS)]
-    missing = [name for name in wanted if name not in table.columns]
-    if missing or not categories:
+    missing = [name for name in wanted if name not in sheet.columns]
+    if missing or not all(categories) or not categories:
         raise InputError(
             f"{path}: no table of NetDissect-Lite: it has no column {', '.join(missing) or 'CATEGORY-label'}; "
             f"expected unit, category, label, score, then for each category CATEGORY-label, -truth, -activation, "
             f"-intersect, -iou"
         )
-    unit = _numbers(path, table, "unit").astype("int64") - 1
+    unit = sheet.counts("unit", least=1) - 1
     if unit.duplicated().any():
-        line = int(unit.duplicated().to_numpy().argmax()) + 2
-        raise InputError(f"{path}, line {line}: unit {unit[line - 2] + 1} was there before; each unit has one row")
-    pairs = _pairs(path, table, unit, categories)
+        row = int(unit.duplicated().to_numpy().argmax())
+        sheet.refuse(row, "unit", "a unit that was not there before: each has one row")
+    score = sheet.fractions("score")
+    _check_labels(sheet, score, categories)
+    pairs = _pairs(sheet, unit, categories)
     units = unit_scores(pairs, pd.DataFrame({"unit": sorted(unit)}), categories)
-    given = table.set_index(unit).loc[units["unit"]]
+    given = sheet.table.set_index(unit).loc[units["unit"]]
     units["label"] = given["label"].mask(given["label"] == "").to_numpy()
     units["category"] = given["category"].mask(given["label"] == "").to_numpy()
-    units["iou"] = _numbers(path, table, "score").set_axis(unit).loc[units["unit"]].to_numpy()
+    units["iou"] = score.set_axis(unit).loc[units["unit"]].to_numpy()
     settings = {"source": str(path.resolve()), "format": "netdissect"}
     return units, pairs.drop(columns="number"), summarise(units, categories, iou, settings)
 
 
-def _pairs(path: Path, table: pd.DataFrame, unit: pd.Series[int], categories: tuple[str, ...]) -> pd.DataFrame:
-    parts = []
+def _check_labels(sheet: Sheet, score: pd.Series[float], categories: tuple[str, ...]) -> None:
+    """See that each unit has a label and one of the table's categories, or neither and no score."""
+    table = sheet.table
+    for row, (label, category, number) in enumerate(zip(table["label"], table["category"], score, strict=True)):
+        if not label.strip() and (category or number > 0):
+            sheet.refuse(row, "label", "a label; it is empty only for a unit without a category and with score 0")
+        if label and category not in categories:
+            sheet.refuse(row, "category", f"one of the table's categories: {', '.join(categories)}")
+
+
+def _pairs(sheet: Sheet, unit: pd.Series[int], categories: tuple[str, ...]) -> pd.DataFrame:
+    parts, doubts = [], []
     for order, category in enumerate(categories):
-        named = table[f"{category}-label"] != ""
-        numbers = {field: _numbers(path, table, f"{category}-{field}")[named] for field in FIELDS[1:]}
-        counts = {field: numbers[field].astype("int64") for field in FIELDS[1:4]}
-        part = {"unit": unit[named], "label": table[f"{category}-label"][named], "number": order, "category": category}
-        parts.append(pd.DataFrame(part | counts | {"iou": numbers["iou"]}))
+        labels = sheet.table[f"{category}-label"]
+        named = labels != ""
+        counts = {field: sheet.counts(f"{category}-{field}") for field in FIELDS[1:4]}
+        ious = sheet.fractions(f"{category}-iou")
+        for limit in ("truth", "activation"):
+            above = (counts["intersect"] > counts[limit]) & named
+            if above.any():
+                row = int(above.to_numpy().argmax())
+                most = counts[limit].iloc[row]
+                sheet.refuse(row, f"{category}-intersect", f"at most {category}-{limit}, {most}, which it is part of")
+        union = counts["truth"] + counts["activation"] - counts["intersect"]
+        other = ((ious - counts["intersect"] / union.where(union > 0, 1)).abs() > _PRINTED) & named
+        doubts += [(int(row), f"{category}-iou") for row in other.to_numpy().nonzero()[0]]
+        part = {"unit": unit[named], "label": labels[named], "number": order, "category": category}
+        parts.append(pd.DataFrame(part | {name: values[named] for name, values in (counts | {"iou": ious}).items()}))
+    if doubts:
+        warnings.warn(
+            f"{sheet.where(*min(doubts))} is not intersect / (truth + activation - intersect) of the counts beside it, "
+            f"and so with {len(doubts):,} IoUs of the table; they are taken as they stand",
+            stacklevel=4,
+        )
     return pd.concat(parts).sort_values(["unit", "number"], kind="stable", ignore_index=True)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; expected a CSV table of NetDissect-Lite")
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
-        raise InputError(f"{path}: no readable CSV table of NetDissect-Lite ({reason})") from error
-
-
-def _numbers(path: Path, table: pd.DataFrame, column: str) -> pd.Series[float]:
-    values = pd.to_numeric(table[column], errors="coerce")
-    bad = values.isna()
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        raise InputError(f"{path}, line {row + 2}: {column} is {table[column].iloc[row]!r}, expected a number")
-    return values
