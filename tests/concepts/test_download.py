@@ -175,6 +175,36 @@ def test_another_archive_than_the_recorded_one_is_refused(server: Server, tmp_pa
     assert visible(tmp_path / "data") == ["broden1_224.zip.json"]
 
 
+def corrupted(content: bytes) -> bytes:
+    """Change a byte in the middle of the largest file; the directory at the end stays, so that it looks like a zip."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.compress_size)
+    at = largest.header_offset + 30 + len(largest.filename) + largest.compress_size // 2
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+
+
+def test_a_corrupt_first_download_is_not_what_later_ones_are_held_against(server: Server, tmp_path: Path) -> None:
+    sound, server.content = server.content, corrupted(server.content)
+    with pytest.raises(InputError, match=r"tried 2 times \(what came is not a whole zip archive"):
+        fetch(server, tmp_path / "data", retries=1)
+    assert visible(tmp_path / "data") == []
+    server.content = sound
+    assert check_concepts(fetch(server, tmp_path / "data")).problems == ()
+    record = json.loads((tmp_path / "data" / "broden1_224.zip.json").read_text())
+    assert record["sha256"] == hashlib.sha256(sound).hexdigest()
+
+
+def test_a_corrupt_archive_put_there_is_not_recorded(server: Server, tmp_path: Path) -> None:
+    archive = tmp_path / "data" / "broden1_224.zip"
+    archive.parent.mkdir()
+    archive.write_bytes(corrupted(server.content))
+    with pytest.raises(InputError, match=r"not a whole zip archive .*; remove it and download it again"):
+        fetch(server, archive.parent)
+    assert visible(archive.parent) == ["broden1_224.zip"]
+    archive.write_bytes(server.content)
+    assert check_concepts(fetch(server, archive.parent)).problems == ()
+
+
 def test_an_archive_put_there_is_used_if_it_is_the_recorded_one(server: Server, tmp_path: Path) -> None:
     shutil.rmtree(fetch(server, tmp_path / "data"))
     (tmp_path / "data" / "broden1_224.zip").write_bytes(server.content)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ import pooch
 import requests
 from filelock import FileLock
 
-from prunescope.concepts.archive import unzip
+from prunescope.concepts.archive import damage, unzip
 from prunescope.errors import InputError
 from prunescope.files import expanded, replacing, write_json
 
@@ -38,9 +37,9 @@ def download_broden(
 ) -> Path:
     """Download the Broden data set of Bau et al. (2017) and unzip it; do nothing if it is there.
 
-    The archive's SHA-256 is recorded beside it (`broden1_224.zip.json`) on the first download, and whatever comes
-    later under that name must have it. The archive is removed once it is unzipped. An archive fetched by other means
-    and put there under its name is used as if it had been downloaded.
+    The archive's SHA-256 is recorded beside it (`broden1_224.zip.json`) once it was read to its end and found
+    whole, and whatever comes later under that name must have it. The archive is removed once it is unzipped. An
+    archive fetched by other means and put there under its name is used as if it had been downloaded.
 
     Parameters
     ----------
@@ -89,6 +88,8 @@ def download_broden(
             raise InputError(f"{target}: is there, but has no index.csv; move it away, or give another folder")
         if archive.exists():
             _verify(archive, archive, address.format(size=size))
+            if not damage(archive):
+                _record(archive, archive, address.format(size=size))
         else:
             _fetch(address.format(size=size), archive, retries, backoff, partial(say, "downloading"))
         _unzip_whole(archive, target, partial(say, "unzipping"))
@@ -123,10 +124,11 @@ def _fetch(address: str, archive: Path, retries: int, backoff: float, show: Call
         try:
             with replacing(archive) as beside:
                 pooch.HTTPDownloader(progressbar=DownloadBar(show), timeout=30)(address, str(beside), None)
-                if not zipfile.is_zipfile(beside):
-                    # A server that does not say how long the file is can be cut off unnoticed.
-                    raise requests.ConnectionError("what came is not a whole zip archive")
                 _verify(beside, archive, address)
+                if why := damage(beside):
+                    # A server that does not say how long the file is can be cut off unnoticed.
+                    raise requests.ConnectionError(f"what came is not a whole zip archive: {why}")
+                _record(beside, archive, address)
             return
         except requests.RequestException as error:
             status = error.response.status_code if error.response is not None else None
@@ -140,12 +142,11 @@ def _fetch(address: str, archive: Path, retries: int, backoff: float, show: Call
 
 
 def _verify(file: Path, archive: Path, address: str) -> None:
-    """Hold a file against the checksum recorded for the archive; record it if there is none."""
+    """Hold a file against the checksum recorded for the archive, if there is one."""
     record = archive.with_name(f"{archive.name}.json")
-    found = pooch.file_hash(str(file), alg="sha256")
     if not record.exists():
-        write_json(record, {"address": address, "bytes": file.stat().st_size, "sha256": found})
         return
+    found = pooch.file_hash(str(file), alg="sha256")
     try:
         content: Any = json.loads(record.read_text(encoding="utf-8"))
         expected = content["sha256"]
@@ -157,6 +158,14 @@ def _verify(file: Path, archive: Path, address: str) -> None:
             f"one of the first download. Remove {archive.name} if it is there and download it again from {address}; "
             f"remove {record.name} too if you know that the published file has changed"
         )
+
+
+def _record(file: Path, archive: Path, address: str) -> None:
+    """Record the checksum of a file that was read to its end and is whole for the archive, unless one is recorded."""
+    record = archive.with_name(f"{archive.name}.json")
+    if not record.exists():
+        found = pooch.file_hash(str(file), alg="sha256")
+        write_json(record, {"address": address, "bytes": file.stat().st_size, "sha256": found})
 
 
 def _unzip_whole(archive: Path, target: Path, show: Callable[[int, int], None]) -> None:
