@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 
+from prunescope.dissection.kernels import kernel
 from prunescope.dissection.share import Share
 from prunescope.dissection.workers import Workers
 
@@ -59,7 +59,7 @@ class Examples:
         workers.spread(_insert, len(self.images), first_image, peaks, maps, self.images, self.peaks, own_maps)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _insert(
     first_image: int,
     peaks: Array,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from torch import Tensor
 
+from prunescope.dissection.kernels import kernel
 from prunescope.dissection.workers import Workers
 
 Array = np.ndarray[Any, Any]
@@ -114,7 +114,7 @@ def _ordered(bits: Array) -> Array:
 # is not finite lies at their ends.
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _extremes_of_rows(bits: Array, lows: Array, peaks: Array, start: int, stop: int) -> None:
     for row in range(start, stop):
         low, peak = lows[row], peaks[row]
@@ -126,7 +126,7 @@ def _extremes_of_rows(bits: Array, lows: Array, peaks: Array, start: int, stop: 
         lows[row], peaks[row] = low, peak
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _extremes_units_last(bits: Array, lows: Array, peaks: Array, start: int, stop: int) -> None:
     for image in range(start, stop):
         low, peak = lows[image], peaks[image]
@@ -138,7 +138,7 @@ def _extremes_units_last(bits: Array, lows: Array, peaks: Array, start: int, sto
                 peak[unit] = max(peak[unit], key)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _gather(maps: Array, images: Array, units: Array, copies: Array, start: int, stop: int) -> None:
     # In blocks of positions, so that what lies side by side in memory is used while it is near, whichever axis is last.
     for first in range(0, maps.shape[2], _BLOCK):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numba
 import numpy as np
 
+from prunescope.dissection.kernels import kernel
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import Stretch
@@ -125,7 +125,7 @@ class MaskTallyOnCpu:
         return self._counts
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _count_masks(
     maps: Array,
     images: Array,

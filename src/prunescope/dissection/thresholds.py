@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
+from prunescope.dissection.kernels import kernel
 from prunescope.dissection.share import Share
 from prunescope.dissection.workers import Workers
 
@@ -104,7 +104,7 @@ class LargestValues:
             self.buffer[unit, count:] = -np.inf
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _add(
     maps: Array,
     order: Array,
@@ -139,7 +139,7 @@ def _add(
         bounds[unit], filled[unit] = bound, count
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _largest_first(values: Array, keep: int) -> None:
     """Move the `keep` largest values to the front (quickselect with three-way partition, so that ties cost nothing)."""
     start, stop = 0, len(values)
