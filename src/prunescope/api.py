@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunescope.dissection.result import read_units
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.evidence import curves, write_evidence
 from prunescope.evidence.stored import open_study
@@ -128,10 +127,9 @@ class Study:
         layer = layer or layers[0]
         if layer not in layers:
             raise InputError(f"{self.out}: layer {layer!r} is not among the study's; {nearest(layer, layers)}")
-        directory = StudyDirectory(self.out)
-        if not directory.is_dissected(trial, level, (layer,)):
+        if not StudyDirectory(self.out).is_dissected(trial, level, (layer,)):
             raise InputError(f"{self.out}: layer {layer!r} of trial {trial}, level {level} is not dissected (yet)")
-        return read_units(directory.dissection(trial, level), layer)
+        return open_study(self.out).units(trial, level, layer)
 
 
 def several(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from prunescope.dissection.kernels import kernel
 from prunescope.concepts.packed_file import PackedFile
 from prunescope.concepts.pixels import ImageLabels
 
@@ -133,7 +133,7 @@ def _batch(
     return LabelBatch(codes, first_rows, starts, columns, entry_rows, categories, present, pixels, widest)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _unpack(
     words: Array,
     content: Array,

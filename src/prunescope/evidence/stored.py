@@ -13,20 +13,24 @@ from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, Va
 
 from prunescope.dissection.result import layer_folder
 from prunescope.errors import InputError
+from prunescope.evidence.checks import check_summary, check_units
 from prunescope.files import file_name
 from prunescope.study.layout import StudyDirectory
+from prunescope.study.measured import Measured, first_problem, read_measured
+from prunescope.study.recipe import MOST_LEVELS, MOST_TRIALS
 
-UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
+# The bound is not among them: units are counted by that of the recipe.
+REPEATED = ("quantile", "presence", "align", "precision")
 
 
 class Pruning(BaseModel):
     """How a study prunes and retrains; what its recipe does not say is what it is without saying."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    levels: Annotated[int | None, Field(ge=0)] = None
-    fraction: float | None = None
-    remaining: tuple[float, ...] | None = None
+    levels: Annotated[int | None, Field(ge=0, le=MOST_LEVELS, strict=True)] = None
+    fraction: Annotated[float | None, Field(gt=0, lt=1)] = None
+    remaining: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None, Field(max_length=MOST_LEVELS)] = None
     schedule: str = "iterative"
     criterion: str = "magnitude"
     scope: str = "global"
@@ -46,33 +50,29 @@ class Pruning(BaseModel):
 class Settings(BaseModel):
     """What the numbers need to know of a study's recipe; its other fields are not read."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     name: str = "study"
     network: Any = None
-    trials: Annotated[int, Field(ge=1)]
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS, strict=True)]
     pruning: Pruning
     layers: Annotated[
         tuple[Annotated[str, AfterValidator(file_name)], ...],
         Field(min_length=1, validation_alias=AliasPath("dissection", "layers")),
     ]
-    iou: Annotated[float, Field(validation_alias=AliasPath("dissection", "iou"))] = 0.05
+    iou: Annotated[float, Field(ge=0, lt=1, validation_alias=AliasPath("dissection", "iou"))] = 0.05
+    dissection: dict[str, Any] = {}
+
+    @property
+    def dissected_with(self) -> dict[str, Any]:
+        """The settings of the recipe that every summary of a dissection repeats."""
+        said = {"network": self.network} | {name: self.dissection.get(name) for name in REPEATED}
+        return {name: value for name, value in said.items() if value is not None}
 
     @property
     def levels(self) -> int:
         """How often the network is pruned."""
         return self.pruning.levels or len(self.pruning.remaining or ())
-
-
-class Measured(BaseModel):
-    """One level's measurements: accuracies and weights remaining are fractions."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    weights_remaining: Annotated[float, Field(gt=0, le=1)]
-    top1: float
-    top5: float | None = None
-    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,29 +96,47 @@ class StoredStudy:
 
     def measured(self, trial: int, level: int) -> Measured:
         """Read a level's accuracy and weights remaining."""
-        path = StudyDirectory(self.root).measured(trial, level)
-        try:
-            return Measured.model_validate(_json(path))
-        except ValidationError as error:
-            raise InputError(f"{path}: {_first(error)}; remove the file and run the study again") from error
+        return read_measured(StudyDirectory(self.root).measured(trial, level), trial, level)
 
     def summary(self, trial: int, level: int, layer: str) -> dict[str, Any]:
-        """Read a dissection's summary: counts and settings."""
-        return _json(self.dissection(trial, level, layer) / "summary.json")
+        """Read a dissection's summary, counts and settings, and hold it against the table of units and the recipe.
+
+        Raises
+        ------
+        InputError
+            It cannot be read, or contradicts the table, the recipe or the folder it is in.
+        """
+        return self._read(trial, level, layer)[1]
 
     def units(self, trial: int, level: int, layer: str) -> pd.DataFrame:
-        """Read a dissection's table: a row per unit."""
-        path = self.dissection(trial, level, layer) / "units.parquet"
+        """Read a dissection's table, a row per unit, and hold the summary beside it against it.
+
+        Raises
+        ------
+        InputError
+            It cannot be read, a value in it cannot be, or it contradicts its summary.
+        """
+        return self._read(trial, level, layer)[0]
+
+    def _read(self, trial: int, level: int, layer: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+        folder = self.dissection(trial, level, layer)
+        path = folder / "units.parquet"
         try:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: cannot be read as parquet ({error}); remove it and run the study again"
             ) from error
-        absent = [column for column in UNIT_COLUMNS if column not in table.columns]
-        if absent:
-            raise InputError(f"{path}: no column {', '.join(absent)}; remove it and run the study again")
-        return table
+        summary = _json(folder / "summary.json")
+        expected = {"layer": layer, "trial": trial, "level": level} | self.settings.dissected_with
+        try:
+            check_units(table, str(path))
+            check_summary(summary, table, expected, str(folder / "summary.json"))
+        except InputError as error:
+            raise InputError(
+                f"{error}; put the file that belongs there, or remove {folder} and run the study again"
+            ) from error
+        return table, summary
 
     def dissection(self, trial: int, level: int, layer: str) -> Path:
         """Where a layer's dissection is."""
@@ -153,7 +171,7 @@ def open_study(study_dir: str | Path) -> StoredStudy:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as YAML ({error})") from error
     except ValidationError as error:
-        raise InputError(f"{path}: {_first(error)}") from error
+        raise InputError(f"{path}: {first_problem(error)}") from error
     levels = [(trial, level) for trial in range(settings.trials) for level in range(settings.levels + 1)]
     done = [
         (trial, level)
@@ -173,10 +191,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: an object was expected, not {type(content).__name__}")
     return content
-
-
-def _first(error: ValidationError) -> str:
-    """Say what is wrong with the first field that is."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the file"
-    return f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}"

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prunescope.errors import InputError
+from prunescope.evidence.checks import check_rows
 from prunescope.evidence.stored import StoredStudy, open_study
 
 COUNTED = ("trial", "level", "layer", "weights_remaining", "accuracy", "top5", "loss", "units", "dead", "interpretable")
@@ -57,12 +59,19 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
     same_concept : float
         Among those, the share with the same concept; NaN when there are none. (Frankle and Bau 2019, Figure 4.)
 
+    Raises
+    ------
+    InputError
+        A column is missing, a unit is there twice, or the second table has units that the first has not: then they
+        are not of the same layer, or number their units otherwise.
+
     Examples
     --------
     >>> dense = pd.DataFrame({"unit": [0, 1], "label": ["dog", "sky"], "iou": [0.2, 0.1], "dead": [False, False]})
     >>> consistency(dense, dense.assign(label=["dog", "sea"]))
     (1.0, 0.5)
     """
+    _refuse_other_units(units_at_0, units_at_l)
     before = units_at_0[interpretable(units_at_0, iou)].set_index("unit")["label"]
     after = units_at_l[interpretable(units_at_l, iou)].set_index("unit")["label"]
     still = before.index.intersection(after.index)
@@ -71,6 +80,29 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
         len(still) / len(before) if len(before) else float("nan"),
         float(np.mean(same)) if len(still) else float("nan"),
     )
+
+
+def _refuse_other_units(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame) -> None:
+    for table, which in ((units_at_0, "the table of level 0"), (units_at_l, "the table of level l")):
+        absent = [column for column in ("unit", "label", "iou", "dead") if column not in table.columns]
+        if absent:
+            raise InputError(f"{which}: no column {', '.join(absent)}; expected unit, label, iou and dead")
+        if "layer" in table.columns and table["layer"].nunique() > 1:
+            several = ", ".join(map(str, table["layer"].unique()))
+            raise InputError(f"{which}: holds the layers {several}; give the units of one layer")
+        check_rows(table, which)
+    if "layer" in units_at_0.columns and "layer" in units_at_l.columns:
+        layers = {*units_at_0["layer"], *units_at_l["layer"]}
+        if len(layers) > 1:
+            raise InputError(f"the tables are of the layers {', '.join(sorted(map(str, layers)))}; give one of them")
+    others = sorted(set(units_at_l["unit"]) - set(units_at_0["unit"]))
+    if others:
+        raise InputError(
+            f"the table of level 0 has {len(units_at_0)} units and that of level l {len(units_at_l)}, of which "
+            f"{len(others)} are not among those of level 0, such as unit {others[0]}; consistency is of one layer, "
+            "whose units keep the numbers of the dense network. Give tables of the same layer; where filters were "
+            "removed, `Dissection.numbered` gives the units their numbers"
+        )
 
 
 def curves(study_dir: str | Path) -> pd.DataFrame:

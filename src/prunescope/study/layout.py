@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 from prunescope.dissection.result import is_complete
 from prunescope.errors import InputError
 from prunescope.files import write_text
+from prunescope.study.measured import read_measured
 from prunescope.study.reading import read_recipe
 from prunescope.study.recipe import Pruning, Recipe
 
@@ -106,13 +106,8 @@ class StudyDirectory:
         return all(is_complete(self.dissection(trial, level), layer) for layer in layers)
 
     def read_measured(self, trial: int, level: int) -> dict[str, Any]:
-        """Read what was measured after a level's training."""
-        path = self.measured(trial, level)
-        try:
-            measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path}: cannot be read as JSON ({error}); remove it and run the study again") from error
-        return measured
+        """Read what was measured after a level's training, as `read_measured` checks it."""
+        return read_measured(self.measured(trial, level), trial, level).model_dump(exclude_unset=True)
 
     def claim(self, recipe: Recipe) -> None:
         """Make the directory this recipe's."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
+from prunescope.errors import InputError
 from prunescope.networks.source import build_network
 from prunescope.networks.weights import fit_weights, read_tensors
 from prunescope.pruning import Filters, Mask, shrink
@@ -66,6 +69,14 @@ class Level:
         """Whether networks become smaller."""
         return self.recipe.pruning.scope == "filters"
 
+    @property
+    def pruned_from(self) -> Level | None:
+        """The level whose mask this one's is a part of, if there is one: shuffled masks are of no other."""
+        pruning = self.recipe.pruning
+        if self.level == 0 or pruning.criterion == "shuffled":
+            return None
+        return self.at(0 if pruning.schedule == "one-shot" else self.level - 1)
+
     def at(self, level: int) -> Level:
         """Another level of the same trial."""
         return replace(self, level=level)
@@ -74,28 +85,98 @@ class Level:
         """Build a network of dense shape: the trial's own, or one of another seed."""
         return build_network(self.recipe.network, classes=self.classes, seed=self.seed if seed is None else seed)
 
-    def left(self) -> Left:
-        """Read what this level, trained already, has left."""
+    def left(self, dense: nn.Module | None = None) -> Left:
+        """Read what this level, trained already, has left.
+
+        Parameters
+        ----------
+        dense
+            A network of dense shape, unchanged; one is built unless given.
+
+        Raises
+        ------
+        InputError
+            A file is missing or damaged, or is not the one that this level was trained with.
+        """
+        dense = self.dense() if dense is None else dense
         mask, filters = (path(self.trial, self.level) for path in (self.directory.mask, self.directory.filters))
-        return Left(Mask.load(mask), Filters.load(filters) if self.removes_filters and self.level else None)
+        left = Left(Mask.load(mask), Filters.load(filters) if self.removes_filters and self.level else None)
+        self._check_mask(left.mask, dense, mask)
+        if left.filters is not None and not _same(left.filters.mask(dense), left.mask):
+            raise self._misfit(filters, "leaves other weights than mask.safetensors beside it keeps")
+        return left
+
+    def _check_mask(self, mask: Mask, dense: nn.Module, path: Path) -> None:
+        """Hold a mask against the network, the counts that were measured, and the level that it was pruned from."""
+        whole = Mask.dense(dense, self.recipe.pruning.excluded_weights)
+        for name in sorted(whole.keys() ^ mask.keys()):
+            missing = name not in mask
+            raise self._misfit(path, f"{'lacks' if missing else 'has'} the weight {name!r}, which the network "
+                                     f"{'has' if missing else 'has not, or excludes'}")  # fmt: skip
+        for name, tensor in mask.items():
+            if tensor.shape != whole[name].shape:
+                shapes = f"{list(tensor.shape)}, the network's {list(whole[name].shape)}"
+                raise self._misfit(path, f"has {name!r} of shape {shapes}")
+        counted = self.directory.read_measured(self.trial, self.level)
+        counts = (counted.get("kept"), counted.get("prunable"))
+        if counts != (mask.kept, mask.prunable):
+            said = "{} of {} weights".format(*counts)
+            raise self._misfit(path, f"keeps {mask.kept} of {mask.prunable} weights, but measured.json says {said}")
+        before = self.pruned_from
+        if before is None:
+            return
+        earlier = Mask.load(before.directory.mask(self.trial, before.level))
+        for name, tensor in mask.items():
+            kept = earlier.get(name)
+            if kept is None or kept.shape != tensor.shape or (tensor & ~kept).any():
+                raise self._misfit(path, f"keeps weights of {name!r} that level {before.level} had pruned")
+
+    def _check_weights(self, model: nn.Module, mask: Mask, path: Path) -> None:
+        """See that what was pruned is zero in the trained network."""
+        for name, weight in mask.parameters(model).items():
+            count = int((weight.detach()[~mask[name]] != 0).sum())
+            if count:
+                raise self._misfit(path, f"has {count} weights in {name!r} that mask.safetensors beside it says are "
+                                         "pruned, and that are not zero")  # fmt: skip
+
+    def _misfit(self, path: Path, what: str) -> InputError:
+        return InputError(
+            f"{path} {what}; the file was changed, or is another level's. Put the level's own file there, or remove "
+            f"{path.parent} and run the study again"
+        )
 
     def trained(self) -> nn.Module:
-        """Build this level's network with its trained weights."""
+        """Build this level's network with its trained weights.
+
+        Raises
+        ------
+        InputError
+            The weights are damaged or of another network, or do not fit what the level has left.
+        """
         model = self.dense()
         path = self.directory.weights(self.trial, self.level)
-        filters = self.left().filters
-        if filters is not None:
-            shrink(model, filters, self.recipe.data.size)
+        left = self.left(model)
+        if left.filters is not None:
+            shrink(model, left.filters, self.recipe.data.size)
         fit_weights(model, read_tensors(path), path)
+        if left.filters is None:
+            self._check_weights(model, left.mask, path)
         return model
 
     def trained_in_dense_shape(self) -> nn.Module:
         """Build a network of dense shape with this level's trained weights; what was pruned is zero."""
+        if not (self.removes_filters and self.level):
+            return self.trained()
         model = self.dense()
         path = self.directory.weights(self.trial, self.level)
-        tensors, filters = read_tensors(path), self.left().filters
-        fit_weights(model, tensors if filters is None else _in_dense_shape(model, filters, tensors), path)
+        filters = self.left(model).filters
+        assert filters is not None
+        fit_weights(model, _in_dense_shape(model, filters, read_tensors(path)), path)
         return model
+
+
+def _same(one: Mask, other: Mask) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def _in_dense_shape(dense: nn.Module, filters: Filters, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

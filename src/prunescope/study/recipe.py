@@ -18,6 +18,9 @@ from prunescope.training.recipe import Augmentation, Strict, Training
 from prunescope.training.sources import Cifar, HuggingFace
 from prunescope.training.steps import Step
 
+MOST_TRIALS = 1000
+MOST_LEVELS = 1000
+
 Color = tuple[float, float, float]
 LayerName = Annotated[str, AfterValidator(file_name)]  # A layer has a folder of its name.
 AboveZero = Annotated[float, Field(gt=0)]

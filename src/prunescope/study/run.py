@@ -179,9 +179,11 @@ def _dissect_level(level: Level, work: _Work) -> None:
         settings={"network": recipe.network, "trial": trial, "level": number},
         progress=lambda done, total: work.clock.tick(done / total * 0.99, **known),
     )
-    filters = level.left().filters
-    if filters is not None:
-        found = found.numbered(unit_numbers(level.dense(), model.cpu(), filters, settings.layers, recipe.data.size))
+    if level.removes_filters and number:
+        dense = level.dense()
+        filters = level.left(dense).filters
+        assert filters is not None
+        found = found.numbered(unit_numbers(dense, model.cpu(), filters, settings.layers, recipe.data.size))
     if work.processes.is_main:
         found.save(directory.dissection(trial, number))
         summaries = {layer: read_summary(directory.dissection(trial, number), layer) for layer in settings.layers}

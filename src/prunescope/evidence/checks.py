@@ -1,0 +1,108 @@
+"""Whether a stored dissection can be: its table of units in itself, and its summary beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prunescope.errors import InputError
+
+UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
+
+
+def check_units(table: pd.DataFrame, where: str) -> None:
+    """See that a table of units has a row for each, and numbers that can be.
+
+    Parameters
+    ----------
+    table
+        With the columns unit, label, category, iou and dead; others that end in ``-iou`` are IoUs too.
+    where
+        What the table is, for messages: its file.
+
+    Raises
+    ------
+    InputError
+        A column is missing or a value cannot be; row and column are named.
+    """
+    absent = [column for column in UNIT_COLUMNS if column not in table.columns]
+    if absent:
+        raise InputError(f"{where}: no column {', '.join(absent)}")
+    check_rows(table, where)
+    unnamed = table["label"].isna()
+    for column in ("label", "category"):
+        values = table[column][~table[column].isna()]
+        _refuse(table, ~values.map(lambda text: isinstance(text, str) and text != ""), column, "a name or none", where)
+    _refuse(
+        table, table["category"].isna() != unnamed, "category", "one where there is a label, and none elsewhere", where
+    )
+    _refuse(table, unnamed & (table["iou"] != 0), "iou", "0, since the unit has no label", where)
+    for column in (name for name in table.columns if str(name).endswith("-iou")):
+        _check_ious(table, str(column), where)
+
+
+def check_rows(table: pd.DataFrame, where: str) -> None:
+    """See that units are whole numbers, each there once, that IoUs are from 0 to 1, and that `dead` is true or false.
+
+    Raises
+    ------
+    InputError
+        Row and column are named.
+    """
+    if not pd.api.types.is_integer_dtype(table["unit"]) or table["unit"].isna().any():
+        raise InputError(f"{where}: unit is {table['unit'].dtype}, expected whole numbers")
+    _refuse(table, table["unit"] < 0, "unit", "a number from 0", where)
+    _refuse(table, table["unit"].duplicated(), "unit", "each unit once", where)
+    if not pd.api.types.is_bool_dtype(table["dead"]) or table["dead"].isna().any():
+        raise InputError(f"{where}: dead is {table['dead'].dtype}, expected true or false")
+    _check_ious(table, "iou", where)
+
+
+def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Mapping[str, Any], where: str) -> None:
+    """Hold a summary against the table of units that it is of, and the place it was found in.
+
+    Parameters
+    ----------
+    summary
+        What ``summary.json`` says; what it leaves out is not compared.
+    units
+        The table, as `check_units` accepts it.
+    expected
+        Settings that are known from elsewhere: the layer, the trial, the level, what the recipe says.
+    where
+        The summary's file, for messages.
+
+    Raises
+    ------
+    InputError
+        They contradict each other.
+    """
+    settings = summary.get("settings", {})
+    if not isinstance(settings, dict):
+        raise InputError(f"{where}: settings is {settings!r}, expected fields, each with its value")
+    for name, value in expected.items():
+        if name in settings and (settings[name] != value or isinstance(settings[name], bool)):
+            raise InputError(f"{where}: is of {name} {settings[name]!r}, but in a study's folder of {name} {value!r}")
+    counts = {"units": len(units), "dead": int(units["dead"].sum())}
+    bound = settings.get("iou")
+    if isinstance(bound, int | float):
+        counts["interpretable"] = int((units["iou"] > bound).sum())
+    for name, count in counts.items():
+        if name in summary and (summary[name] != count or isinstance(summary[name], bool)):
+            raise InputError(f"{where}: {name} is {summary[name]!r}, but units.parquet beside it holds {count}")
+
+
+def _check_ious(table: pd.DataFrame, column: str, where: str) -> None:
+    if not pd.api.types.is_float_dtype(table[column]):
+        raise InputError(f"{where}: {column} is {table[column].dtype}, expected numbers from 0 to 1")
+    _refuse(table, ~table[column].between(0, 1), column, "a number from 0 to 1", where)
+
+
+def _refuse(table: pd.DataFrame, bad: pd.Series[bool], column: str, expected: str, where: str) -> None:
+    rows = np.flatnonzero(bad.reindex(table.index, fill_value=False).to_numpy(dtype=bool))
+    if len(rows):
+        value = table[column].iloc[int(rows[0])]
+        raise InputError(f"{where}: in row {rows[0]} {column} is {value!r}, expected {expected}")

@@ -1,0 +1,114 @@
+"""What was measured after a level's training: the numbers that curves are drawn from, held against each other."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prunescope.errors import InputError
+
+Count = Annotated[int, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+
+
+class Measured(BaseModel):
+    """One level's measurements.
+
+    Attributes
+    ----------
+    trial, level
+        Which level of which trial.
+    weights_remaining
+        Kept weights / prunable weights.
+    kept, prunable
+        The two counts.
+    steps
+        How many steps the level was trained for.
+    top1, top5
+        The shares of validation images whose class has the highest score, or one of the five highest.
+    loss
+        The mean over the validation images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    trial: Count | None = None
+    level: Count | None = None
+    weights_remaining: Annotated[float, Field(gt=0, le=1, strict=True)]
+    kept: Count | None = None
+    prunable: Count | None = None
+    steps: Count | None = None
+    top1: Share
+    top5: Share | None = None
+    loss: float | None = None
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        if self.kept is None or self.prunable is None:
+            return self
+        if not 0 < self.kept <= self.prunable:
+            raise ValueError(f"kept is {self.kept} and prunable {self.prunable}, expected at least 1 kept of those")
+        if not math.isclose(self.weights_remaining, self.kept / self.prunable, rel_tol=1e-9):
+            raise ValueError(
+                f"weights_remaining is {self.weights_remaining}, but kept / prunable is {self.kept} / {self.prunable}"
+            )
+        if self.level == 0 and self.kept != self.prunable:
+            raise ValueError(f"level 0 keeps {self.kept} of {self.prunable} weights, expected all of them")
+        return self
+
+    @model_validator(mode="after")
+    def _top5_holds_top1(self) -> Self:
+        if self.top5 is not None and self.top5 < self.top1:
+            raise ValueError(f"top5 is {self.top5}, below top1, {self.top1}")
+        return self
+
+
+def read_measured(path: Path, trial: int, level: int) -> Measured:
+    """Read one level's measurements.
+
+    Parameters
+    ----------
+    path
+        The level's ``measured.json``.
+    trial, level
+        The level that the file's folder is of.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, a number cannot be, or it is of another level.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); remove it and run the study again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: an object was expected, not {type(content).__name__}")
+    try:
+        found = Measured.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}; remove the file and run the study again") from error
+    for name, given, expected in (("trial", found.trial, trial), ("level", found.level, level)):
+        if given not in (None, expected):
+            raise InputError(
+                f"{path}: {name} is {given}, but its folder is that of {name} {expected}; put the level's own file "
+                "there, or remove this one and run the study again"
+            )
+    return found
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say what is wrong with the first field that is."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    message = f"{message[:1].lower()}{message[1:]}"
+    if not field:
+        return message if first["type"] == "value_error" else f"the file: {message}"
+    given = repr(first["input"])
+    shown = "" if first["type"] == "missing" or len(given) > 200 else f" is {given}"
+    return f"{field}{shown}: {message}"
