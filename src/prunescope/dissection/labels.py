@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunescope.dissection.kernels import kernel
 from prunescope.concepts.packed_file import PackedFile
 from prunescope.concepts.pixels import ImageLabels
+from prunescope.dissection.kernels import kernel
 
 Array = np.ndarray[Any, Any]
 
