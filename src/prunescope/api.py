@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from prunescope.bounds import MOST_COUNT, check_count
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.evidence import curves, write_evidence
 from prunescope.evidence.stored import open_study
@@ -224,7 +226,9 @@ def plan(
     """
     read = _read(recipes, changes)
     speeds = images_per_second
-    if speeds is not None and not (len(speeds) == 2 and all(speed > 0 for speed in speeds)):
+    if images is not None:
+        check_count("images", images, 1, MOST_COUNT)
+    if speeds is not None and not (len(speeds) == 2 and all(0 < speed < math.inf for speed in speeds)):
         raise InputError(f"images_per_second is {speeds}, expected two numbers above 0")
     names = [""] if len(read) == 1 else _folder_names(read)
     return forecast(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prunescope.bounds import MOST_COUNT, MOST_GIGABYTES, check_number
 from prunescope.errors import InputError
 from prunescope.files import inside
 from prunescope.terminal import Commands, err, in_hours, out, print_table, progress_of, study_progress
@@ -236,6 +237,8 @@ def dissect(
     from prunescope.networks import build_network, default_layers
     from prunescope.networks.devices import choose_device
 
+    given = None if memory is None else _bytes("--memory", memory)
+    budget = Budget(given, _bytes("--spill", spill), spill_in)
     assert network is not None
     layers = layer or default_layers(network)
     files: dict[str, Path | None] = {file.stem: file for file in weights or ()} or {"": None}
@@ -257,7 +260,7 @@ def dissect(
             precision=precision,  # type: ignore[arg-type]
             mean=_colors("--mean", mean) or IMAGENET_MEAN,
             std=_colors("--std", std) or IMAGENET_STD,
-            budget=Budget(None if memory is None else round(memory * 1e9), round(spill * 1e9), spill_in),
+            budget=budget,
             settings={"network": network, "weights": [str(file) for file in weights or ()], "seed": seed},
             progress=progress,
         )
@@ -347,7 +350,9 @@ def plan(
         str | None,
         typer.Option(metavar="TRAIN[,DISSECT]", help="Instead of measuring a few steps on this machine."),
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Training images; those of the data unless told.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, max=MOST_COUNT, help="Training images; those of the data unless told.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Say what studies will cost before anything runs: steps, images, disk and hours.
@@ -449,6 +454,11 @@ def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float
             settings={"activations": str(file)},
             progress=progress,
         )
+
+
+def _bytes(option: str, gigabytes: float) -> int:
+    check_number(option, gigabytes, 0, MOST_GIGABYTES, "in GB")
+    return round(gigabytes * 1e9)
 
 
 def _colors(option: str, text: str | None) -> tuple[float, ...] | None:

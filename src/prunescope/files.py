@@ -38,10 +38,21 @@ def name_problem(name: str) -> str | None:
         return "it is empty"
     if name.strip(".") == "" or PurePath(name).name != name or "/" in name or "\\" in name:
         return "it would leave its folder"
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+    if problem := text_problem(name):
+        return problem
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
         return "it holds a control character"
     if len(name.encode()) > LONGEST_NAME:
         return f"it is longer than {LONGEST_NAME} bytes"
+    return None
+
+
+def text_problem(text: str) -> str | None:
+    """Say why a text cannot be a path or be written to a file; None if it can."""
+    if "\0" in text:
+        return "it holds a NUL character"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "it cannot be written as UTF-8"
     return None
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from prunescope.bounds import LEAST_QUANTILE, LEAST_STD, MOST_COLOR, MOST_COUNT, is_whole, shown
 from prunescope.dissection.tally import Presence
 from prunescope.errors import InputError, nearest
 
@@ -27,15 +28,20 @@ def check_settings(
     InputError
         Says what was expected.
     """
-    if not 0 < quantile < 1:
+    if not LEAST_QUANTILE <= quantile <= 1 - LEAST_QUANTILE:
         raise InputError(f"quantile is {quantile}, expected a fraction between 0 and 1 (0.005 keeps the top 0.5 %)")
     if not 0 <= iou < 1:
         raise InputError(f"iou is {iou}, expected a bound from 0 up to 1 (0.05 in the paper)")
     check_choice("presence", presence, Presence)
-    if batch_size < 1:
-        raise InputError(f"batch size is {batch_size}, expected at least 1")
-    if mean and (len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std)):
-        raise InputError(f"mean {list(mean)} and std {list(std)}: expected three numbers each, std above 0")
+    if not is_whole(batch_size) or not 1 <= batch_size <= MOST_COUNT:
+        raise InputError(f"batch size is {shown(batch_size)}, expected at least 1 image, at most {MOST_COUNT:,}")
+    if not len(mean) and not len(std):
+        return
+    colors = len(mean) == 3 and len(std) == 3 and all(abs(value) <= MOST_COLOR for value in mean)
+    if not colors or not all(LEAST_STD <= value <= MOST_COLOR for value in std):
+        raise InputError(
+            f"mean {list(mean)} and std {list(std)}: expected three numbers each, std above 0, at most {MOST_COLOR:g}"
+        )
 
 
 def check_precision(precision: str, device: str | torch.device) -> None:

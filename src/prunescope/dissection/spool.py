@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunescope.bounds import MOST_GIGABYTES, check_number
+
 Array = np.ndarray[Any, Any]
 Record = tuple[Any, ...]  # arrays, or tensors on a device
 
@@ -41,6 +43,17 @@ class Budget:
     memory: int | None = None
     disk: int = 64 << 30
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse amounts that cannot be.
+
+        Raises
+        ------
+        InputError
+            An amount is no number of bytes.
+        """
+        for name, given in (("memory", 0 if self.memory is None else self.memory), ("disk", self.disk)):
+            check_number(f"Budget: {name}", given, 0, MOST_GIGABYTES * 1e9, "in bytes")
 
     def on(self, device: torch.device) -> Budget:
         """Return the budget of a network that runs on a device, with its bytes of memory."""

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import pandas as pd
-import yaml
 from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from prunescope.bounds import MOST_LEVELS, MOST_TRIALS
 from prunescope.dissection.result import layer_folder
 from prunescope.errors import InputError
 from prunescope.evidence.checks import check_summary, check_units
 from prunescope.files import file_name
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.measured import Measured, first_problem, read_measured
-from prunescope.study.recipe import MOST_LEVELS, MOST_TRIALS
+from prunescope.study.values import UnreadableError, loaded
 
 # The bound is not among them: units are counted by that of the recipe.
 REPEATED = ("quantile", "presence", "align", "precision")
@@ -167,8 +167,8 @@ def open_study(study_dir: str | Path) -> StoredStudy:
     if not path.is_file():
         raise InputError(f"{root} holds no study: there is no study.yaml; give the directory that `study --out` wrote")
     try:
-        settings = Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        settings = Settings.model_validate(loaded(path.read_text(encoding="utf-8")))
+    except (UnreadableError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as YAML ({error})") from error
     except ValidationError as error:
         raise InputError(f"{path}: {first_problem(error)}") from error

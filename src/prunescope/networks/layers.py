@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from prunescope.bounds import MOST_SIZE, check_count
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.networks.tokens import as_maps
 
@@ -48,6 +49,7 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     2     2            Flatten         (8,)      8
     """
     check_network(model)
+    check_count("size", size, 1, MOST_SIZE, "the images' side in pixels")
     modules = {name: module for name, module in model.named_modules() if name}
     outputs: dict[str, list[tuple[int, ...] | None]] = {name: [] for name in modules}
     # Two, so that an output that does not begin with the images is told apart.

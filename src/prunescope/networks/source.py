@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from prunescope.bounds import MOST_CLASSES, MOST_SEED, is_whole, shown
 from prunescope.errors import InputError
 from prunescope.files import expanded
 from prunescope.networks.classifiers import build_classifier, check_classifier
@@ -75,10 +76,10 @@ def build_network(
     >>> model(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 16])
     """
-    if classes is not None and classes < 1:
-        raise InputError(f"a network cannot have {classes} classes; give at least 1")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise InputError(f"seed {seed} cannot be used; give a whole number from 0 to 2^63 - 1")
+    if classes is not None and (not is_whole(classes) or not 1 <= classes <= MOST_CLASSES):
+        raise InputError(f"a network cannot have {shown(classes)} classes; give at least 1, at most {MOST_CLASSES:,}")
+    if seed is not None and (not is_whole(seed) or not 0 <= seed <= MOST_SEED):
+        raise InputError(f"seed {shown(seed)} cannot be used; give a whole number from 0 to 2^63 - 1")
     make = _maker(name, classes, own_weights=weights is None)
     if weights is None:
         return _initialised(make, classes, seed)
@@ -200,7 +201,12 @@ def _small_resnet(depth: int, width: int, classes: int | None) -> nn.Module:
 
 def _initialised(make: Callable[[int | None], nn.Module], classes: int | None, seed: int | None) -> nn.Module:
     with _generator(seed):
-        return make(classes)
+        try:
+            return make(classes)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+                raise InputError("the network's weights do not fit into memory; give a smaller network") from error
+            raise
 
 
 @contextmanager

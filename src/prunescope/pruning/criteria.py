@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from prunescope.bounds import check_count
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.pruning.mask import Mask
 
@@ -79,6 +80,7 @@ def prune(
         if given not in known:
             raise InputError(f"{what} is {given!r}; {nearest(str(given), known)}")
     refuse_text(exclude, "exclude")
+    check_count("seed", seed, -(2**63), 2**64 - 1)
     if mask is None:
         mask = Mask.dense(model, tuple(exclude))
     elif exclude:

@@ -10,9 +10,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from prunescope.bounds import shown
 from prunescope.errors import InputError, nearest, refuse_text
+from prunescope.files import text_problem
 from prunescope.study.recipe import FORMS, Recipe
+from prunescope.study.values import UnreadableError, loaded
 
+MOST_BASES = 50
 Field = tuple[str, ...]
 Lines = dict[Field, str]  # where each field stands: file and line, or the change that sets it
 
@@ -44,7 +48,12 @@ def recipe_text(name: str | Path) -> tuple[str, str]:
         There is no such recipe.
     """
     if _is_path(name):
+        if problem := text_problem(str(name)):
+            raise InputError(f"{str(name)!r} is no recipe's path: {problem}; expected a YAML file")
         try:
+            # Opening a pipe would wait for another program to write into it.
+            if Path(name).exists() and not Path(name).is_file():
+                raise InputError(f"{name}: the recipe cannot be read (it is no file); expected a YAML file")
             return str(name), Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -83,9 +92,9 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         if not equals or not field:
             raise InputError(f"--set {change!r}: expected FIELD=VALUE, such as training.length=2it")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {change!r}: the value is no YAML: {error}") from error
+            parsed = loaded(value)
+        except UnreadableError as error:
+            raise InputError(f"--set {shown(change)}: the value {error}") from error
         parts = tuple(field.split("."))
         _refuse_fields_of_values(content, parts, change)
         for part in reversed(parts):
@@ -121,13 +130,15 @@ def _with_base(name: str | Path, above: tuple[str, ...]) -> tuple[str, dict[str,
     if not isinstance(base, str):
         raise InputError(f"{line}: extends is {base!r}, expected a recipe's name (`prunescope recipe list`) or path")
     found = str(Path(name).parent / base) if _is_path(base) and _is_path(name) else base
-    chain = (*above, _identity(name))
-    if _identity(found) in chain:
-        raise InputError(f"{line}: extends: {base} extends this recipe in turn; let one of them stand alone")
     try:
         recipe_text(found)
     except InputError as error:
         raise InputError(f"{line}: extends: {error}") from error
+    chain = (*above, _identity(name))
+    if len(chain) > MOST_BASES:
+        raise InputError(f"{line}: extends: a recipe extends at most {MOST_BASES} others in a row, {above[0]} more")
+    if _identity(found) in chain:
+        raise InputError(f"{line}: extends: {base} extends this recipe in turn; let one of them stand alone")
     _, below, below_lines = _with_base(found, chain)
     return where, *_merged((below, below_lines), (content, lines))
 
@@ -170,32 +181,29 @@ def _can_merge(there: Any, value: Any, field: Field) -> bool:
 
 def _parse(where: str, text: str) -> tuple[dict[str, Any], Lines]:
     lines: Lines = {}
+    try:
+        content = loaded(text)
+    except UnreadableError as error:
+        line = "" if error.line is None else f", line {error.line}"
+        raise InputError(f"{where}{line}: {error}") from error
 
     def walk(node: yaml.Node, at: Field) -> None:
         lines.setdefault(at, f"{where}, line {node.start_mark.line + 1}")
         if isinstance(node, yaml.MappingNode):
             seen = set()
             for key, value in node.value:
-                if key.value in seen:
+                if str(key.value) in seen:
                     raise InputError(f"{where}, line {key.start_mark.line + 1}: {key.value!r} is there twice; keep one")
-                seen.add(key.value)
+                seen.add(str(key.value))
                 lines[(*at, key.value)] = f"{where}, line {key.start_mark.line + 1}"
                 walk(value, (*at, key.value))
         elif isinstance(node, yaml.SequenceNode):
             for place, value in enumerate(node.value):
                 walk(value, (*at, str(place)))
 
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-        if isinstance(node, yaml.MappingNode):
-            walk(node, ())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{where}{line}: no YAML: {getattr(error, 'problem', error)}") from error
-    except RecursionError as error:
-        raise InputError(f"{where}: a value holds itself, or is nested too deep; write it out") from error
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if isinstance(node, yaml.MappingNode):
+        walk(node, ())
     if not isinstance(content, dict):
         raise InputError(
             f"{where}: expected a recipe (fields such as name, network, training); see `prunescope recipe show`"
@@ -256,7 +264,7 @@ def _described(where: str, problem: Any, lines: Lines) -> str:
     message = _IN_YAML.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     # What is wrong with a default stands nowhere: the field is named all the same.
     named = field if problem["type"] == "misfit" else at
-    return f"{place}: {'.'.join(named)} is {problem['input']!r}: {message}" if named else f"{place}: {message}"
+    return f"{place}: {'.'.join(named)} is {shown(problem['input'])}: {message}" if named else f"{place}: {message}"
 
 
 def _fields_beside(field: Sequence[str]) -> list[str]:

@@ -9,21 +9,32 @@ import yaml
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from prunescope.bounds import (
+    LEAST_QUANTILE,
+    LEAST_STD,
+    MOST_COLOR,
+    MOST_COUNT,
+    MOST_DRAWN,
+    MOST_LEVELS,
+    MOST_SEED,
+    MOST_SIZE,
+    MOST_TRIALS,
+    MOST_WORKERS,
+)
+from prunescope.concepts.miniature.write import LARGEST, SMALLEST
 from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Align, Precision
 from prunescope.dissection.tally import Presence
 from prunescope.errors import InputError
 from prunescope.files import file_name
 from prunescope.networks.source import default_layers
-from prunescope.training.recipe import Augmentation, Strict, Training
+from prunescope.training.recipe import Augmentation, Strict, Text, Training
 from prunescope.training.sources import Cifar, HuggingFace
 from prunescope.training.steps import Step
 
-MOST_TRIALS = 1000
-MOST_LEVELS = 1000
-
-Color = tuple[float, float, float]
+Mean = Annotated[float, Field(ge=-MOST_COLOR, le=MOST_COLOR)]
+Color = tuple[Mean, Mean, Mean]
 LayerName = Annotated[str, AfterValidator(file_name)]  # A layer has a folder of its name.
-AboveZero = Annotated[float, Field(gt=0)]
+AboveZero = Annotated[float, Field(ge=LEAST_STD, le=MOST_COLOR)]
 Criterion = Literal["magnitude", "random", "shuffled"]
 Scope = Literal["global", "layer", "filters"]
 Schedule = Literal["iterative", "one-shot"]
@@ -33,8 +44,8 @@ Retraining = Literal["rewind", "fine-tune", "learning-rate", "reinitialise"]
 class Miniature(Strict):
     """Images of the miniature, drawn when the study begins."""
 
-    images: Annotated[int, Field(ge=64, description="a quarter of them for validation")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    images: Annotated[int, Field(ge=64, le=MOST_DRAWN, description="a quarter of them for validation")]
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
 
 class Drawn(Strict):
@@ -43,7 +54,7 @@ class Drawn(Strict):
     miniature: Miniature
 
 
-Folder = Annotated[str, Field(min_length=1)]
+Folder = Annotated[Text, Field(min_length=1)]
 
 
 def _form(origin: Any) -> str:
@@ -77,22 +88,28 @@ class Data(Strict):
     """The classification task."""
 
     task: Images
-    size: Annotated[int, Field(gt=0, description="images are size x size pixels")]
+    size: Annotated[int, Field(gt=0, le=MOST_SIZE, description="images are size x size pixels")]
     augmentation: Augmentation = "imagenet"
     mean: Color = IMAGENET_MEAN
     std: tuple[AboveZero, AboveZero, AboveZero] = IMAGENET_STD
     in_memory: Annotated[bool, Field(description="hold all images decoded; for small data sets")] = False
-    workers: Annotated[int, Field(ge=0, description="processes that decode images")] = 0
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS, description="processes that decode images")] = 0
 
 
 class Pruning(Strict):
     """What is pruned, how far, and how the network is retrained (Frankle and Bau 2019, section 2)."""
 
-    levels: Annotated[int, Field(ge=0, description="how often the network is pruned; or give `remaining`")] = 0
+    levels: Annotated[
+        int, Field(ge=0, le=MOST_LEVELS, description="how often the network is pruned; or give `remaining`")
+    ] = 0
     fraction: Annotated[float | None, Field(gt=0, lt=1, description="of the kept weights, a level")] = 0.2
     remaining: Annotated[
         tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None,
-        Field(min_length=1, description="weights remaining at level 1, 2, ...; instead of `levels` and `fraction`"),
+        Field(
+            min_length=1,
+            max_length=MOST_LEVELS,
+            description="weights remaining at level 1, 2, ...; instead of `levels` and `fraction`",
+        ),
     ] = None
     schedule: Annotated[
         Schedule, Field(description="`one-shot`: every level is pruned from level 0's trained weights")
@@ -101,7 +118,7 @@ class Pruning(Strict):
         Criterion, Field(description="`shuffled`: the branch's masks, permuted within each layer (a control)")
     ] = "magnitude"
     scope: Annotated[Scope, Field(description="`filters`: whole filters, really removed")] = "global"
-    exclude: Annotated[tuple[str, ...], Field(description="weights to leave whole, by name or pattern")] = ()
+    exclude: Annotated[tuple[Text, ...], Field(description="weights to leave whole, by name or pattern")] = ()
     retraining: Annotated[
         Retraining,
         Field(
@@ -202,12 +219,12 @@ class DissectionSettings(Strict):
         tuple[LayerName, ...], Field(min_length=1, description="those that the network was published with unless told")
     ]
     concepts: Concepts
-    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.005
+    quantile: Annotated[float, Field(ge=LEAST_QUANTILE, le=1 - LEAST_QUANTILE)] = 0.005
     iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
     presence: Presence = "image"
     align: Annotated[Align, Field(description="how maps lie on the labels")] = "half-pixel"
     precision: Annotated[Precision, Field(description="of the forward pass")] = "fp32"
-    batch_size: Annotated[int, Field(gt=0)] = 32
+    batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT)] = 32
 
 
 _WITHOUT_INFLUENCE = {
@@ -220,12 +237,12 @@ _WITHOUT_INFLUENCE = {
 class Recipe(Strict):
     """A study: trials x levels of one network, each trained, measured and dissected."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[Text, Field(min_length=1)]
     network: Annotated[
-        str, Field(description="torchvision:, timm: or hf:NAME, prunescope:resnetDxW or path/to/file.py:function")
+        Text, Field(description="torchvision:, timm: or hf:NAME, prunescope:resnetDxW or path/to/file.py:function")
     ]
-    trials: Annotated[int, Field(gt=0)] = 1
-    seed: Annotated[int, Field(ge=0, description="trial t initialises and shuffles with seed + t")] = 0
+    trials: Annotated[int, Field(gt=0, le=MOST_TRIALS)] = 1
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED, description="trial t initialises and shuffles with seed + t")] = 0
     data: Data
     training: Training
     pruning: Pruning
@@ -244,6 +261,26 @@ class Recipe(Strict):
                 field = {"field": ("dissection", "layers"), "input": None, "expected": str(error)}
                 raise PydanticCustomError("misfit", "{expected}", field) from error
         return given
+
+    @model_validator(mode="after")
+    def _seeds_can_be_drawn_from(self) -> Self:
+        last = self.seed + self.trials - 1
+        if last > MOST_SEED:
+            raise _misfit(("seed",), self.seed, f"trial {self.trials - 1} would have seed {last}, above {MOST_SEED}")
+        draws = self.pruning.criterion == "random" and self.pruning.scope != "filters"
+        if draws and pruning_seed(last, self.pruning.levels) >= 2**64:
+            most = (2**64 - 1 - self.pruning.levels) // 1000 - (self.trials - 1)
+            expected = f"with `criterion: random`, each level draws from 1000 x seed + level; expected at most {most}"
+            raise _misfit(("seed",), self.seed, expected)
+        return self
+
+    @model_validator(mode="after")
+    def _drawn_images_have_a_size(self) -> Self:
+        drawn = isinstance(self.data.task, Drawn) or isinstance(self.dissection.concepts, Drawn)
+        if drawn and not SMALLEST <= self.data.size <= LARGEST:
+            expected = f"images of the miniature are drawn with sides from {SMALLEST} to {LARGEST} pixels"
+            raise _misfit(("data", "size"), self.data.size, expected)
+        return self
 
     @model_validator(mode="after")
     def _rewind_within_training(self) -> Self:
@@ -289,6 +326,11 @@ class Recipe(Strict):
     def to_yaml(self) -> str:
         """Write the recipe with every default resolved."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def pruning_seed(seed: int, level: int) -> int:
+    """Return the seed that a level's random scores are drawn from."""
+    return seed * 1000 + level
 
 
 def _misfit(field: tuple[str, ...], given: Any, expected: str) -> PydanticCustomError:

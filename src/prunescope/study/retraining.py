@@ -9,6 +9,7 @@ from torch import nn
 from prunescope.networks.weights import load_weights
 from prunescope.pruning import Mask, prune, prune_filters, shuffle
 from prunescope.study.levels import Left, Level
+from prunescope.study.recipe import pruning_seed
 from prunescope.training.randomness import seed_of
 from prunescope.training.recipe import Course, learning_rate
 
@@ -51,7 +52,7 @@ def prune_level(level: Level, origin: Level | None = None) -> Left:
     assert pruning.criterion != "shuffled"
     one_shot = pruning.schedule == "one-shot"
     before = level.at(0 if one_shot else level.level - 1)
-    model, left, seed = before.trained(), before.left(), level.seed * 1000 + level.level
+    model, left, seed = before.trained(), before.left(), pruning_seed(level.seed, level.level)
     remaining = None if pruning.remaining is None else pruning.remaining[level.level - 1]
     fraction = pruning.fraction if remaining is None else None
     if pruning.scope == "filters":

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
+from prunescope.bounds import MOST_COUNT, MOST_RATE
+from prunescope.files import text_problem
 from prunescope.training.steps import Step
+
+MOST_MINUTES = 1e7
 
 Augmentation = Literal["none", "flip", "shift-flip", "imagenet"]
 
@@ -17,6 +22,15 @@ class Strict(BaseModel):
     """A part of a recipe: frozen, and a field that it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _plain(text: str) -> str:
+    if problem := text_problem(text):
+        raise ValueError(f"{problem}; expected text that a file's name can hold")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_plain)]
 
 
 def _some(step: Step) -> Step:
@@ -31,12 +45,12 @@ Interval = Annotated[Step, AfterValidator(_some)]
 class Training(Strict):
     """Stochastic gradient descent with momentum, warm-up, and milestones or a cosine."""
 
-    length: Annotated[Step, Field(description="how long a level is trained: 90ep, 500it, 1ep20it")]
-    batch_size: Annotated[int, Field(gt=0, description="images a step")]
-    learning_rate: Annotated[float, Field(gt=0, description="after warm-up")]
+    length: Annotated[Interval, Field(description="how long a level is trained: 90ep, 500it, 1ep20it")]
+    batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT, description="images a step")]
+    learning_rate: Annotated[float, Field(gt=0, le=MOST_RATE, description="after warm-up")]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0, description="on every parameter")] = 1e-4
+    nesterov: Annotated[bool, Field(description="Nesterov's momentum; needs `momentum` above 0")] = False
+    weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE, description="on every parameter")] = 1e-4
     warmup: Annotated[Step, Field(description="linear from 0")] = Step()
     schedule: Annotated[
         Literal["cosine"] | tuple[Step, ...],
@@ -55,7 +69,11 @@ class Training(Strict):
     ] = False
     device_batch_size: Annotated[
         int | None,
-        Field(gt=0, description="most images a device holds at a time; gradients accumulate over the rest of a batch"),
+        Field(
+            gt=0,
+            le=MOST_COUNT,
+            description="most images a device holds at a time; gradients accumulate over the rest of a batch",
+        ),
     ] = None
     synchronise_statistics: Annotated[
         bool, Field(description="batch normalisation over the whole batch, not over each GPU's share of it")
@@ -64,7 +82,20 @@ class Training(Strict):
         tuple[Literal["tensorboard"], ...], Field(description="where losses and accuracies are written to as well")
     ] = ()
     checkpoint_every: Annotated[Interval | None, Field(description="write a checkpoint this often as well")] = None
-    checkpoint_minutes: Annotated[float, Field(ge=0, description="write a checkpoint this often")] = 10.0
+    checkpoint_minutes: Annotated[float, Field(ge=0, le=MOST_MINUTES, description="write a checkpoint this often")] = (
+        10.0
+    )
+
+    @model_validator(mode="after")
+    def _has_momentum_for_nesterov(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            expected = "it needs a momentum above 0, and training.momentum is 0; give a momentum, or `nesterov: false`"
+            raise PydanticCustomError(
+                "misfit",
+                "{expected}",
+                {"field": ("training", "nesterov"), "input": True, "expected": expected},
+            )
+        return self
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from pydantic_core import PydanticCustomError
 from prunescope.files import expanded
 from prunescope.progress import Progress, silent
 from prunescope.training.images import Source
-from prunescope.training.recipe import Strict
+from prunescope.training.recipe import Strict, Text
 
 
 class Cifar(Strict):
     """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), in the binary version; its test images are for validation."""
 
-    cifar10: Annotated[str | None, Field(description="the folder of CIFAR-10's binary version")] = None
-    cifar100: Annotated[str | None, Field(description="the folder of CIFAR-100's binary version")] = None
+    cifar10: Annotated[Text | None, Field(description="the folder of CIFAR-10's binary version")] = None
+    cifar100: Annotated[Text | None, Field(description="the folder of CIFAR-100's binary version")] = None
     download: Annotated[bool, Field(description="fetch it into the folder if it is not there")] = False
 
     @model_validator(mode="after")
@@ -32,16 +32,16 @@ class HuggingFace(Strict):
     """An image data set that Hugging Face's `datasets` reads."""
 
     huggingface: Annotated[
-        str, Field(min_length=1, description="a name on the hub, or a folder (of `save_to_disk`, or of images)")
+        Text, Field(min_length=1, description="a name on the hub, or a folder (of `save_to_disk`, or of images)")
     ]
-    configuration: Annotated[str | None, Field(description="of a data set that has several")] = None
-    revision: Annotated[str | None, Field(description="a commit or tag on the hub: the same data next year")] = None
-    train: Annotated[str | None, Field(description="name of the split; train unless told")] = None
+    configuration: Annotated[Text | None, Field(description="of a data set that has several")] = None
+    revision: Annotated[Text | None, Field(description="a commit or tag on the hub: the same data next year")] = None
+    train: Annotated[Text | None, Field(description="name of the split; train unless told")] = None
     validation: Annotated[
-        str | None, Field(description="name of the split; validation, valid, val, dev or test unless told")
+        Text | None, Field(description="name of the split; validation, valid, val, dev or test unless told")
     ] = None
-    image: Annotated[str | None, Field(description="the column; the one that holds images unless told")] = None
-    label: Annotated[str | None, Field(description="the column; the one that holds classes unless told")] = None
+    image: Annotated[Text | None, Field(description="the column; the one that holds images unless told")] = None
+    label: Annotated[Text | None, Field(description="the column; the one that holds classes unless told")] = None
 
 
 def open_sources(

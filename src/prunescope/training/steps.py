@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-FORM = r"^(?=\d)(?:(\d+)ep)?(?:(\d+)it)?$"
+from prunescope.bounds import MOST_STEPS, shown
+
+FORM = r"(?:([0-9]+)ep)?(?:([0-9]+)it)?"
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,13 @@ class Step:
         found = re.fullmatch(FORM, text) if isinstance(text, str) else None
         if found is None or not any(found.groups()):
             raise ValueError(
-                f"{text!r} is no step of training; expected epochs, iterations or both: 90ep, 500it, 1ep20it"
+                f"{shown(text)} is no step of training; expected epochs, iterations or both: 90ep, 500it, 1ep20it"
             )
-        return cls(int(found[1] or 0), int(found[2] or 0))
+        # Python does not read a number of thousands of digits.
+        epochs, steps = (int(digits) if len(digits) < 1000 else MOST_STEPS + 1 for digits in found.groups("0"))
+        if max(epochs, steps) > MOST_STEPS:
+            raise ValueError(f"expected at most {MOST_STEPS:,} epochs and {MOST_STEPS:,} iterations")
+        return cls(epochs, steps)
 
     def iterations(self, steps_per_epoch: int) -> int:
         """Count the optimiser's steps up to this point."""

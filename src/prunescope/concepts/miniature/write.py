@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from prunescope.bounds import MOST_DRAWN, MOST_WORKERS, check_count, is_whole, shown
 from prunescope.concepts.miniature.scenes import draw
 from prunescope.concepts.miniature.vocabulary import CATEGORIES, NAMES, SCENES, vocabulary
 from prunescope.errors import InputError
@@ -25,7 +26,7 @@ from prunescope.progress import Progress
 _WORLD = 1  # Counts the versions of the drawn world: images of different versions differ.
 _MARK = "miniature.json"
 _CHUNK = 32
-_SMALLEST, _LARGEST = 16, 1024
+SMALLEST, LARGEST = 16, 1024
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def make_miniature(
     folder = Path(directory)
     settings = _Settings(images, seed, size)
     _check(settings)
+    if workers is not None:
+        check_count("workers", workers, 1, MOST_WORKERS)
     if _is_made(folder, settings):
         return folder
     with _beside(folder, settings) as part:
@@ -114,12 +117,16 @@ def _processors() -> int:
 
 
 def _check(settings: _Settings) -> None:
-    if settings.images < 1:
-        raise InputError(f"{settings.images} images: a miniature needs at least one (a whole number of 1 or more)")
-    if not 0 <= settings.seed < 2**64:
-        raise InputError(f"seed {settings.seed}: expected a whole number from 0 to 2^64 - 1")
-    if not _SMALLEST <= settings.size <= _LARGEST:
-        raise InputError(f"size {settings.size}: expected the side of the images in pixels, {_SMALLEST} to {_LARGEST}")
+    if not is_whole(settings.images) or not 1 <= settings.images <= MOST_DRAWN:
+        raise InputError(
+            f"{shown(settings.images)} images: a miniature needs at least one (a whole number from 1 to {MOST_DRAWN:,})"
+        )
+    if not is_whole(settings.seed) or not 0 <= settings.seed < 2**64:
+        raise InputError(f"seed {shown(settings.seed)}: expected a whole number from 0 to 2^64 - 1")
+    if not is_whole(settings.size) or not SMALLEST <= settings.size <= LARGEST:
+        raise InputError(
+            f"size {shown(settings.size)}: expected the side of the images in pixels, {SMALLEST} to {LARGEST}"
+        )
 
 
 def _is_made(folder: Path, settings: _Settings) -> bool:
