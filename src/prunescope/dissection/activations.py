@@ -23,6 +23,9 @@ def read_activations(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
         The file cannot be read, is no such .npz, or what it holds are no real numbers.
     """
     try:
+        # Opening a pipe would wait for another program to write into it.
+        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+            raise InputError(f"{path}: is no file, but a pipe or a device; {_EXPECTED}")
         with Path(path).open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise InputError(f"{path}: is no .npz, or is cut short; {_EXPECTED}")

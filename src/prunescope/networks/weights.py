@@ -111,6 +111,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
+        # Opening a pipe would wait for another program to write into it.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"weights file {path} cannot be read: it is no file, but a pipe or a device")
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
@@ -263,6 +266,13 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
             f"weights file {path} does not hold tensors by name, at its top or under {', '.join(_WEIGHT_KEYS)}, "
             f"but {held}; save the network's state_dict() alone"
         )
+    for name, tensor in content.items():
+        if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            kind = "nested" if tensor.is_nested else "on no device" if tensor.is_meta else "quantised or sparse"
+            raise InputError(
+                f"weights file {path}: its tensor {name!r} is {kind}, expected plain numbers; save the network's "
+                "weights as dense tensors"
+            )
     return {str(name): tensor.detach() for name, tensor in content.items()}
 
 
