@@ -12,7 +12,7 @@ import typer
 
 from prunescope.bounds import MOST_COUNT, MOST_GIGABYTES, check_number
 from prunescope.errors import InputError
-from prunescope.files import inside
+from prunescope.files import expanded, inside
 from prunescope.terminal import Commands, err, in_hours, out, print_table, progress_of, study_progress
 
 if TYPE_CHECKING:
@@ -222,13 +222,18 @@ def dissect(
 ) -> None:
     """Say which unit of a layer detects which concept.
 
-    With `torchrun --nproc-per-node N -m prunescope dissect ...` N processes share the images.
+    A dissection with other settings in --out is not overwritten. With `torchrun --nproc-per-node N -m prunescope
+    dissect ...` N processes share the images.
     """
+    from prunescope.dissection.result import refuse_other
+
     if (network is None) == (activations is None):
         raise InputError("give a NETWORK or --activations FILE.npz, one of the two")
     if activations is not None:
         if layer or weights or classes:
             raise InputError("--layer, --weights and --classes are of a network; leave them out with --activations")
+        known = {"iou": iou, "activations": str(activations), **_of_all(concepts, quantile, presence)}
+        refuse_other(out_directory, "activations", known, known=True)
         _save(_dissect_activations(activations, concepts, quantile, iou, presence), out_directory)
         return
     from prunescope.dissection import Budget, dissect_networks
@@ -246,6 +251,14 @@ def dissect(
         inside(out_directory, name, f"--weights {file}: its stem")
     if len(files) < len(weights or ()):
         raise InputError("--weights: two files have the same name, which names their folders in --out; rename one")
+    colors = {"mean": _colors("--mean", mean) or IMAGENET_MEAN, "std": _colors("--std", std) or IMAGENET_STD}
+    settings = {"network": network, "weights": [str(file) for file in weights or ()], "seed": seed}
+    # Before the work: what is there already would not be overwritten after it.
+    known = {"iou": iou, "align": align, "precision": precision, **_of_all(concepts, quantile, presence), **colors}
+    known |= settings if weights else {"network": network, "seed": seed}
+    for name in files:
+        for one in layers:
+            refuse_other(out_directory / name if len(files) > 1 else out_directory, one, known, known=True)
     with processes() as share, progress_of("dissecting", shown=share.rank == 0) as progress:
         found = dissect_networks(
             {name: build_network(network, classes=classes, seed=seed, weights=file) for name, file in files.items()},
@@ -258,10 +271,9 @@ def dissect(
             batch_size=batch_size,
             device=choose_device(device, share.rank),
             precision=precision,  # type: ignore[arg-type]
-            mean=_colors("--mean", mean) or IMAGENET_MEAN,
-            std=_colors("--std", std) or IMAGENET_STD,
+            **colors,
             budget=budget,
-            settings={"network": network, "weights": [str(file) for file in weights or ()], "seed": seed},
+            settings=settings,
             progress=progress,
         )
     if share.rank == 0:
@@ -454,6 +466,11 @@ def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float
             settings={"activations": str(file)},
             progress=progress,
         )
+
+
+def _of_all(concepts: Path, quantile: float, presence: str) -> dict[str, Any]:
+    """Return the settings that every dissection notes."""
+    return {"concepts": str(expanded(concepts).absolute()), "quantile": quantile, "presence": presence}
 
 
 def _bytes(option: str, gigabytes: float) -> int:

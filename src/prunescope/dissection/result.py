@@ -79,11 +79,26 @@ class LayerDissection:
             tally=tally,
         )
 
-    def save(self, directory: str | Path) -> Path:
+    def save(self, directory: str | Path, *, replace: bool = False) -> Path:
         """Write the layer's files into `directory/LAYER`; summary.json comes last and says that all are there.
 
         Beside its own arrays, tally and examples hold `units`, int64: which unit each of their rows is.
+
+        Parameters
+        ----------
+        directory
+            New, or one in which the layer was dissected with the same settings: then its files are written anew.
+        replace
+            Overwrite a dissection with other settings too.
+
+        Raises
+        ------
+        InputError
+            A dissection with other settings is there (the differences are shown), or the layer's name cannot be that
+            of a folder.
         """
+        if not replace:
+            refuse_other(directory, self.layer, self.summary.get("settings", {}))
         units = {"units": self.units["unit"].to_numpy(np.int64)}
         folder = layer_folder(directory, self.layer)
         (folder / "summary.json").unlink(missing_ok=True)
@@ -140,16 +155,65 @@ class Dissection(Mapping[str, LayerDissection]):
             raise InputError(f"no unit numbers are given for layer {missing[0]!r}; {nearest(missing[0], numbers)}")
         return Dissection({name: layer.numbered(numbers[name]) for name, layer in self.items()})
 
-    def save(self, directory: str | Path) -> Path:
-        """Write each layer's files into `directory/LAYER`."""
+    def save(self, directory: str | Path, *, replace: bool = False) -> Path:
+        """Write each layer's files into `directory/LAYER`; see `LayerDissection.save`.
+
+        Raises
+        ------
+        InputError
+            A dissection of one of the layers with other settings is there; then nothing is written.
+        """
+        for layer in self.values() if not replace else ():
+            refuse_other(directory, layer.layer, layer.summary.get("settings", {}))
         for layer in self.values():
-            layer.save(directory)
+            layer.save(directory, replace=replace)
         return Path(directory)
 
     def _joined(self, table: str) -> pd.DataFrame:
         parts = [getattr(part, table).assign(layer=name) for name, part in self.items()]
         joined: pd.DataFrame = pd.concat(parts, ignore_index=True)
         return joined[["layer", *joined.columns.drop("layer")]]
+
+
+def refuse_other(directory: str | Path, layer: str, settings: Mapping[str, Any], *, known: bool = False) -> None:
+    """Refuse to overwrite a layer's dissection that was made with other settings.
+
+    Parameters
+    ----------
+    directory, layer
+        Where it would be.
+    settings
+        Of the new dissection, as its summary notes them.
+    known
+        Compare only those, since others are not known before the work.
+
+    Raises
+    ------
+    InputError
+        One is there; each difference is shown.
+    """
+    path = layer_folder(directory, layer) / "summary.json"
+    if not path.is_file():
+        return
+    way_out = "give another --out (directory), or remove this one"
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        held = dict(there)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is there and cannot be read as a dissection's summary; {way_out}") from error
+    given = json.loads(json.dumps(dict(settings)))
+    names = given if known else {**held, **given}
+    different = [name for name in names if held.get(name) != given.get(name)]
+    if different:
+        lines = [f"  {name}: {_told(held, name)} there, {_told(given, name)} now" for name in different]
+        raise InputError(
+            f"{path.parent} holds a dissection with other settings; nothing was changed:\n" + "\n".join(lines)
+            + f"\n{way_out[0].upper()}{way_out[1:]}"
+        )  # fmt: skip
+
+
+def _told(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name], ensure_ascii=False) if name in settings else "not said"
 
 
 def layer_folder(directory: str | Path, layer: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +34,7 @@ from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks.geometry import Geometry, receptive_fields
 from prunescope.networks.layers import check_layers, evaluating
+from prunescope.networks.random_weights import random_weights
 from prunescope.progress import Progress, silent
 
 Array = np.ndarray[Any, Any]
@@ -109,6 +111,11 @@ def dissect(
     OSError
         The disk has no room for what waits; nothing is left there.
 
+    Warns
+    -----
+    UserWarning
+        The network has the random weights that `build_network` drew.
+
     Examples
     --------
     ::
@@ -163,6 +170,13 @@ def dissect_networks(
     check_precision(precision, device)
     for model in models.values():
         check_layers(model, layers)
+    random = {name: note for name, model in models.items() if (note := random_weights(model))}
+    for name, note in random.items():
+        warnings.warn(
+            f"the network{f' {name}' if name else ''} has {note}: no weights were given, and its name loads none. "
+            "Give a file of weights, or a name with published ones such as torchvision:resnet18@DEFAULT",
+            stacklevel=3 if name == "" else 2,
+        )
     data = as_concepts(concepts)
     geometry: dict[tuple[str, str], Geometry] = {}
     for name, model in models.items():
@@ -226,7 +240,9 @@ def dissect_networks(
         found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
         for key, stream in streams.items():
             name, layer = key
-            own = ({"name": name} if name else {}) | (_told(geometry[key]) if key in geometry else {})
+            own: dict[str, Any] = {"name": name} if name else {}
+            own |= {"weights": random[name]} if name in random else {}
+            own |= _told(geometry[key]) if key in geometry else {}
             found[name][layer] = stream.finish(truth, share, noted | own)
     return {name: Dissection(parts) for name, parts in found.items()}
 

@@ -71,6 +71,12 @@ def read_config(name: str, classes: int | None, *, own_weights: bool) -> Any:
     return config
 
 
+def has_weights(name: str) -> bool:
+    """Say whether weights lie beside a network's configuration; a name on the hub always has them."""
+    folder = _folder(name)
+    return folder is None or _has_weights(folder)
+
+
 def build_hf(name: str, config: Any, classes: int | None, *, own_weights: bool) -> nn.Module:
     """Build one of transformers' image classifiers; it puts out logits [n, classes], not a structure that holds them.
 

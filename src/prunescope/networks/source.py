@@ -14,8 +14,9 @@ from prunescope.bounds import MOST_CLASSES, MOST_SEED, is_whole, shown
 from prunescope.errors import InputError
 from prunescope.files import expanded
 from prunescope.networks.classifiers import build_classifier, check_classifier
-from prunescope.networks.hf_classifiers import build_hf, read_config
+from prunescope.networks.hf_classifiers import build_hf, has_weights, read_config
 from prunescope.networks.own_file import call_function, import_function
+from prunescope.networks.random_weights import remember_random
 from prunescope.networks.timm_classifiers import build_timm, check_timm
 from prunescope.networks.weights import classes_in, fit_weights, read_tensors
 
@@ -82,7 +83,10 @@ def build_network(
         raise InputError(f"seed {shown(seed)} cannot be used; give a whole number from 0 to 2^63 - 1")
     make = _maker(name, classes, own_weights=weights is None)
     if weights is None:
-        return _initialised(make, classes, seed)
+        model = _initialised(make, classes, seed)
+        if not _may_load_weights(name):
+            remember_random(model, seed)
+        return model
     if name.startswith(("torchvision:", "timm:")) and "@" in name:
         raise InputError(
             f"{name} names published weights, and {weights} are other weights: give {name.partition('@')[0]} "
@@ -137,6 +141,14 @@ def default_layers(name: str) -> tuple[str, ...]:
             f"(`prunescope layers {name}` lists them)"
         )
     return layers
+
+
+def _may_load_weights(name: str) -> bool:
+    """Say whether a network's name or its own code may have loaded weights; a user's function is not looked into."""
+    kind, _, rest = name.partition(":")
+    if kind in ("torchvision", "timm"):
+        return "@" in rest
+    return has_weights(rest) if kind == "hf" else kind != "prunescope"
 
 
 def _maker(name: str, classes: int | None, *, own_weights: bool) -> Callable[[int | None], nn.Module]:

@@ -185,7 +185,8 @@ def _dissect_level(level: Level, work: _Work) -> None:
         assert filters is not None
         found = found.numbered(unit_numbers(dense, model.cpu(), filters, settings.layers, recipe.data.size))
     if work.processes.is_main:
-        found.save(directory.dissection(trial, number))
+        # The stage is not complete: what is left of it is written anew.
+        found.save(directory.dissection(trial, number), replace=True)
         summaries = {layer: read_summary(directory.dissection(trial, number), layer) for layer in settings.layers}
         work.clock.tick(1.0, **known, summaries=summaries)
     work.processes.wait()
