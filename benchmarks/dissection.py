@@ -246,7 +246,7 @@ def print_broden(model: nn.Module, data: ConceptData) -> None:
     found = dissect(model, layers=LAYERS, concepts=data, batch_size=BATCH)
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     pixels = torch.from_numpy(np.stack([data.image(i) for i in range(some)])).permute(0, 3, 1, 2)
-    with torch.inference_mode(), observe(model, LAYERS) as outputs:
+    with torch.inference_mode(), observe(model, LAYERS, dict.fromkeys(LAYERS, 1)) as outputs:
         model((pixels.float() / 255 - mean) / std)
     for layer, maps in outputs.items():
         thresholds = torch.tensor(found[layer].units["threshold"])

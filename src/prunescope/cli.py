@@ -57,6 +57,15 @@ Out = Annotated[Path, typer.Option("--out", help="Where results go.", show_defau
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
 Weights = Annotated[Path | None, typer.Option(help="A safetensors or torch file; nothing in it is run.")]
 Classes = Annotated[int | None, typer.Option(help="Outputs of the network, where they are not its own default's.")]
+UnitsAxis = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--units-axis",
+        metavar="[LAYER=]AXIS",
+        help="Which axis of the layers' outputs holds the units: 1 in [n, units, h, w], -1 if they are last. It is "
+        "measured unless told. May be repeated, with layers' names.",
+    ),
+]
 Network = Annotated[str, typer.Argument(help=NETWORKS)]
 Data = Annotated[Path | None, typer.Option(help="The classification task: a folder of train/CLASS and val/CLASS.")]
 StudyConcepts = Annotated[Path | None, typer.Option(help="Labelled images in Broden's format.")]
@@ -160,11 +169,17 @@ def layers(
     size: Annotated[int, typer.Option(help="Images' size in pixels.")] = 224,
     weights: Weights = None,
     classes: Classes = None,
+    units_axis: UnitsAxis = None,
 ) -> None:
     """List a network's layers with output shapes and units."""
     from prunescope.networks import build_network, list_layers
 
-    print_table(list_layers(build_network(network, classes=classes, weights=weights), size))
+    given = _axes(units_axis)
+    table = list_layers(build_network(network, classes=classes, weights=weights), size, units_axis=given)
+    print_table(table.drop(columns="note"))
+    for layer, note in zip(table["layer"], table["note"], strict=True):
+        if note:
+            err.print(f"{layer}: {note}")
 
 
 @app.command()
@@ -194,6 +209,7 @@ def dissect(
     ] = None,
     classes: Classes = None,
     seed: Annotated[int, typer.Option(help="Of the weights, where they are random: neither published nor given.")] = 0,
+    units_axis: UnitsAxis = None,
     quantile: Annotated[float, typer.Option(help="The fraction of positions above a unit's threshold.")] = 0.005,
     iou: Annotated[float, typer.Option(help="A unit is interpretable above this IoU.")] = 0.05,
     presence: Annotated[
@@ -230,8 +246,10 @@ def dissect(
     if (network is None) == (activations is None):
         raise InputError("give a NETWORK or --activations FILE.npz, one of the two")
     if activations is not None:
-        if layer or weights or classes:
-            raise InputError("--layer, --weights and --classes are of a network; leave them out with --activations")
+        if layer or weights or classes or units_axis:
+            raise InputError(
+                "--layer, --weights, --classes and --units-axis are of a network; leave them out with --activations"
+            )
         known = {"iou": iou, "activations": str(activations), **_of_all(concepts, quantile, presence)}
         refuse_other(out_directory, "activations", known, known=True)
         _save(_dissect_activations(activations, concepts, quantile, iou, presence), out_directory)
@@ -264,6 +282,7 @@ def dissect(
             {name: build_network(network, classes=classes, seed=seed, weights=file) for name, file in files.items()},
             layers=layers,
             concepts=concepts,
+            units_axis=_axes(units_axis),
             quantile=quantile,
             iou=iou,
             presence=presence,  # type: ignore[arg-type]
@@ -280,6 +299,23 @@ def dissect(
         for name, dissection in found.items():
             for part in dissection.values():
                 _save(part, out_directory / name if len(found) > 1 else out_directory)
+
+
+def _axes(given: list[str] | None) -> int | dict[str, int] | None:
+    """Read `AXIS`, or `LAYER=AXIS` several times."""
+    axes: dict[str, int] = {}
+    for text in given or ():
+        layer, _, axis = text.rpartition("=")
+        try:
+            number = int(axis)
+        except ValueError:
+            raise InputError(f"--units-axis is {text!r}, expected AXIS or LAYER=AXIS, such as 1 or block=-1") from None
+        if layer in axes:
+            raise InputError(f"--units-axis says the axis of {layer or 'all layers'} twice; give it once")
+        axes[layer] = number
+    if "" in axes and len(axes) > 1:
+        raise InputError("--units-axis: give one AXIS for all layers, or LAYER=AXIS for some, not both")
+    return axes.get("", axes or None)
 
 
 def _save(part: LayerDissection, folder: Path) -> None:

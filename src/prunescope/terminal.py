@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -58,8 +59,15 @@ def print_table(table: pd.DataFrame) -> None:
     for column in table.columns:
         shown.add_column(str(column), justify="right" if table[column].dtype.kind in "iuf" else "left", overflow="fold")
     for row in table.itertuples(index=False):
-        shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        shown.add_row(*(_cell(cell) for cell in row))
     out.print(shown)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    # The one missing value of tables that are printed; pandas is not imported for the others.
+    return "?" if str(value) == "<NA>" else str(value)
 
 
 @contextmanager

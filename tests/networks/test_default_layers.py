@@ -25,7 +25,7 @@ from prunescope.networks.layers import evaluating
 def test_the_published_layers_are_there_and_give_maps(name: str, size: int, shapes: list[tuple[int, int, int]]) -> None:
     model = build_network(name, classes=2)
     layers = default_layers(name)
-    with evaluating(model), torch.no_grad(), observe(model, layers) as outputs:
+    with evaluating(model), torch.no_grad(), observe(model, layers, dict.fromkeys(layers, 1)) as outputs:
         model(torch.randn(2, 3, size, size))
     assert [tuple(outputs[layer].shape[1:]) for layer in layers] == shapes
 
@@ -42,7 +42,7 @@ def test_published_convolutions_are_observed_after_their_activation_function(nam
 def test_what_densenet_writes_over_its_features_is_not_what_is_observed() -> None:
     model = build_network("torchvision:densenet161", classes=2, seed=0).eval()
     images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad(), observe(model, ["features"]) as outputs:
+    with torch.no_grad(), observe(model, ["features"], {"features": 1}) as outputs:
         model(images)
         assert torch.equal(outputs["features"], model.get_submodule("features")(images))
     assert outputs["features"].min() < 0

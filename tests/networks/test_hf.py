@@ -13,6 +13,7 @@ from torch import nn
 
 from prunescope.errors import InputError
 from prunescope.networks import build_network, list_layers, observe, save_weights
+from prunescope.networks.layers import units_axes
 from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.pruning.mask import Mask
 from tests.networks.small import values
@@ -75,7 +76,8 @@ def test_image_classifiers_of_every_kind_are_built_and_their_layers_give_maps(
     assert model.training
     listed = list_layers(model, size)
     assert dict(zip(listed.layer, listed["shape"], strict=True))[layer] == shape
-    with torch.no_grad(), observe(model.eval(), [layer]) as outputs:
+    axes = units_axes(model, [layer], (size, size))
+    with torch.no_grad(), observe(model.eval(), [layer], axes) as outputs:
         assert model(torch.zeros(2, 3, size, size)).shape == (2, 7)
     assert outputs[layer].shape == (2, *shape)
 
@@ -85,7 +87,7 @@ def test_the_map_of_a_vision_transformers_layer_is_its_hidden_state_without_the_
     images = torch.randn(2, 3, 32, 32)
     hidden: list[torch.Tensor] = []
     handle = model.get_submodule("vit.layers.0").register_forward_hook(lambda *given: hidden.append(given[2]))
-    with torch.no_grad(), observe(model, ["vit.layers.0"]) as outputs:
+    with torch.no_grad(), observe(model, ["vit.layers.0"], {"vit.layers.0": -1}) as outputs:
         model(images)
     handle.remove()
     for y in range(4):

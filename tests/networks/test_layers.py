@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import check_layers, evaluating, list_layers, observe
+from prunescope.networks.layers import check_layers, evaluating, list_layers, observe, units_axes
 from prunescope.networks.source import build_network
 
 
@@ -16,12 +16,13 @@ def hooks(model: nn.Module) -> int:
 def test_the_list_has_each_layer_with_its_shape_and_units(network: nn.Module) -> None:
     table = list_layers(network, size=16)
     assert list(table.itertuples(index=False, name=None)) == [
-        ("conv", "Conv2d", (4, 16, 16), 4),
-        ("bn", "BatchNorm2d", (4, 16, 16), 4),
-        ("body", "Sequential", (6, 8, 8), 6),
-        ("body.0", "Conv2d", (6, 16, 16), 6),
-        ("body.1", "MaxPool2d", (6, 8, 8), 6),
-        ("fc", "Linear", (5,), 5),
+        ("conv", "Conv2d", (4, 16, 16), 4, ""),
+        ("bn", "BatchNorm2d", (4, 16, 16), 4, ""),
+        ("body", "Sequential", (6, 8, 8), 6, ""),
+        ("body.0", "Conv2d", (6, 16, 16), 6, ""),
+        ("body.1", "MaxPool2d", (6, 8, 8), 6, ""),
+        ("tokens", "Flatten", (6, 8, 8), 6, ""),
+        ("fc", "Linear", (5,), 5, ""),
     ]
 
 
@@ -40,7 +41,8 @@ def test_every_listed_layer_can_be_observed_with_the_listed_shape() -> None:
     model = build_network("torchvision:resnet18", classes=4, seed=0).eval()
     table = list_layers(model, size=64)
     assert {"layer4", "layer4.1.bn2", "fc"} <= set(table.layer)
-    with observe(model, list(table.layer)) as outputs, torch.no_grad():
+    axes = units_axes(model, list(table.layer), (64, 64))
+    with observe(model, list(table.layer), axes) as outputs, torch.no_grad():
         model(torch.zeros(3, 3, 64, 64))
     assert {name: tuple(output.shape[1:]) for name, output in outputs.items()} == dict(
         zip(table.layer, table["shape"], strict=True)
@@ -73,7 +75,7 @@ def test_no_layer_one_twice_or_a_bare_name_is_refused(network: nn.Module, layers
 
 def test_observing_gives_what_the_layer_put_out_even_if_it_is_overwritten_later(network: nn.Module) -> None:
     images = torch.randn(2, 3, 16, 16)
-    with observe(network.eval(), ["bn", "fc"]) as outputs:
+    with observe(network.eval(), ["bn", "fc"], {"bn": 1, "fc": 1}) as outputs:
         scores = network(images)
     assert torch.equal(outputs["fc"], scores)
     assert torch.equal(outputs["bn"], network.bn(network.conv(images)))
@@ -87,7 +89,7 @@ def test_outputs_are_handed_over_as_they_are_before_later_layers_write_over_them
     def take(layer: str, output: Tensor) -> None:
         taken[layer], copies[layer] = output, output.clone()
 
-    with observe(network.eval(), ["bn", "fc"], take) as outputs:
+    with observe(network.eval(), ["bn", "fc"], {"bn": 1, "fc": 1}, take) as outputs:
         network(images)
     assert outputs == {}
     assert not taken["bn"].requires_grad
@@ -97,14 +99,14 @@ def test_outputs_are_handed_over_as_they_are_before_later_layers_write_over_them
 
 def test_a_layer_called_twice_is_handed_over_once_and_refused(network: nn.Module) -> None:
     taken: list[str] = []
-    observing = observe(network, ["relu"], lambda layer, _: taken.append(layer))
+    observing = observe(network, ["relu"], {"relu": 1}, lambda layer, _: taken.append(layer))
     with pytest.raises(InputError, match="'relu' is called 2 times"), observing:
         network(torch.zeros(2, 3, 16, 16))
     assert taken == ["relu"]
 
 
 def test_each_forward_pass_replaces_the_outputs(network: nn.Module) -> None:
-    with observe(network.eval(), ["conv"]) as outputs, torch.inference_mode():
+    with observe(network.eval(), ["conv"], {"conv": 1}) as outputs, torch.inference_mode():
         network(torch.zeros(4, 3, 16, 16))
         network(torch.ones(1, 3, 8, 8))
         assert outputs["conv"].shape == (1, 4, 8, 8)
@@ -112,10 +114,10 @@ def test_each_forward_pass_replaces_the_outputs(network: nn.Module) -> None:
 
 
 def test_nothing_is_left_behind_after_an_error(network: nn.Module) -> None:
-    with pytest.raises(ZeroDivisionError), observe(network, ["conv", "body"]):
+    with pytest.raises(ZeroDivisionError), observe(network, ["conv", "body"], {"conv": 1, "body": 1}):
         raise ZeroDivisionError
     assert hooks(network) == 0
-    with pytest.raises(RuntimeError, match="channels"), observe(network, ["conv"]):
+    with pytest.raises(RuntimeError, match="channels"), observe(network, ["conv"], {"conv": 1}):
         network(torch.zeros(1, 5, 8, 8))
     assert hooks(network) == 0
 
@@ -123,13 +125,15 @@ def test_nothing_is_left_behind_after_an_error(network: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("tokens", r"'tokens' puts out a tensor of shape \[2, 6, 64\] for images of shape \[2, 3, 16, 16\]; expected"),
         ("relu", r"'relu' is called 2 times in one forward pass"),
         ("spare", r"'spare' is not called when the network runs"),
     ],
 )
 def test_a_layer_that_has_no_units_is_refused(network: nn.Module, layer: str, message: str) -> None:
-    with pytest.raises(InputError, match=message), observe(network, [layer, "conv"]):
+    with pytest.raises(InputError, match=message):
+        units_axes(network, [layer, "conv"], (16, 16))
+    observing = observe(network, [layer, "conv"], {layer: 1, "conv": 1})
+    with pytest.raises(InputError, match=message), observing:
         network(torch.zeros(2, 3, 16, 16))
     assert hooks(network) == 0
 
@@ -147,14 +151,17 @@ class Strange(nn.Module):
 
 def test_a_layer_whose_output_is_no_tensor_is_refused_and_not_listed() -> None:
     model = Strange(lambda x: (x, x))
-    with pytest.raises(InputError, match="'inner' puts out a tuple; expected a tensor"), observe(model, ["inner"]):
+    with (
+        pytest.raises(InputError, match="'inner' puts out a tuple; expected a tensor"),
+        observe(model, ["inner"], {"inner": 1}),
+    ):
         model(torch.zeros(2, 3, 8, 8))
     assert list_layers(model, size=8).empty
 
 
 def test_a_layer_whose_output_does_not_begin_with_the_images_is_refused_and_not_listed() -> None:
     model = Strange(lambda x: x.reshape(-1, 3, 4, 4))
-    with pytest.raises(InputError, match=r"shape \[8, 3, 4, 4\] for images"), observe(model, ["inner"]):
+    with pytest.raises(InputError, match=r"shape \[8, 3, 4, 4\] for images"), observe(model, ["inner"], {}):
         model(torch.zeros(2, 3, 8, 8))
     assert list_layers(model, size=8).empty
 
@@ -162,20 +169,20 @@ def test_a_layer_whose_output_does_not_begin_with_the_images_is_refused_and_not_
 def test_a_layer_that_keeps_its_units_last_is_listed_and_observed_with_its_units_first() -> None:
     model = Strange(lambda x: x.permute(0, 2, 3, 1))
     images = torch.randn(2, 3, 8, 8)
-    with observe(model, ["inner"]) as outputs:
+    with observe(model, ["inner"], units_axes(model, ["inner"], (8, 8))) as outputs:
         model(images)
     assert torch.equal(outputs["inner"], images)
     assert list(list_layers(model, size=8)["shape"]) == [(3, 8, 8)]
 
 
 def test_images_may_be_given_by_name(network: nn.Module) -> None:
-    with observe(network, ["conv"]) as outputs:
+    with observe(network, ["conv"], {"conv": 1}) as outputs:
         network(x=torch.zeros(2, 3, 8, 8))
     assert outputs["conv"].shape == (2, 4, 8, 8)
 
 
 def test_images_need_not_be_square(network: nn.Module) -> None:
-    with observe(network, ["conv"]) as outputs:
+    with observe(network, ["conv"], units_axes(network, ["conv"], (4, 8))) as outputs:
         network(torch.zeros(2, 3, 4, 8))
     assert outputs["conv"].shape == (2, 4, 4, 8)
 
@@ -194,7 +201,7 @@ def test_modes_come_back_module_by_module_even_after_an_error(network: nn.Module
 
 def test_a_convolution_has_its_units_first_whatever_its_shape_looks_like() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, (1, 3), stride=(4, 1)))
-    with observe(model, ["0"]) as outputs:
+    with observe(model, ["0"], units_axes(model, ["0"], (32, 32))) as outputs:
         model(torch.zeros(2, 3, 32, 32))
     assert outputs["0"].shape == (2, 8, 8, 30)
     assert list_layers(model, 32)["units"].tolist() == [8]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from prunescope.errors import InputError
 from prunescope.networks import build_network, list_layers, observe, save_weights
+from prunescope.networks.layers import units_axes
 from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.pruning.mask import Mask
 from tests.networks.small import Touch, values
@@ -35,7 +36,8 @@ def test_networks_of_every_kind_are_built_and_their_layers_give_maps(
     assert model.training
     listed = list_layers(model, size)
     assert dict(zip(listed.layer, listed["shape"], strict=True))[layer] == shape
-    with torch.no_grad(), observe(model.eval(), [layer]) as outputs:
+    axes = units_axes(model, [layer], (size, size))
+    with torch.no_grad(), observe(model.eval(), [layer], axes) as outputs:
         assert model(torch.zeros(2, 3, size, size)).shape == (2, 7)
     assert outputs[layer].shape == (2, *shape)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from prunescope.networks.tokens import as_maps
+from prunescope.networks.tokens import as_maps, has_proportions
 
 sizes = st.integers(2, 9)
 patches = st.integers(3, 8)
@@ -33,7 +33,7 @@ def tokens_of(maps: Tensor, prefix: int) -> Tensor:
 @given(sizes, sizes, patches, before, st.integers(1, 5))
 def test_each_patchs_token_becomes_its_place_in_the_map(h: int, w: int, patch: int, prefix: int, units: int) -> None:
     maps = drawn(2, units, h, w)
-    found = as_maps(tokens_of(maps, prefix), (2, 3, h * patch, w * patch), prefix)
+    found = as_maps(tokens_of(maps, prefix), (2, 3, h * patch, w * patch), prefix, -1)
     # A few small numbers of tokens are several grids at once, such as 4 + 5 and 9.
     assert found is None or torch.equal(found, maps)
 
@@ -56,7 +56,7 @@ def test_each_patchs_token_becomes_its_place_in_the_map(h: int, w: int, patch: i
     ],
 )
 def test_tokens_before_the_grid_are_counted(tokens: int, size: tuple[int, int], grid: tuple[int, int]) -> None:
-    found = as_maps(torch.zeros(2, tokens, 8), (2, 3, *size))
+    found = as_maps(torch.zeros(2, tokens, 8), (2, 3, *size), None, 2)
     assert found is not None
     assert found.shape == (2, 8, *grid)
 
@@ -79,33 +79,30 @@ def test_tokens_before_the_grid_are_counted(tokens: int, size: tuple[int, int], 
     ],
 )
 def test_what_forms_no_grid_or_several_is_not_taken(shape: tuple[int, ...], prefix: int | None) -> None:
-    assert as_maps(torch.zeros(shape), (2, 3, 224, 224), prefix) is None
+    assert as_maps(torch.zeros(shape), (2, 3, 224, 224), prefix, 1 if len(shape) == 4 else 2) is None
 
 
 def test_a_number_of_tokens_that_the_network_tells_need_not_be_a_usual_one() -> None:
-    found = as_maps(torch.zeros(2, 4 + 196, 8), (2, 3, 224, 224), 4)
+    found = as_maps(torch.zeros(2, 4 + 196, 8), (2, 3, 224, 224), 4, -1)
     assert found is not None
     assert found.shape == (2, 8, 14, 14)
 
 
 @given(sizes, sizes, patches, st.integers(96, 128))
-def test_units_that_are_last_are_put_first_where_only_so_the_map_fits_the_image(
-    h: int, w: int, patch: int, units: int
-) -> None:
+def test_units_are_put_first_from_whichever_axis_holds_them(h: int, w: int, patch: int, units: int) -> None:
     images = (2, 3, h * patch, w * patch)
-    first, last = drawn(2, units, h, w), drawn(2, h, w, units)
-    assert torch.equal(as_maps(first, images), first)  # type: ignore[arg-type]
-    assert torch.equal(as_maps(last, images), last.permute(0, 3, 1, 2))  # type: ignore[arg-type]
+    first, between, last = drawn(2, units, h, w), drawn(2, h, units, w), drawn(2, h, w, units)
+    assert torch.equal(as_maps(first, images, None, 1), first)  # type: ignore[arg-type]
+    assert torch.equal(as_maps(between, images, None, 2), between.permute(0, 2, 1, 3))  # type: ignore[arg-type]
+    assert torch.equal(as_maps(last, images, None, -1), last.permute(0, 3, 1, 2))  # type: ignore[arg-type]
 
 
-@given(st.integers(20, 400), st.integers(20, 400), st.integers(1, 64), st.integers(2, 11), st.integers(1, 4))
-def test_maps_of_convolutions_stay_as_they_are_whatever_is_lost_at_the_borders(
-    ih: int, iw: int, units: int, kernel: int, stride: int
+@given(st.integers(20, 400), st.integers(20, 400), st.integers(2, 11), st.integers(1, 4))
+def test_maps_of_convolutions_have_the_images_proportions_whatever_is_lost_at_the_borders(
+    ih: int, iw: int, kernel: int, stride: int
 ) -> None:
-    h, w = (max((size - kernel) // stride + 1, 1) for size in (ih, iw))
-    maps = torch.zeros(1, units, h, w)
-    if not (ih == iw and units == h != w):
-        assert as_maps(maps, (1, 3, ih, iw)) is maps
+    size = [(pixels - kernel) // stride + 1 for pixels in (ih, iw)]
+    assert has_proportions(size, (1, 3, ih, iw))
 
 
 def test_the_patches_of_a_vision_transformer_lie_where_its_embedding_saw_them() -> None:
@@ -113,7 +110,7 @@ def test_the_patches_of_a_vision_transformer_lie_where_its_embedding_saw_them() 
     images = torch.randn(2, 3, 32, 48)
     maps = projection(images)
     tokens = pad(maps.flatten(2).transpose(1, 2), (0, 0, 1, 0))
-    assert torch.equal(as_maps(tokens, images.shape), maps)  # type: ignore[arg-type]
+    assert torch.equal(as_maps(tokens, images.shape, None, 2), maps)  # type: ignore[arg-type]
 
 
 IMAGES = (2, 3, 32, 32)
@@ -123,22 +120,24 @@ POOLED = torch.zeros(2, 8)
 
 
 @pytest.mark.parametrize(
-    ("output", "shape"),
+    ("output", "units_axis", "shape"),
     [
-        ((TOKENS, None), (2, 8, 4, 4)),
-        ([None, MAPS], (2, 8, 4, 4)),
-        ({"hidden": TOKENS, "attentions": None, "more": (TOKENS,)}, (2, 8, 4, 4)),
-        ({"hidden": MAPS, "pooled": POOLED}, (2, 8, 4, 4)),
-        ({"hidden": MAPS, "pooled": POOLED[:, :, None, None]}, (2, 8, 4, 4)),
-        ((POOLED, 3), (2, 8)),
+        ((TOKENS, None), 2, (2, 8, 4, 4)),
+        ([None, MAPS], 1, (2, 8, 4, 4)),
+        ({"hidden": TOKENS, "attentions": None, "more": (TOKENS,)}, -1, (2, 8, 4, 4)),
+        ({"hidden": MAPS, "pooled": POOLED}, 1, (2, 8, 4, 4)),
+        ({"hidden": MAPS, "pooled": POOLED[:, :, None, None]}, 1, (2, 8, 4, 4)),
+        ((POOLED, 3), 1, (2, 8)),
     ],
 )
-def test_the_one_tensor_with_units_is_taken_out_of_a_structure(output: Any, shape: tuple[int, ...]) -> None:
-    found = as_maps(output, IMAGES)
+def test_the_one_tensor_with_units_is_taken_out_of_a_structure(
+    output: Any, units_axis: int, shape: tuple[int, ...]
+) -> None:
+    found = as_maps(output, IMAGES, None, units_axis)
     assert found is not None
     assert found.shape == shape
 
 
-@pytest.mark.parametrize("output", [(MAPS, TOKENS), (POOLED, POOLED), {}, (), None, "maps", (torch.zeros(()), None)])
+@pytest.mark.parametrize("output", [(MAPS, MAPS), (POOLED, POOLED), {}, (), None, "maps", (torch.zeros(()), None)])
 def test_nothing_is_taken_where_there_is_none_or_several(output: Any) -> None:
-    assert as_maps(output, IMAGES) is None
+    assert all(as_maps(output, IMAGES, None, axis) is None for axis in (1, 2, -1))

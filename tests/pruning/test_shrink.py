@@ -18,7 +18,7 @@ from tests.pruning.small import SIZE, chain, network, silenced, smaller, weights
 
 
 def observed(model: nn.Module, layers: list[str], images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    with observe(model, layers) as outputs, torch.no_grad():
+    with observe(model, layers, dict.fromkeys(layers, 1)) as outputs, torch.no_grad():
         scores = model(images)
     return scores, outputs
 

@@ -28,6 +28,8 @@ class Look:
     ----------
     models
         Networks by name.
+    axes
+        By network and layer, which axis of the layer's output holds the units.
     device
         Where they are.
     mean, std
@@ -35,9 +37,14 @@ class Look:
     """
 
     def __init__(
-        self, models: Mapping[str, nn.Module], device: torch.device, mean: Sequence[float], std: Sequence[float]
+        self,
+        models: Mapping[str, nn.Module],
+        axes: Mapping[str, Mapping[str, int]],
+        device: torch.device,
+        mean: Sequence[float],
+        std: Sequence[float],
     ) -> None:
-        self._models, self.device = models, device
+        self._models, self._axes, self.device = models, axes, device
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
         self.on_gpu = device.type == "cuda"
@@ -101,7 +108,8 @@ class Look:
         for name, model in self._models.items():
             left = [layer for other, layer in wanted if other == name]
             if left:
-                with observe(model, left, _handing(name, left, take, to_the_end)), suppress(_SeenEnoughError):
+                hand = _handing(name, left, take, to_the_end)
+                with observe(model, left, self._axes[name], hand), suppress(_SeenEnoughError):
                     model(images)
 
     def _take(self, taken: list[tuple[Key, Tensor]], ready: torch.cuda.Event, take: _Take, batch: Batch) -> None:

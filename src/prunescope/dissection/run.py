@@ -33,7 +33,7 @@ from prunescope.dissection.tally import Presence
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks.geometry import Geometry, receptive_fields
-from prunescope.networks.layers import check_layers, evaluating
+from prunescope.networks.layers import UnitsAxis, check_layers, evaluating, units_axes
 from prunescope.networks.random_weights import random_weights
 from prunescope.progress import Progress, silent
 
@@ -45,6 +45,7 @@ def dissect(
     *,
     layers: Sequence[str],
     concepts: ConceptData | str | Path,
+    units_axis: UnitsAxis | None = None,
     quantile: float = 0.005,
     iou: float = 0.05,
     presence: Presence = "image",
@@ -68,9 +69,14 @@ def dissect(
     model
         Takes [n, 3, ih, iw].
     layers
-        Names as `named_modules()` gives them; their outputs are [n, units, h, w] or [n, units].
+        Names as `named_modules()` gives them; their outputs are [n, units, h, w], [n, h, w, units] or [n, units], or
+        tokens, [n, tokens, units] or [n, units, tokens], that form a grid.
     concepts
         Labelled images in Broden's format: a folder, or what `open_concepts` returned.
+    units_axis
+        Which axis of the layers' outputs holds the units, counted from 0, which is the images' axis, or from the end if
+        negative: one number for all layers, or numbers by layer. Layers for which it is not given are measured, with a
+        few forward passes on blank images of other sizes (`find_axes` says how).
     quantile
         The fraction of all positions above a unit's threshold.
     iou
@@ -106,8 +112,8 @@ def dissect(
     Raises
     ------
     InputError
-        A layer that is not there or has another output, a data set that cannot be read, activations that are not
-        finite, a value out of its range.
+        A layer that is not there or has another output, or of which it cannot be told which axis holds the units; a
+        data set that cannot be read, activations that are not finite, a value out of its range.
     OSError
         The disk has no room for what waits; nothing is left there.
 
@@ -124,9 +130,9 @@ def dissect(
         found.units.query("iou > 0.05").groupby("category").size()
     """
     found = dissect_networks(
-        {"": model}, layers=layers, concepts=concepts, quantile=quantile, iou=iou, presence=presence, align=align,
-        batch_size=batch_size, device=device, precision=precision, mean=mean, std=std, budget=budget,
-        settings=settings, progress=progress,
+        {"": model}, layers=layers, concepts=concepts, units_axis=units_axis, quantile=quantile, iou=iou,
+        presence=presence, align=align, batch_size=batch_size, device=device, precision=precision, mean=mean, std=std,
+        budget=budget, settings=settings, progress=progress,
     )  # fmt: skip
     return found[""]
 
@@ -136,6 +142,7 @@ def dissect_networks(
     *,
     layers: Sequence[str],
     concepts: ConceptData | str | Path,
+    units_axis: UnitsAxis | None = None,
     quantile: float = 0.005,
     iou: float = 0.05,
     presence: Presence = "image",
@@ -155,7 +162,8 @@ def dissect_networks(
     ----------
     models
         Networks by name, all with these layers.
-    layers, concepts, quantile, iou, presence, align, batch_size, device, precision, mean, std, budget, progress
+    layers, concepts, units_axis, quantile, iou, presence, align, batch_size, device, precision, mean, std, budget, \
+    progress
         As in `dissect`.
     settings
         To note in every summary, beside the network's name.
@@ -179,12 +187,14 @@ def dissect_networks(
         )
     data = as_concepts(concepts)
     geometry: dict[tuple[str, str], Geometry] = {}
+    axes: dict[str, dict[str, int]] = {}
     for name, model in models.items():
         model.to(device)
+        axes[name] = units_axes(model, layers, data.image_size, units_axis)
         if align == "receptive-field":
-            fields = receptive_fields(model, layers, data.image_size)
+            fields = receptive_fields(model, layers, data.image_size, units_axis=axes[name])
             geometry |= {(name, layer): field for layer, field in fields.items()}
-    look = Look(models, torch.device(device), mean, std)
+    look = Look(models, axes, torch.device(device), mean, std)
     streams: dict[Key, LayerStream] = {}
     truth = no_truth(data)
 
@@ -237,6 +247,8 @@ def dissect_networks(
         share.add(truth)
         noted = _settings(data, quantile, presence) | {"align": align, "precision": precision}
         noted |= {"mean": list(mean), "std": list(std)} | dict(settings or {})
+        if units_axis is not None:
+            noted |= {"units_axis": dict(units_axis) if isinstance(units_axis, Mapping) else units_axis}
         found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
         for key, stream in streams.items():
             name, layer = key

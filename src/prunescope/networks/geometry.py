@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import blank_images, evaluating, observe, prefix_tokens
+from prunescope.networks.layers import UnitsAxis, blank_images, evaluating, observe, prefix_tokens, units_axes
 from prunescope.networks.tokens import as_maps
 
 # Lengths by which an image grows to count how the map grows with it; the last tells strides up to 90 pixels apart.
@@ -35,7 +35,9 @@ class Geometry:
     offset: tuple[Fraction, Fraction]
 
 
-def receptive_fields(model: nn.Module, layers: Sequence[str], image_size: tuple[int, int]) -> dict[str, Geometry]:
+def receptive_fields(
+    model: nn.Module, layers: Sequence[str], image_size: tuple[int, int], *, units_axis: UnitsAxis | None = None
+) -> dict[str, Geometry]:
     """Measure where the units of some layers look (the anchors of Bau et al. 2017, section 2.2).
 
     The network runs on blank strips of image of which one end is NaN. Whatever depends on NaN, by whichever operation,
@@ -53,6 +55,8 @@ def receptive_fields(model: nn.Module, layers: Sequence[str], image_size: tuple[
         that none sees (strides larger than kernels, dilation) count as seen.
     image_size
         ih, iw: the images' height and width in pixels.
+    units_axis
+        As in `dissect`.
 
     Returns
     -------
@@ -77,8 +81,9 @@ def receptive_fields(model: nn.Module, layers: Sequence[str], image_size: tuple[
     """
     with evaluating(model), torch.no_grad(), _plain_convolutions():
         try:
-            units_last = _check_maps(model, layers, image_size)
-            return {layer: _geometry(model, layer, image_size, units_last[layer]) for layer in layers}
+            axes = units_axes(model, layers, image_size, units_axis)
+            _check_maps(model, layers, image_size, axes)
+            return {layer: _geometry(model, layer, image_size, axes[layer]) for layer in layers}
         except _RefusedError as refused:
             error = refused.__cause__
             raise InputError(
@@ -88,17 +93,11 @@ def receptive_fields(model: nn.Module, layers: Sequence[str], image_size: tuple[
             ) from error
 
 
-def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, int]) -> dict[str, bool]:
-    """Check that layers put out maps, and say which of them have their units last."""
+def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, int], axes: Mapping[str, int]) -> None:
+    """Check that layers put out maps."""
     # Two, so that an output that does not begin with the images is told apart.
     images = blank_images(model, 2, image_size)
-    shapes: dict[str, Any] = {}
-    with observe(model, layers) as outputs, ExitStack() as hooks:
-        for layer in layers:
-            hook = model.get_submodule(layer).register_forward_hook(
-                lambda _module, _arguments, output, layer=layer: shapes.update({layer: getattr(output, "shape", None)})
-            )
-            hooks.callback(hook.remove)
+    with observe(model, layers, axes) as outputs:
         _run(model, images)
     for layer, output in outputs.items():
         if output.ndim != 4:
@@ -108,13 +107,12 @@ def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, 
             )
         if output.isnan().any():
             raise InputError(f"layer {layer!r} puts out nan for a blank image; look at the weights, or {_INSTEAD}")
-    return {layer: shapes[layer] != output.shape for layer, output in outputs.items()}
 
 
-def _geometry(model: nn.Module, layer: str, image_size: tuple[int, int], units_last: bool) -> Geometry:
+def _geometry(model: nn.Module, layer: str, image_size: tuple[int, int], units_axis: int) -> Geometry:
     ih, iw = image_size
-    down = _measure(_Strips(model, layer, units_last, 0, iw), ih, None)
-    along = _measure(_Strips(model, layer, units_last, 1, ih), iw, down)
+    down = _measure(_Strips(model, layer, units_axis, 0, iw), ih, None)
+    along = _measure(_Strips(model, layer, units_axis, 1, ih), iw, down)
     return Geometry((Fraction(down.stride), Fraction(along.stride)), (down.centre, along.centre))
 
 
@@ -146,17 +144,17 @@ class _Strips:
     ----------
     model, layer
         The network and the layer's name.
-    units_last
-        The layer puts out [n, h, w, units]: on strips, the shape alone would not tell.
+    units_axis
+        Of the layer's output.
     axis
         In which direction strips are long: 0 down, 1 along.
     width
         Of the images, across.
     """
 
-    def __init__(self, model: nn.Module, layer: str, units_last: bool, axis: int, width: int) -> None:
+    def __init__(self, model: nn.Module, layer: str, units_axis: int, axis: int, width: int) -> None:
         self.layer = layer
-        self._model, self._units_last, self._axis, self._width = model, units_last, axis, width
+        self._model, self._units_axis, self._axis, self._width = model, units_axis, axis, width
 
     def narrow(self, length: int) -> None:
         """Find the narrowest strips that the network takes and of which the layer sees anything.
@@ -205,9 +203,9 @@ class _Strips:
         """Bool [strips, positions]: where along the strips the layer's output has a NaN."""
         output = _output(self._model, self.layer, images)
         if isinstance(output, Tensor) and output.ndim == 4:
-            maps: Tensor | None = output.permute(0, 3, 1, 2) if self._units_last else output
+            maps: Tensor | None = output.movedim(self._units_axis, 1)
         else:
-            maps = as_maps(output, images.shape, prefix_tokens(self._model))
+            maps = as_maps(output, images.shape, prefix_tokens(self._model), self._units_axis)
         if maps is None or maps.ndim != 4:
             raise InputError(
                 f"layer {self.layer!r} puts out no maps [n, units, h, w] for images of {images.shape[2]} x "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pandas as pd
@@ -13,13 +13,17 @@ from torch import Tensor, nn
 
 from prunescope.bounds import MOST_SIZE, check_count
 from prunescope.errors import InputError, nearest, refuse_text
+from prunescope.networks.axes import Outputs, Sizes, Unknown, find_axes, watching
 from prunescope.networks.tokens import as_maps
 
+# Which axis of an output holds the units: of every layer, or by the layer's name.
+UnitsAxis = int | Mapping[str, int]
 
-def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
+
+def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | None = None) -> pd.DataFrame:
     """List the layers whose units can be dissected.
 
-    One forward pass on zeros, in evaluation mode, shows them; the network is left as it was.
+    Forward passes on zeros, in evaluation mode, show them; the network is left as it was.
 
     Parameters
     ----------
@@ -27,22 +31,26 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
         A network that takes images [n, 3, size, size].
     size
         The images' height and width in pixels.
+    units_axis
+        As in `dissect`.
 
     Returns
     -------
     DataFrame
-        In the order of `named_modules()`, a row per layer that puts out maps [n, units, h, w] or [n, units], or what
-        `as_maps` takes as such, once per forward pass. Columns: `layer` (its name), `type` (its class), `shape` (of
-        the maps without n: a tuple), `units`.
+        In the order of `named_modules()`, a row per layer that puts out maps [n, units, h, w], [n, h, w, units] or
+        [n, units], or tokens that form maps, once per forward pass. Columns: `layer` (its name), `type` (its class),
+        `shape` (of the maps without n, units first: a tuple), `units`, `note`. Where it cannot be told which axis holds
+        the units, `note` says so, `shape` is that of the output as it is, and `units` is missing (`pandas.NA`).
 
     Raises
     ------
     InputError
-        If the network cannot take images of that size.
+        If the network cannot take images of that size, or `units_axis` names no layer of it or is no axis.
 
     Examples
     --------
-    >>> list_layers(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), size=32)
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> list_layers(model, size=32).drop(columns="note")
       layer               type        shape  units
     0     0             Conv2d  (8, 30, 30)      8
     1     1  AdaptiveAvgPool2d    (8, 1, 1)      8
@@ -51,31 +59,24 @@ def list_layers(model: nn.Module, size: int = 224) -> pd.DataFrame:
     check_network(model)
     check_count("size", size, 1, MOST_SIZE, "the images' side in pixels")
     modules = {name: module for name, module in model.named_modules() if name}
-    outputs: dict[str, list[tuple[int, ...] | None]] = {name: [] for name in modules}
-    # Two, so that an output that does not begin with the images is told apart.
+    given = _given_axes(list(modules), units_axis)
     images = blank_images(model, 2, (size, size))
+    outputs, found = _measured_axes(model, images)
     prefix = prefix_tokens(model)
-
-    def listing(shapes: list[tuple[int, ...] | None]) -> Callable[[nn.Module, Any, Any], None]:
-        def add(module: nn.Module, _arguments: Any, output: Any) -> None:
-            maps = _maps(module, output, images.shape, prefix)
-            shapes.append(None if maps is None else tuple(maps.shape[1:]))
-
-        return add
-
-    handles = [module.register_forward_hook(listing(outputs[name])) for name, module in modules.items()]
-    try:
-        with evaluating(model), torch.no_grad(), taking(model, images):
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    rows = [
-        (name, type(modules[name]).__name__, shapes[0], shapes[0][0])
-        for name, shapes in outputs.items()
-        if len(shapes) == 1 and shapes[0] is not None
-    ]
-    return pd.DataFrame(rows, columns=["layer", "type", "shape", "units"])
+    rows: list[tuple[str, str, tuple[int, ...], int | None, str]] = []
+    for name, module in modules.items():
+        axis = given.get(name, found.get(name))
+        if axis is None or len(outputs.get(name, ())) != 1:
+            continue
+        kind = type(module).__name__
+        if isinstance(axis, Unknown):
+            rows.append((name, kind, axis.shape, None, _no_axis(name, axis)))
+            continue
+        blank = [torch.empty(output.shape, device="meta") for output in outputs[name][0]]
+        maps = as_maps(blank, images.shape, prefix, axis)
+        if maps is not None:
+            rows.append((name, kind, tuple(maps.shape[1:]), maps.shape[1], ""))
+    return pd.DataFrame(rows, columns=["layer", "type", "shape", "units", "note"]).astype({"units": "Int64"})
 
 
 def check_network(model: object) -> None:
@@ -120,9 +121,105 @@ def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
             raise InputError(f"layer {layer!r} is given {times} times; give it once")
 
 
+def units_axes(
+    model: nn.Module, layers: Sequence[str], image_size: tuple[int, int], units_axis: UnitsAxis | None = None
+) -> dict[str, int]:
+    """Find out which axis of each layer's output holds the units, as `find_axes` describes it.
+
+    Up to four forward passes on zeros, in evaluation mode, show it: for images of this size, and for higher, wider and
+    larger ones. The network need not take those, or only as far as the layer. It is left as it was.
+
+    Parameters
+    ----------
+    model
+        The network.
+    layers
+        Names as `named_modules()` gives them.
+    image_size
+        The images' height and width in pixels.
+    units_axis
+        What is known: the axis of all these layers, or of some by name; counted from 0, which is the images' axis, or
+        from the end if negative. It is taken as it is.
+
+    Returns
+    -------
+    dict of str to int
+        By layer. Those that put out no maps are left out.
+
+    Raises
+    ------
+    InputError
+        If the axis of a layer cannot be told and is not given, `units_axis` is no axis or names another layer, a layer
+        is not called or more than once, or the network has no such layer or cannot take images of this size.
+    """
+    check_layers(model, layers)
+    axes = _given_axes(layers, units_axis)
+    if set(layers) <= axes.keys():
+        return axes
+    images = blank_images(model, 2, image_size)
+    outputs, found = _measured_axes(model, images)
+    for layer in layers:
+        if layer in axes:
+            continue
+        if len(outputs.get(layer, ())) != 1:
+            raise InputError(_called(layer, len(outputs.get(layer, ()))))
+        axis = found.get(layer)
+        if isinstance(axis, Unknown):
+            h, w = image_size
+            shape = ", ".join(map(str, ("n", *axis.shape)))
+            raise InputError(
+                f"layer {layer!r} puts out [{shape}] for images of {h} x {w} pixels: {_no_axis(layer, axis)}"
+            )
+        if axis is not None:
+            axes[layer] = axis
+    return axes
+
+
+def _measured_axes(model: nn.Module, images: Tensor) -> tuple[Outputs, dict[str, int | Unknown]]:
+    """Run a network on zeros of several sizes; give what its modules put out for images like these, and the axes."""
+    n, channels, h, w = images.shape
+    devices = [images.device] if images.is_cuda else []
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices):
+        with watching(model) as outputs, taking(model, images):
+            model(torch.zeros_like(images))
+
+        def look(height: int, width: int) -> Outputs:
+            # One image instead of several shows too whether the output begins with the images. A network that takes
+            # one size only fails, often after the layers of interest.
+            with watching(model) as others, suppress(Exception):
+                model(images.new_zeros(1, channels, height, width))
+            return others
+
+        taller, wider = look(2 * h, w), look(h, 2 * w)
+        seen = outputs.keys() <= taller.keys() & wider.keys()
+        larger = {} if seen else look(2 * h, 2 * w)
+    modules = dict(model.named_modules())
+    sizes = Sizes((n, channels, h, w), outputs, taller, wider, larger)
+    return outputs, find_axes(modules, sizes, prefix_tokens(model))
+
+
+def _given_axes(layers: Sequence[str], units_axis: UnitsAxis | None) -> dict[str, int]:
+    """Check the axes that are given, and say them by layer."""
+    if units_axis is None:
+        return {}
+    axes = dict(units_axis) if isinstance(units_axis, Mapping) else dict.fromkeys(layers, units_axis)
+    for layer, axis in axes.items():
+        if layer not in layers:
+            raise InputError(f"units_axis names {layer!r}, which is none of the layers; {nearest(layer, layers)}")
+        if not isinstance(axis, int) or isinstance(axis, bool) or axis not in (-3, -2, -1, 1, 2, 3):
+            raise InputError(
+                f"units_axis of layer {layer!r} is {axis!r}, expected 1, 2 or 3 (0 is the images' axis), or -1, -2 or "
+                "-3 from the end: 1 for [n, units, h, w], -1 for [n, h, w, units] or [n, tokens, units]"
+            )
+    return axes
+
+
 @contextmanager
 def observe(
-    model: nn.Module, layers: Sequence[str], take: Callable[[str, Tensor], None] | None = None
+    model: nn.Module,
+    layers: Sequence[str],
+    axes: Mapping[str, int],
+    take: Callable[[str, Tensor], None] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Observe what layers put out, and leave nothing behind.
 
@@ -132,6 +229,8 @@ def observe(
         The network. The first tensor it is called with is the images, [n, 3, h, w].
     layers
         Names as `named_modules()` gives them.
+    axes
+        Which axis of each layer's output holds the units, as `units_axes` returns it.
     take
         Called with a layer's name and its output, [n, units, h, w] or [n, units], without gradient, as soon as the
         layer has put it out and once per forward pass. A view of the output itself, in whatever memory layout: later
@@ -152,11 +251,11 @@ def observe(
     Examples
     --------
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True))
-    >>> with observe(model, ["0"]) as outputs:
+    >>> with observe(model, ["0"], {"0": 1}) as outputs:
     ...     _ = model(torch.zeros(4, 3, 32, 32))
     >>> outputs["0"].shape
     torch.Size([4, 8, 30, 30])
-    >>> with observe(model, ["0"], lambda layer, output: print(layer, output.shape)):
+    >>> with observe(model, ["0"], {"0": 1}, lambda layer, output: print(layer, output.shape)):
     ...     _ = model(torch.zeros(4, 3, 32, 32))
     0 torch.Size([4, 8, 30, 30])
     """
@@ -173,11 +272,12 @@ def observe(
         images[:] = [given.shape for given in (*arguments, *named.values()) if isinstance(given, Tensor)]
 
     def recording(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        def record(module: nn.Module, _arguments: Any, output: Any) -> None:
+        def record(_module: nn.Module, _arguments: Any, output: Any) -> None:
             calls[layer] += 1
-            maps = _maps(module, output, images[0], prefix)
+            axis = axes.get(layer)
+            maps = None if axis is None else as_maps(output, images[0], prefix, axis)
             if maps is None:
-                raise InputError(_no_maps(layer, output, images[0]))
+                raise InputError(_no_maps(layer, output, images[0], axis))
             if take is None:
                 outputs[layer] = maps.detach().clone()
             elif calls[layer] == 1:
@@ -245,14 +345,6 @@ def taking(model: nn.Module, images: Tensor) -> Iterator[None]:
         ) from error
 
 
-def _maps(module: nn.Module, output: Any, images: Sequence[int], prefix: int | None) -> Tensor | None:
-    """Take a layer's output as maps; these kinds put their units first, whatever the shape looks like."""
-    if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.MaxPool2d | nn.AvgPool2d) and output.shape[0] == images[0]:
-        maps: Tensor = output
-        return maps
-    return as_maps(output, images, prefix)
-
-
 def prefix_tokens(model: nn.Module) -> int | None:
     """How many tokens stand before an image's patches, where it tells: timm's do, transformers' registers too."""
     prefix = getattr(model, "num_prefix_tokens", None)
@@ -262,17 +354,26 @@ def prefix_tokens(model: nn.Module) -> int | None:
     return 1 + registers if isinstance(registers, int) else None
 
 
-def _no_maps(layer: str, output: Any, images: Sequence[int]) -> str:
+def _no_maps(layer: str, output: Any, images: Sequence[int], axis: int | None) -> str:
     expected = (
         "a tensor [n, units, h, w], [n, units] or [n, h, w, units], or tokens [n, tokens, units] that form a grid"
     )
     instead = "choose another layer (`prunescope layers` lists them)"
     if isinstance(output, Tensor):
+        where = "" if axis is None else f", with its units on axis {axis}"
         return (
-            f"layer {layer!r} puts out a tensor of shape {list(output.shape)} for images of shape {list(images)}; "
-            f"expected {expected} of the image's proportions; {instead}"
+            f"layer {layer!r} puts out a tensor of shape {list(output.shape)} for images of shape "
+            f"{list(images)}{where}; expected {expected} of the image's proportions; {instead}"
         )
     return f"layer {layer!r} puts out a {type(output).__name__}; expected {expected}, or exactly one in it; {instead}"
+
+
+def _no_axis(layer: str, unknown: Unknown) -> str:
+    remedy = unknown.needs or (
+        f"give --units-axis {layer}=1 if they come first, as in [n, units, ...], or {layer}=-1 if they come last (in "
+        f"Python units_axis={{{layer!r}: 1}}, in a recipe dissection.units_axis)"
+    )
+    return f"which axis holds the units cannot be told: {unknown.reason}; {remedy}"
 
 
 def _called(layer: str, times: int) -> str:

@@ -12,76 +12,90 @@ _BEFORE_THE_GRID = (0, 1, 2, 5)
 _LOST_AT_BORDERS = 10
 
 
-def as_maps(output: Any, images: Sequence[int], prefix: int | None = None) -> Tensor | None:
+def as_maps(output: Any, images: Sequence[int], prefix: int | None, units_axis: int) -> Tensor | None:
     """Return what a layer put out as maps of its units.
 
     Parameters
     ----------
     output
-        A tensor [n, units, h, w] or [n, units]; [n, h, w, units], as within Swin; [n, tokens, units], as in
-        transformers, where the tokens are the patches of the image in reading order, with or without tokens that
-        belong to no patch before them. Or a tuple, list or mapping that holds exactly one such tensor beside other
-        things; one with places counts before one without.
+        A tensor with one axis of units: [n, units, h, w], [n, h, w, units] as within Swin, or [n, units]; or one whose
+        places are tokens, [n, tokens, units] as in transformers or [n, units, tokens]. The tokens are the patches of
+        the image in reading order, with or without tokens that belong to no patch before them. The output may also be
+        a tuple, list or mapping that holds exactly one such tensor beside other things; one with places counts before
+        one without.
     images
         The shape of the images, [n, 3, ih, iw].
     prefix
         How many tokens stand before the patches, where the network tells. None counts them: 0, 1, 2 or 5, such that
         the others form a grid of the image's proportions, by preference one that divides the image evenly.
 
+    units_axis
+        Which axis of the tensor holds the units, counted from 0 or, if negative, from the end; `find_axes` finds it
+        out. It says nothing about a tensor [n, units].
+
     Returns
     -------
     Tensor or None
-        [n, units, h, w] or [n, units], a view of the output. None if it has another shape, or its tokens form no grid
-        or could form several.
+        [n, units, h, w] or [n, units], a view of the output. None if the tensor has another shape or no such axis, or
+        its tokens form no grid or could form several.
 
     Examples
     --------
     >>> import torch
     >>> images = (2, 3, 224, 224)
-    >>> as_maps(torch.zeros(2, 197, 768), images).shape  # 14 x 14 patches after a class token
+    >>> as_maps(torch.zeros(2, 197, 768), images, None, -1).shape  # 14 x 14 patches after a class token
     torch.Size([2, 768, 14, 14])
-    >>> as_maps(torch.zeros(2, 7, 7, 1024), images).shape
+    >>> as_maps(torch.zeros(2, 7, 7, 1024), images, None, 3).shape
     torch.Size([2, 1024, 7, 7])
-    >>> as_maps(torch.zeros(2, 198, 768), images, prefix=1) is None
+    >>> as_maps(torch.zeros(2, 198, 768), images, 1, 2) is None
     True
     """
-    if isinstance(output, Tensor):
-        return _tensor_as_maps(output, images, prefix)
-    values = list(output.values()) if isinstance(output, Mapping) else output
-    if not isinstance(values, list | tuple):
-        return None
-    tensors = (_tensor_as_maps(value, images, prefix) for value in values if isinstance(value, Tensor))
-    found = [maps for maps in tensors if maps is not None]
+    found = [
+        maps
+        for tensor in tensors_in(output)
+        if (maps := _tensor_as_maps(tensor, images, prefix, units_axis)) is not None
+    ]
     placed = [maps for maps in found if maps.shape[2:].numel() > 1]
     choice = placed or found
     return choice[0] if len(choice) == 1 else None
 
 
-def _tensor_as_maps(output: Tensor, images: Sequence[int], prefix: int | None) -> Tensor | None:
+def tensors_in(output: Any) -> list[Tensor]:
+    """List the tensors of a layer's output: the output itself, or those that a tuple, list or mapping holds."""
+    if isinstance(output, Tensor):
+        return [output]
+    values = list(output.values()) if isinstance(output, Mapping) else output
+    return [value for value in values if isinstance(value, Tensor)] if isinstance(values, list | tuple) else []
+
+
+def _tensor_as_maps(output: Tensor, images: Sequence[int], prefix: int | None, units_axis: int) -> Tensor | None:
     if output.ndim not in (2, 3, 4) or output.shape[0] != images[0]:
         return None
     if output.ndim == 2 or len(images) != 4:
         return None if output.ndim == 3 else output
+    axis = units_axis + output.ndim if units_axis < 0 else units_axis
+    if not 0 < axis < output.ndim:
+        return None
+    units_first = output.movedim(axis, 1)
     if output.ndim == 4:
-        maps = output.permute(0, 3, 1, 2) if _units_are_last(output.shape, images) else output
         # Where there are tokens, attention puts out [n, heads, tokens, ...]: no places of the image.
-        return maps if prefix is None or _is_grid(maps.shape[2:], images) else None
-    grid = _grid(output.shape[1], images, _BEFORE_THE_GRID if prefix is None else (0, prefix))
+        return units_first if prefix is None or _is_grid(units_first.shape[2:], images) else None
+    grid = _grid(units_first.shape[2], images, _BEFORE_THE_GRID if prefix is None else (0, prefix))
     if grid is None:
         return None
     before, h, w = grid
-    n, _, units = output.shape
-    return output[:, before:].transpose(1, 2).view(n, units, h, w)
+    n, units = units_first.shape[:2]
+    return units_first[:, :, before:].view(n, units, h, w)
 
 
-def _units_are_last(shape: Sequence[int], images: Sequence[int]) -> bool:
-    """Tell [n, h, w, units] from [n, units, h, w] where only the first has the image's proportions."""
-    (ih, iw), (_, first, second, third) = images[2:], shape
+def has_proportions(size: Sequence[int], images: Sequence[int]) -> bool:
+    """Tell whether a map of this height and width could cover such images with strides that are equal on both axes."""
+    (ih, iw), (h, w) = images[2:], size
     if ih == iw:
-        return first == second != third
+        return h == w
     # Convolutions without padding lose some cells on each axis, as many on both.
-    near = abs(second * iw - third * ih) <= max(ih, iw) + _LOST_AT_BORDERS * abs(ih - iw)
-    return not near and _is_grid((first, second), images)
+    near = abs(h * iw - w * ih) <= max(ih, iw) + _LOST_AT_BORDERS * abs(ih - iw)
+    return near or _is_grid((h, w), images)
 
 
 def _is_grid(size: Sequence[int], images: Sequence[int]) -> bool:

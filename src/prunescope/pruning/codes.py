@@ -56,14 +56,16 @@ def codes_at_inputs(model: nn.Module, kept: Mapping[str, Tensor], images: Tensor
     return arrived
 
 
-def codes_at_layers(model: nn.Module, kept: Mapping[str, Tensor], layers: Sequence[str], images: Tensor) -> Codes:
-    """Say which codes layers put out: by layer, float64 [units]; see `codes_at_inputs`."""
+def codes_at_layers(
+    model: nn.Module, kept: Mapping[str, Tensor], layers: Sequence[str], axes: Mapping[str, int], images: Tensor
+) -> Codes:
+    """Say which codes layers put out: by layer, float64 [units]; see `codes_at_inputs` and `observe`."""
     found: Codes = {}
 
     def take(layer: str, output: Tensor) -> None:
         found[layer] = _peaks(output, 1)
 
-    with _coded(model, kept, images), evaluating(model), observe(model, layers, take), torch.inference_mode():
+    with _coded(model, kept, images), evaluating(model), observe(model, layers, axes, take), torch.inference_mode():
         model(images)
     return found
 

@@ -15,7 +15,7 @@ from torch_pruning.pruner.function import PrunerBox
 
 from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
-from prunescope.networks.layers import taking
+from prunescope.networks.layers import UnitsAxis, taking, units_axes
 from prunescope.pruning.codes import codes_at_inputs, codes_at_layers, match_codes
 from prunescope.pruning.groups import (
     filter_axis,
@@ -220,7 +220,13 @@ def shrink(model: nn.Module, filters: Filters, image_size: int | tuple[int, int]
 
 
 def unit_numbers(
-    dense: nn.Module, shrunk: nn.Module, filters: Filters, layers: Sequence[str], image_size: int | tuple[int, int]
+    dense: nn.Module,
+    shrunk: nn.Module,
+    filters: Filters,
+    layers: Sequence[str],
+    image_size: int | tuple[int, int],
+    *,
+    units_axis: UnitsAxis | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """Say which unit of the dense network each unit of a shrunk one is.
 
@@ -236,6 +242,8 @@ def unit_numbers(
         Any layers that can be dissected, such as a block that ends in an addition or a concatenation.
     image_size
         Height and width of the images they take, in pixels, or one number for both.
+    units_axis
+        As in `dissect`.
 
     Returns
     -------
@@ -251,9 +259,10 @@ def unit_numbers(
     filters.check(dense, dense=True)
     filters.check(shrunk, dense=False)
     image = one_image(dense, image_size)
+    axes = units_axes(dense, layers, (image.shape[2], image.shape[3]), units_axis)
     with taking(dense, image):
-        before = codes_at_layers(dense, Filters.all(dense).outputs, layers, image)
-        after = codes_at_layers(shrunk, filters.outputs, layers, image)
+        before = codes_at_layers(dense, Filters.all(dense).outputs, layers, axes, image)
+        after = codes_at_layers(shrunk, filters.outputs, layers, axes, image)
     return {layer: match_codes(before[layer], after[layer], layer) for layer in layers}
 
 

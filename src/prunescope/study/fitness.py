@@ -123,4 +123,5 @@ def _check_filters(model: nn.Module, recipe: Recipe) -> None:
         filters = prune_filters(model, remaining=last, exclude=pruning.exclude, image_size=size)
     shrunk = deepcopy(model)
     shrink(shrunk, filters, size)
-    unit_numbers(model, shrunk, filters, recipe.dissection.layers, size)
+    settings = recipe.dissection
+    unit_numbers(model, shrunk, filters, settings.layers, size, units_axis=settings.units_axis)

@@ -12,7 +12,7 @@ import pandas as pd
 from prunescope.concepts.broden import open_concepts
 from prunescope.errors import InputError
 from prunescope.files import expanded
-from prunescope.networks.layers import check_layers, list_layers
+from prunescope.networks.layers import list_layers, units_axes
 from prunescope.networks.source import build_network
 from prunescope.pruning import Mask
 from prunescope.study.branching import (
@@ -216,9 +216,11 @@ def _bytes(recipe: Recipe, sizes: Sizes) -> tuple[float, float, float]:
     """Return the bytes of a network, of a mask, and about those of a dissection."""
     model = build_network(recipe.network, classes=sizes.classes, seed=recipe.seed)
     network = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    check_layers(model, recipe.dissection.layers)
-    layers = list_layers(model, recipe.data.size).set_index("layer")["units"]
-    units = sum(int(layers.get(layer, 0)) for layer in recipe.dissection.layers)
+    settings, size = recipe.dissection, recipe.data.size
+    check_layers(model, settings.layers)
+    axes = units_axes(model, settings.layers, (size, size), settings.units_axis)
+    layers = list_layers(model, size, units_axis=axes).set_index("layer")["units"]
+    units = sum(int(layers.get(layer, 0)) for layer in settings.layers)
     mask = Mask.dense(model, recipe.pruning.excluded_weights)
     check_pruning(model, mask, recipe)
     # Most are the counts of every unit and concept: 8 bytes in the tally, about as many in the table of pairs.

@@ -35,6 +35,7 @@ Mean = Annotated[float, Field(ge=-MOST_COLOR, le=MOST_COLOR)]
 Color = tuple[Mean, Mean, Mean]
 LayerName = Annotated[str, AfterValidator(file_name)]  # A layer has a folder of its name.
 AboveZero = Annotated[float, Field(ge=LEAST_STD, le=MOST_COLOR)]
+Axis = Literal[1, 2, 3, -1, -2, -3]
 Criterion = Literal["magnitude", "random", "shuffled"]
 Scope = Literal["global", "layer", "filters"]
 Schedule = Literal["iterative", "one-shot"]
@@ -219,6 +220,12 @@ class DissectionSettings(Strict):
         tuple[LayerName, ...], Field(min_length=1, description="those that the network was published with unless told")
     ]
     concepts: Concepts
+    units_axis: Annotated[
+        Axis | dict[str, Axis] | None,
+        Field(
+            description="the axis of the layers' outputs that holds the units, or axes by layer; measured unless told"
+        ),
+    ] = None
     quantile: Annotated[float, Field(ge=LEAST_QUANTILE, le=1 - LEAST_QUANTILE)] = 0.005
     iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
     presence: Presence = "image"

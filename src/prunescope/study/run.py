@@ -18,7 +18,7 @@ from prunescope.dissection.run import dissect
 from prunescope.dissection.settings import check_precision
 from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
-from prunescope.networks.layers import evaluating, observe, taking
+from prunescope.networks.layers import UnitsAxis, evaluating, observe, taking, units_axes
 from prunescope.networks.source import build_network
 from prunescope.networks.weights import save_weights
 from prunescope.pruning import Mask, unit_numbers
@@ -167,6 +167,7 @@ def _dissect_level(level: Level, work: _Work) -> None:
         model,
         layers=settings.layers,
         concepts=work.concepts,
+        units_axis=_units_axis(level, work),
         quantile=settings.quantile,
         iou=settings.iou,
         presence=settings.presence,
@@ -183,13 +184,24 @@ def _dissect_level(level: Level, work: _Work) -> None:
         dense = level.dense()
         filters = level.left(dense).filters
         assert filters is not None
-        found = found.numbered(unit_numbers(dense, model.cpu(), filters, settings.layers, recipe.data.size))
+        numbers = unit_numbers(
+            dense, model.cpu(), filters, settings.layers, recipe.data.size, units_axis=settings.units_axis
+        )
+        found = found.numbered(numbers)
     if work.processes.is_main:
         # The stage is not complete: what is left of it is written anew.
         found.save(directory.dissection(trial, number), replace=True)
         summaries = {layer: read_summary(directory.dissection(trial, number), layer) for layer in settings.layers}
         work.clock.tick(1.0, **known, summaries=summaries)
     work.processes.wait()
+
+
+def _units_axis(level: Level, work: _Work) -> UnitsAxis | None:
+    """Which axes hold the units: of a network that became smaller, as in the dense one, which was checked."""
+    settings = level.recipe.dissection
+    if level.left().filters is None:
+        return settings.units_axis
+    return units_axes(level.dense(), settings.layers, work.concepts.image_size, settings.units_axis)
 
 
 def _claim(
@@ -248,6 +260,8 @@ def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
     check_pruning(model, mask, recipe)
     # Two images, since batch normalisation of one value would fail in training mode.
     images = torch.zeros(2, 3, *concepts.image_size)
-    with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers), taking(model, images):
+    layers = recipe.dissection.layers
+    axes = units_axes(model, layers, concepts.image_size, recipe.dissection.units_axis)
+    with evaluating(model), torch.inference_mode(), observe(model, layers, axes), taking(model, images):
         scores = model(images)
     check_scores(scores, recipe.network, len(task.classes))

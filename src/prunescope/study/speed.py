@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunescope.networks.layers import evaluating, observe
+from prunescope.networks.layers import evaluating, observe, units_axes
 from prunescope.networks.source import build_network
 from prunescope.pruning import Mask
 from prunescope.study.recipe import Recipe
@@ -70,9 +70,11 @@ def measure_speed(recipe: Recipe, classes: int, device: str, read: Source | None
     )  # fmt: skip
     steps = [after - before for before, after in pairwise(moments[1:])]
     inputs = torch.rand(batch, 3, size, size, device=device)
+    layers = recipe.dissection.layers
+    axes = units_axes(model, layers, (size, size), recipe.dissection.units_axis)
 
     def look() -> None:
-        with evaluating(model), torch.inference_mode(), observe(model, recipe.dissection.layers, lambda *_: None):
+        with evaluating(model), torch.inference_mode(), observe(model, layers, axes, lambda *_: None):
             model(inputs)
 
     each = median(steps) / batch

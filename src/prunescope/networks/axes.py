@@ -1,0 +1,278 @@
+"""Which axis of a layer's output holds its units: measured, not read off the shape."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
+
+from prunescope.networks.tokens import as_maps, has_proportions, tensors_in
+
+Shape = tuple[int, ...]
+
+# PyTorch defines that these put out [n, units, ...], and the ones below [n, ..., units].
+_UNITS_FIRST = (
+    _ConvNd, _NormBase, nn.GroupNorm, _MaxPoolNd, _AvgPoolNd, _AdaptiveMaxPoolNd, _AdaptiveAvgPoolNd, nn.Upsample,
+    nn.PixelShuffle,
+)  # fmt: skip
+_UNITS_LAST = (nn.Linear, nn.LayerNorm)
+
+
+class Output(NamedTuple):
+    """A tensor that a module put out, without its values."""
+
+    shape: Shape
+    stride: Shape | None  # None where the values do not lie in strides
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Output:
+        """Take a tensor's."""
+        return cls(tuple(tensor.shape), tensor.stride() if tensor.layout == torch.strided else None)
+
+
+Outputs = dict[str, list[list[Output]]]  # by module, a list per call: the tensors that it put out
+
+
+class Sizes(NamedTuple):
+    """What the modules put out for images of one size, and for images of other sizes, one image at a time."""
+
+    images: Shape
+    outputs: Outputs
+    taller: Outputs
+    wider: Outputs
+    larger: Outputs
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The axis of a layer's units cannot be told.
+
+    Attributes
+    ----------
+    shape
+        Of the output, without the images.
+    reason
+        A clause that says why.
+    needs
+        What can be done instead of giving the axis, where that would not be enough.
+    """
+
+    shape: Shape
+    reason: str
+    needs: str = ""
+
+
+@contextmanager
+def watching(model: nn.Module) -> Iterator[Outputs]:
+    """Record the shapes and strides of everything that a network's modules put out, and leave nothing behind."""
+    outputs: Outputs = defaultdict(list)
+
+    def keep(name: str, output: Any) -> None:
+        outputs[name].append([Output.of(tensor) for tensor in tensors_in(output)])
+
+    handles = [
+        module.register_forward_hook(lambda _module, _arguments, output, name=name: keep(name, output))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None) -> dict[str, int | Unknown]:
+    """Find out which axis of each layer's output holds the units.
+
+    These are asked in turn, for every tensor that a module puts out:
+
+    1. How its shape changes with the images' size: axes that change are places, and the one that does not holds the
+       units.
+    2. What PyTorch defines about the module itself: a convolution puts its units first, a linear module last.
+    3. The order in memory: a tensor that was turned around from [n, h, w, units] or [n, units, h, w] shows it.
+    4. All outputs of the same shape for which one of these tells, elsewhere in the network, where they agree.
+    5. The images' proportions, where only maps with units first have them, or only tokens with units last form a grid.
+
+    Parameters
+    ----------
+    modules
+        The network's modules by name.
+    sizes
+        What they put out; see `Sizes`.
+    prefix
+        How many tokens stand before an image's patches, where the network tells.
+
+    Returns
+    -------
+    dict of str to int or Unknown
+        By layer, the axis counted from 0, or why it cannot be told. Layers that put out no maps are left out.
+    """
+    told = {
+        (name, call, place): _told(modules[name], output, _Changes.of(sizes, name, call, place), sizes.images)
+        for name, calls in sizes.outputs.items()
+        for call, outputs in enumerate(calls)
+        for place, output in enumerate(outputs)
+        if output.shape[0] == sizes.images[0] and len(output.shape) in (3, 4)
+    }
+    agreed: dict[Shape, set[int]] = defaultdict(set)
+    for (name, call, place), axis in told.items():
+        if isinstance(axis, int):
+            agreed[sizes.outputs[name][call][place].shape[1:]].add(axis)
+    found: dict[str, int | Unknown] = {}
+    for name, calls in sizes.outputs.items():
+        read: list[tuple[int | Unknown, bool]] = []
+        for place, output in enumerate(calls[0]):
+            axis = 1 if len(output.shape) == 2 else told.get((name, 0, place), _NOT_MAPS)
+            changes = _Changes.of(sizes, name, 0, place)
+            if axis is None or (not changes.all and _mixes_tokens(output, agreed, sizes.images, prefix)):
+                axis = _by_shape(output, agreed, sizes.images, prefix)
+                if isinstance(axis, Unknown) and changes.unseen:
+                    axis = replace(axis, reason=f"{axis.reason}; the network takes images of no other size")
+            if isinstance(axis, Unknown):
+                read.append((axis, True))
+            elif (maps := _maps(output, sizes.images, prefix, axis)) is not None:
+                read.append((axis, maps.shape[2:].numel() > 1))
+        choice = [axis for axis, placed in read if placed] or [axis for axis, _ in read]
+        if len(choice) == 1:
+            found[name] = choice[0]
+    return found
+
+
+# No axis of a tensor: of one in which no axis can hold units.
+_NOT_MAPS = 0
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """Which axes of an output change with the images' size; None where that could not be seen."""
+
+    taller: frozenset[int] | None
+    wider: frozenset[int] | None
+    larger: frozenset[int] | None
+
+    @classmethod
+    def of(cls, sizes: Sizes, name: str, call: int, place: int) -> _Changes:
+        calls = sizes.outputs[name]
+
+        def changed(others: Outputs) -> frozenset[int] | None:
+            # A module that is called another number of times, or puts out something else, cannot be compared.
+            if len(others.get(name, ())) != len(calls) or len(others[name][call]) != len(calls[call]):
+                return None
+            before, after = calls[call][place].shape, others[name][call][place].shape
+            if len(before) != len(after) or after[0] != 1:
+                return None
+            return frozenset(axis for axis in range(1, len(before)) if before[axis] != after[axis])
+
+        return cls(changed(sizes.taller), changed(sizes.wider), changed(sizes.larger))
+
+    @property
+    def unseen(self) -> bool:
+        return self.taller is None and self.wider is None and self.larger is None
+
+    @property
+    def all(self) -> frozenset[int]:
+        return frozenset().union(*(axes for axes in (self.taller, self.wider, self.larger) if axes is not None))
+
+
+def _told(module: nn.Module, output: Output, changes: _Changes, images: Shape) -> int | Unknown | None:
+    """Tell the axis from the output itself; None if it does not tell."""
+    axes = frozenset(range(1, len(output.shape)))
+    left = axes - changes.all
+    if not left:
+        return _NOT_MAPS
+    if len(axes) == 3 and changes.taller is not None and changes.taller == changes.wider and len(changes.taller) == 1:
+        # The only axis that grows holds tokens: what is put out are, for example, the queries of each head.
+        return _NOT_MAPS
+    if len(axes) == 3 and len(left) == 1:
+        down, along = sorted(changes.all)
+        if changes.taller == frozenset({along}) and changes.wider == frozenset({down}):
+            return Unknown(
+                output.shape[1:],
+                "its rows run along the images' width and its columns along their height",
+                "let it put out [n, units, h, w] (`transpose` swaps two axes)",
+            )
+    if changes.all:
+        # An axis of one cell can hold a place as well, such as a pooled one, and then it does not change.
+        left = frozenset(axis for axis in left if output.shape[axis] > 1) or left
+    elif len(axes) == 3:
+        longer = {axis for axis in axes if output.shape[axis] > 1}
+        if len(longer) <= 1:
+            return longer.pop() if longer else 1
+    if len(left) == 1:
+        return min(left)
+    for axis in (_defined(module, output, images), _in_memory(output)):
+        if axis in left:
+            return axis
+    return None
+
+
+def _defined(module: nn.Module, output: Output, images: Shape) -> int | None:
+    if isinstance(module, _UNITS_FIRST):
+        return 1
+    last = len(output.shape) - 1
+    # Not classes of their own, which often turn their input around, as normalisation over the channels of maps does.
+    if type(module) not in _UNITS_LAST or (last == 3 and not has_proportions(output.shape[1:3], images)):
+        return None
+    return last
+
+
+def _in_memory(output: Output) -> int | None:
+    if output.stride is None or len(output.shape) != 4 or min(output.shape[1:]) == 1:
+        return None
+    first, second, third = output.stride[1:]
+    if first < third < second:
+        return 1
+    return 3 if second < first < third else None
+
+
+def _by_shape(output: Output, agreed: Mapping[Shape, set[int]], images: Shape, prefix: int | None) -> int | Unknown:
+    shape = output.shape[1:]
+    last = len(shape)
+    possible = [axis for axis in (1, last) if _maps(output, images, prefix, axis) is not None]
+    if not possible:
+        return _NOT_MAPS
+    others = agreed.get(shape, set())
+    if _mixes_tokens(output, agreed, images, prefix):
+        return Unknown(shape, f"{_reason(shape)}, and linear modules mix both")
+    if len(others) == 1:
+        return min(others)
+    if last == 3:
+        fits = [axis for axis in possible if has_proportions(shape[1:] if axis == 1 else shape[:2], images)]
+        if fits == [1]:
+            return 1
+    elif possible == [last]:
+        return last
+    elif possible == [1]:
+        return _NOT_MAPS
+    reason = "other layers put out the same shape with their units on different axes" if others else _reason(shape)
+    return Unknown(shape, reason)
+
+
+def _mixes_tokens(output: Output, agreed: Mapping[Shape, set[int]], images: Shape, prefix: int | None) -> bool:
+    """Tell whether linear modules mix tokens as well as units: then their definition does not tell them apart."""
+    shape = output.shape[1:]
+    return (
+        len(shape) == 2
+        and shape[0] != shape[1]
+        and bool(agreed.get(shape, set()) & agreed.get(shape[::-1], set()))
+        and all(_maps(output, images, prefix, axis) is not None for axis in (1, 2))
+    )
+
+
+def _reason(shape: Shape) -> str:
+    if len(shape) == 2:
+        return f"either axis could be tokens that form a grid: {shape[0]} tokens of {shape[1]} units, or the opposite"
+    return f"it could be {shape[0]} units before their maps, or {shape[2]} units after them"
+
+
+def _maps(output: Output, images: Shape, prefix: int | None, axis: int) -> Tensor | None:
+    return as_maps(torch.empty(output.shape, device="meta"), images, prefix, axis)
