@@ -72,6 +72,43 @@ def test_layers_are_listed_with_shapes_and_units() -> None:
     assert next(row for row in rows if row[0] == "stage3") == ["stage3", "Sequential", "(16,", "8,", "8)", "16"]
 
 
+NO_TRACE = """\
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self, classes=7):
+        super().__init__()
+        self.weight, self.place = nn.Parameter(torch.randn(32, 3, 3, 3)), nn.Parameter(torch.zeros(3, 32, 32))
+        self.block, self.fc = nn.Identity(), nn.Linear(32, classes)
+
+    def forward(self, images):
+        maps = torch.conv2d(images + self.place, self.weight, padding=1, stride=(1, 2))
+        return self.fc(self.block(maps).mean((2, 3)))
+"""
+
+
+def test_layers_and_dissect_agree_on_the_axis_of_the_units(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(NO_TRACE)
+    layers = ["layers", f"{tmp_path}/mine.py:Network", "--size", 32]
+    words = ["dissect", f"{tmp_path}/mine.py:Network", "--layer", "block", "--concepts", drawn, "--device", "cpu"]
+    words += ["--quantile", "0.05", "--out", tmp_path / "out"]
+    listed, refused = typed(*layers), typed(*words)
+    assert (listed.exit_code, refused.exit_code) == (0, 2)
+    assert "block Identity (32, 32, 16) ?" in " ".join(listed.stdout.split())
+    assert "give --units-axis block=1" in listed.stderr
+    assert "give --units-axis block=1" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    for axis, shape in (("1", "(32, 32, 16) 32"), ("block=-1", "(16, 32, 32) 16")):
+        assert f"block Identity {shape}" in " ".join(typed(*layers, "--units-axis", axis).stdout.split())
+        result = typed(*words, "--units-axis", axis)
+        assert result.exit_code == 0, result.output
+        assert f"of {shape.split()[-1]} units interpretable" in result.stdout
+    settings = json.loads((tmp_path / "out" / "block" / "summary.json").read_text())["settings"]
+    assert settings["units_axis"] == {"block": -1}
+
+
 def test_a_network_of_ones_own_file_is_dissected_with_its_weights(drawn: Path, tmp_path: Path) -> None:
     import torch
 

@@ -75,7 +75,8 @@ def test_a_second_forward_pass_is_for_layers_that_do_not_fit_and_runs_no_further
         for name, part in model.named_children()
     ]
     layers, budget = ["stem.0", "stage3"], Budget(memory=memory, disk=0)
-    dissect(model, layers=layers, concepts=CONCEPTS, batch_size=24, budget=budget)
+    # Given, the axis is not measured, which takes forward passes too.
+    dissect(model, layers=layers, concepts=CONCEPTS, units_axis=1, batch_size=24, budget=budget)
     for handle in handles:
         handle.remove()
     assert calls == {name: 4 if name in twice else 2 for name, _ in model.named_children()}
@@ -105,8 +106,9 @@ def test_what_waits_leaves_nothing_behind_when_dissection_fails(tmp_path: Path) 
             return self.pool(x) * (float("nan") if self.calls == 40 else 1)
 
     model = nn.Sequential(Late())
+    budget = Budget(memory=0, folder=tmp_path)
     with pytest.raises(InputError, match=r"image made/00039\.jpg"):
-        dissect(model, layers=["0"], concepts=CONCEPTS, batch_size=1, budget=Budget(memory=0, folder=tmp_path))
+        dissect(model, layers=["0"], concepts=CONCEPTS, units_axis=1, batch_size=1, budget=budget)
     assert list(tmp_path.iterdir()) == []
 
 

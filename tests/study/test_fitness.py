@@ -101,6 +101,46 @@ def test_a_network_that_cannot_be_trained_is_refused_before_it_is(
     assert not (tmp_path / "out").exists()
 
 
+NO_TRACE = """\
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.conv, self.place = nn.Conv2d(3, 32, 3, stride=(1, 2), padding=1), nn.Parameter(torch.zeros(3, 32, 32))
+        self.block, self.fc = nn.Identity(), nn.Linear(32, classes)
+
+    def forward(self, images):
+        maps = torch.conv2d(images + self.place, self.conv.weight, padding=1, stride=(1, 2))
+        return self.fc(self.block(maps).mean((2, 3)))
+"""
+
+
+def test_a_layer_whose_units_cannot_be_told_is_refused_before_training_unless_the_recipe_tells(
+    recipe: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(NO_TRACE)
+    changes = [f"network={tmp_path / 'net.py'}:Network", "dissection.layers=[block]", "pruning.levels=1"]
+    study = prunescope.Study(recipe, tmp_path / "out", changes=changes, device="cpu")
+    for attempt in (study.run, lambda: prunescope.plan([study.recipe], images_per_second=(1, 1))):
+        with pytest.raises(InputError, match=r"'block' puts out \[n, 32, 32, 16\] .*dissection\.units_axis"):
+            attempt()
+    assert not (tmp_path / "out").exists()
+    told = prunescope.Study(
+        recipe, tmp_path / "out", changes=[*changes, "dissection.units_axis={block: 1}"], device="cpu"
+    )
+    told.run()
+    assert len(told.units(trial=0, level=1)) == 32
+
+
+@pytest.mark.parametrize("axis", ["0", "4", "first", "{stage3: 0}", "{conv: 1}", "true"])
+def test_what_is_no_axis_is_refused_in_a_recipe(recipe: Path, tmp_path: Path, axis: str) -> None:
+    with pytest.raises(InputError, match=r"dissection\.units_axis"):
+        prunescope.Study(recipe, tmp_path / "out", changes=[f"dissection.units_axis={axis}"])
+
+
 class Whitened(nn.Module):
     """A frozen double-precision part before one that is trained; images without any contrast are an error in it."""
 

@@ -217,7 +217,6 @@ def _bytes(recipe: Recipe, sizes: Sizes) -> tuple[float, float, float]:
     model = build_network(recipe.network, classes=sizes.classes, seed=recipe.seed)
     network = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     settings, size = recipe.dissection, recipe.data.size
-    check_layers(model, settings.layers)
     axes = units_axes(model, settings.layers, (size, size), settings.units_axis)
     layers = list_layers(model, size, units_axis=axes).set_index("layer")["units"]
     units = sum(int(layers.get(layer, 0)) for layer in settings.layers)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from prunescope.bounds import (
@@ -213,6 +213,22 @@ class Pruning(Strict):
         return float((1 - (self.fraction or 0)) ** level)
 
 
+def _axes(given: Any, info: ValidationInfo) -> Any:
+    """Check the axes of units as one value, so that only one problem is named; layers' names can be numbers."""
+    if given is None:
+        return None
+    axes = {str(layer): axis for layer, axis in given.items()} if isinstance(given, dict) else given
+    numbers = axes.values() if isinstance(axes, dict) else [axes]
+    layers = info.data.get("layers", ())
+    if isinstance(axes, dict) and not axes.keys() <= set(layers):
+        expected = f"expected axes of the layers {', '.join(layers)}"
+    elif any(type(axis) is not int or axis not in get_args(Axis) for axis in numbers):
+        expected = "expected 1, 2, 3, -1, -2 or -3, or such axes by layer: 1 for [n, units, h, w], -1 for units last"
+    else:
+        return axes
+    raise _misfit(("dissection", "units_axis"), given, expected)
+
+
 class DissectionSettings(Strict):
     """What is dissected, and how."""
 
@@ -225,6 +241,7 @@ class DissectionSettings(Strict):
         Field(
             description="the axis of the layers' outputs that holds the units, or axes by layer; measured unless told"
         ),
+        BeforeValidator(_axes),
     ] = None
     quantile: Annotated[float, Field(ge=LEAST_QUANTILE, le=1 - LEAST_QUANTILE)] = 0.005
     iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
