@@ -1,9 +1,11 @@
-"""Files that are complete or absent: written beside, then renamed."""
+"""Reading whole files, and writing files that are complete or absent: written beside, then renamed."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +26,26 @@ _EXPECTED_NAME = f"one name without slashes or control characters, not only of d
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Replace a leading `~` by the user's home; that of a user who is not known stays, as a name that is not there."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises there
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Read a whole file, and refuse what would never end, such as a pipe or a device.
+
+    Raises
+    ------
+    OSError
+        The file is missing, cannot be read or is not a regular file.
+    """
+    found = os.stat(path)  # noqa: PTH116 - paths come as plain text too, a million of them
+    if not stat.S_ISREG(found.st_mode):
+        code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+        reason = os.strerror(code) if code == errno.EISDIR else "Not a regular file"
+        raise OSError(code, reason, os.fspath(path))
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read()
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), os.fspath(path)) from error
 
 
 def name_problem(name: str) -> str | None:

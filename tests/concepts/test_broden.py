@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import tempfile
 import time
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prunescope.concepts import ConceptData, ImageLabels, open_concepts, permuted
+from prunescope.concepts import ConceptData, ImageLabels, check_concepts, open_concepts, pack_concepts, permuted
 from prunescope.errors import InputError
 from tests.concepts.small import change, save_layer, two_images, write_concepts
 from tests.reference.labels import plain_labels
@@ -269,11 +271,32 @@ def test_a_truncated_jpeg_is_named(tmp_path: Path) -> None:
         open_concepts(root).image(0)
 
 
-def test_a_cmyk_image_is_refused(folder: Path) -> None:
-    path = folder / "images" / "made" / "1.png"
-    Image.open(path).convert("CMYK").save(path, format="JPEG")
-    with pytest.raises(InputError, match=r"mode CMYK.*save it as RGB"):
-        open_concepts(folder).image(1)
+def test_label_layers_of_16_bits_a_channel_are_refused_since_half_of_each_number_would_be_lost(folder: Path) -> None:
+    thing = np.array([[1, 1, 0, 0], [1, 2, 2, 0], [0, 0, 300, 300]])
+    rows = np.stack([thing % 256, thing // 256, np.zeros_like(thing)], axis=2).astype(">u2")
+    header = struct.pack(">IIBBBBB", 4, 3, 16, 2, 0, 0, 0)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    content = [struct.pack(">I", len(c)) + name + c + struct.pack(">I", zlib.crc32(name + c)) for name, c in chunks]
+    (folder / "images" / "made" / "0_object0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(content))
+    with pytest.raises(InputError, match=r"0_object0\.png: .*it has 16 bits a channel; expected PNG with 8 bits"):
+        open_concepts(folder).image_labels(0)
+
+
+def test_labels_that_no_memory_could_hold_are_refused_with_the_line_of_the_index(folder: Path) -> None:
+    change(folder / "index.csv", ",6,8,3,4,", ",6,8,30000,30000,")
+    with pytest.raises(InputError, match=r"index\.csv:2: ih,iw,sh,sw are 6,8,30000,30000.*178956970 pixels"):
+        open_concepts(folder)
+
+
+@pytest.mark.parametrize("name", ["category.csv", "images/made/0.png", "images/made/0_object0.png"])
+def test_a_pipe_is_refused_instead_of_waiting_for_it(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    problems = [str(problem) for problem in check_concepts(folder).problems]
+    assert any("Not a regular file" in problem and name in problem for problem in problems)
+    with pytest.raises(InputError, match="Not a regular file"):
+        pack_concepts(folder, workers=1)
 
 
 def test_a_file_that_is_a_link_out_of_the_folder_is_not_read(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from prunescope.concepts.problems import Problem, Reading
 from prunescope.errors import nearest
+from prunescope.files import read_file
 
 # A label's number as it stands in a cell.
 NUMBER = re.compile(r" *[0-9]{1,9} *", re.ASCII)
@@ -37,7 +38,7 @@ def read_csv(path: Path, required: Sequence[str]) -> Reading[CsvTable | None]:
     """Read a table with a header; None if there is no table with the `required` columns in the file."""
     try:
         # Bytes first: a decoding error can then be given its line.
-        raw = path.read_bytes()
+        raw = read_file(path)
     except OSError as error:
         yield Problem(path, None, f"cannot be read: {error.strerror}; expected a table of {', '.join(required)}")
         return None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from prunescope.concepts.csv_table import NUMBER, read_csv
 from prunescope.concepts.problems import Problem, Reading
 from prunescope.errors import nearest
+from prunescope.images import MOST_PIXELS
 
 # The index's columns that are not categories.
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
@@ -94,6 +95,10 @@ def _uniform_sizes(path: Path, lines: Sequence[int], columns: Sequence[Sequence[
         size = parsed[texts]
         if size is None:
             yield Problem(path, line, f"ih,iw,sh,sw are {','.join(texts)!r}; expected four positive numbers of pixels")
+        elif max(size.ih * size.iw, size.sh * size.sw) > MOST_PIXELS:
+            message = f"ih,iw,sh,sw are {','.join(texts)}; images and labels may have {MOST_PIXELS} pixels each"
+            yield Problem(path, line, f"{message}, give smaller ones")
+            size = None
         elif expected is None:
             expected = (size, line)
         elif size != expected[0]:

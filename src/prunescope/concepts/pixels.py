@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from PIL import Image
 
 from prunescope.concepts.index import Row
 from prunescope.concepts.problems import Problem, Reading
+from prunescope.files import read_file
+from prunescope.images import ImageError, has_16_bits, open_image, to_rgb
 
-# Every mode that has a plain meaning as RGB with 8 bits; 16 bits or CMYK would be a guess.
-_IMAGE_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1")
+_IMAGES, _LABELS = ("JPEG", "PNG"), ("PNG",)
 _LABEL_MODES = ("RGB", "RGBA")
 
 
@@ -43,7 +44,7 @@ class ImageLabels:
 def read_image(root: Path, row: Row) -> Reading[np.ndarray | None]:
     """Read an image of the index as uint8 [ih, iw, 3]; None if it cannot be read."""
     size = None if row.size is None else (row.size.ih, row.size.iw)
-    return (yield from _read_pixels(root, row.name, row.line, size, ("JPEG", "PNG"), _IMAGE_MODES))
+    return (yield from _read_pixels(root, row.name, row.line, size, _IMAGES, to_rgb))
 
 
 def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabels | None]:
@@ -68,7 +69,7 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
             if item.isdigit():
                 everywhere.append(int(item))
                 continue
-            pixels = yield from _read_pixels(root, item, row.line, size, ("PNG",), _LABEL_MODES)
+            pixels = yield from _read_pixels(root, item, row.line, size, _LABELS, _numbers)
             if pixels is None:
                 complete = False
                 continue
@@ -138,35 +139,40 @@ def _labels(codes: np.ndarray, table: np.ndarray) -> ImageLabels:
     return ImageLabels(codes.astype(code_type), starts, ordered[first].astype(np.int32))
 
 
+def _numbers(image: Image.Image) -> Image.Image:
+    """Return a label layer whose colors are numbers: exactly those that were written, so nothing may be converted."""
+    if image.mode not in _LABEL_MODES:
+        raise ImageError(f"it has the mode {image.mode}", "expected PNG with 8 bits a channel: save it as RGB")
+    if has_16_bits(image):
+        raise ImageError("it has 16 bits a channel", "expected PNG with 8 bits a channel: save it as RGB")
+    return image.convert("RGB")
+
+
 def _read_pixels(
-    root: Path, name: str, line: int, size: tuple[int, int] | None, formats: tuple[str, ...], modes: tuple[str, ...]
+    root: Path,
+    name: str,
+    line: int,
+    size: tuple[int, int] | None,
+    formats: tuple[str, ...],
+    rgb: Callable[[Image.Image], Image.Image],
 ) -> Reading[np.ndarray | None]:
     """Read one file below images/ as uint8 [h, w, 3]; None after yielding what is wrong with it."""
     path = root / "images" / name
     where = f"(index.csv, line {line})"
-    expected = " or ".join(formats)
     try:
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root.resolve()):
             yield Problem(path, None, f"is a link that leaves the folder; copy the file into the data set {where}")
             return None
-        with Image.open(path, formats=formats) as image:
+        with open_image(read_file(path), formats) as image:
             found = (image.height, image.width)
-            if size is not None and found != size:
-                message = (
-                    f"is {found[0]} x {found[1]} pixels (height x width), but the index says {size[0]} x {size[1]}"
-                )
-                yield Problem(path, None, f"{message} {where}")
-                return None
-            if image.mode not in modes:
-                message = f"has the mode {image.mode}; expected {expected} with 8 bits a channel: save it as RGB"
-                yield Problem(path, None, f"{message} {where}")
-                return None
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            if size is None or found == size:
+                return np.asarray(rgb(image))
+        message = f"is {found[0]} x {found[1]} pixels (height x width), but the index says {size[0]} x {size[1]}"
     except FileNotFoundError:
-        yield Problem(path, None, f"there is no such file; put it there or correct the index {where}")
-    except Exception as error:
-        # Pillow's decoders raise many kinds of errors for damaged files (OSError, SyntaxError, struct.error, ...).
-        reason = getattr(error, "strerror", None) or str(error).replace(f" '{path}'", "") or type(error).__name__
-        message = f"cannot be read as {expected}: {reason}; the file is damaged or not an image, fetch it anew"
-        yield Problem(path, None, f"{message} {where}")
+        message = "there is no such file; put it there or correct the index"
+    except (ImageError, OSError) as error:
+        advice = getattr(error, "advice", None) or "the file is damaged or not an image, fetch it anew"
+        reason = getattr(error, "strerror", None) or error
+        message = f"cannot be read as {' or '.join(formats)}: {reason}; {advice}"
+    yield Problem(path, None, f"{message} {where}")
     return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from prunescope.errors import InputError, nearest
-from prunescope.files import expanded
+from prunescope.files import expanded, read_file
 from prunescope.training.images import Source
 
 TRAIN = ("train", "training")
@@ -48,7 +48,7 @@ class Rows:
             file = self.roots[0] / path
             if ".." in file.parts or not any(file.is_relative_to(root) for root in self.roots):
                 raise ValueError(f"it names the file {path}, outside {self.roots[0]}")
-            content = file.read_bytes()
+            content = read_file(file)
         return bytes(content)
 
     def name(self, place: int) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunescope.errors import InputError
+from prunescope.files import read_file
 from prunescope.training.pixels import Images, decode
 
 
@@ -54,7 +54,7 @@ class Files:
 
     def read(self, place: int) -> bytes:
         """Return a file's content."""
-        return Path(self.name(place)).read_bytes()
+        return read_file(self.name(place))
 
     def name(self, place: int) -> str:
         """Return a file's path."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from prunescope.errors import InputError
+from prunescope.images import ImageError, open_image, to_rgb
 
 SHIFT = 4  # pixels, He et al. 2016, section 4.2
 CROP_DRAWS = 22  # uniform numbers that `random_crop` takes
@@ -71,10 +70,10 @@ def decode(images: Images, place: int) -> Tensor:
     Raises
     ------
     InputError
-        It is missing or damaged.
+        It is missing or damaged, or has a mode without a known range.
     """
-    with _readable(images, place) as encoded, Image.open(BytesIO(encoded)) as image:
-        return _tensor(np.array(_rgb(image)))
+    with _readable(images, place) as encoded, open_image(encoded) as image:
+        return _tensor(np.array(to_rgb(image)))
 
 
 def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size: int) -> Tensor:
@@ -95,7 +94,7 @@ def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size:
     Raises
     ------
     InputError
-        The image is missing or damaged.
+        The image is missing or damaged, or has a mode without a known range.
     """
     with _readable(images, place) as encoded:
         part, taken = _cut_of_jpeg(encoded, cut) or _cut_of_any(encoded, cut)
@@ -149,13 +148,6 @@ def shifted(images: Tensor, offsets: Tensor) -> Tensor:
     return windows[torch.arange(len(images)), :, offsets[:, 0], offsets[:, 1]]
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # The high byte, as Pillow takes of 16-bit colors; of 16-bit grays it would make all but the darkest white.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
 def _tensor(pixels: np.ndarray) -> Tensor:
     # A batch of one, so that torch sees the layout, which decides how fast it resizes.
     return torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)[0]
@@ -180,20 +172,21 @@ def _cut_of_jpeg(encoded: bytes, cut: Callable[[int, int], Cut]) -> tuple[Tensor
 
 
 def _cut_of_any(encoded: bytes, cut: Callable[[int, int], Cut]) -> tuple[Tensor, Cut]:
-    with Image.open(BytesIO(encoded)) as image:
+    with open_image(encoded) as image:
         width, height = image.size
         taken = cut(width, height)
         by = taken.reduction
         if by > 1 and image.draft(None, (width // by, height // by)) is not None:
             taken = taken.reduced(by)
-        return _tensor(np.array(_rgb(image).crop(taken[:4]))), taken
+        return _tensor(np.array(to_rgb(image).crop(taken[:4]))), taken
 
 
 @contextmanager
 def _readable(images: Images, place: int) -> Iterator[bytes]:
     try:
         yield images.read(place)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow names the object in memory that it read.
-        reason = "of no format that is known" if isinstance(error, UnidentifiedImageError) else error
-        raise InputError(f"{images.name(place)}: no readable image ({reason}); replace or remove it") from error
+    except ImageError as error:
+        advice = error.advice or "replace or remove it"
+        raise InputError(f"{images.name(place)}: no readable image ({error}); {advice}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{images.name(place)}: no readable image ({error}); replace or remove it") from error
