@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -352,6 +356,122 @@ def test_whatever_is_damaged_labels_never_point_beyond_their_palette(
             assert found.codes.max() < len(found.starts) - 1
             assert (np.diff(found.starts) >= 0).all()
             assert (found.starts[0], found.starts[-1]) == (0, len(found.numbers))
+
+
+def outcome(root: Path, expected: ConceptData) -> str:
+    """Say how a packed copy, damaged or not, is read: the same, with a warning, or refused with its name."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            assert_same(open_concepts(root), expected)
+        except InputError as error:
+            named = re.search(r"concepts\.safetensors: .*image \d .* is damaged .*pack it again", str(error))
+            return "refused" if named else str(error)
+    return "warned" if told else "same"
+
+
+def test_whichever_byte_is_damaged_the_data_are_right_or_refused(folder: Path) -> None:
+    source = open_concepts(folder)
+    path = pack_concepts(folder, workers=1)
+    raw = path.read_bytes()
+    rng = np.random.default_rng(0)
+    ways = []
+    for at in [*range(0, 400, 9), *rng.integers(0, 4096, 20), *range(4096, len(raw), 9)]:
+        damaged = bytearray(raw)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        ways.append(outcome(folder, source))
+    assert "same" not in ways
+    assert set(ways) == {"warned", "refused"}
+    for content in (raw[:-1], raw[:-8], raw[:4500], raw + bytes(1), raw + raw[-40:], raw[:4096] + raw[4104:], b""):
+        path.write_bytes(content)
+        assert outcome(folder, source) == "warned"
+    path.write_bytes(raw)
+    assert outcome(folder, source) == "same"
+
+
+def test_packing_again_mends_a_damaged_copy(folder: Path) -> None:
+    source = open_concepts(folder)
+    path = pack_concepts(folder)
+    raw = bytearray(path.read_bytes())
+    raw[4100] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match=f"{path}: image 0 .*is damaged.*`prunescope concepts pack {folder}`"):
+        open_concepts(folder).image(0)
+    pack_concepts(folder)
+    assert outcome(folder, source) == "same"
+
+
+def test_a_copy_of_an_older_version_is_not_used_and_packed_anew(folder: Path) -> None:
+    source = open_concepts(folder)
+    path = pack_concepts(folder)
+    path.write_bytes(path.read_bytes().replace(b"prunescope concepts 2", b"prunescope concepts 1"))
+    assert outcome(folder, source) == "warned"
+    pack_concepts(folder)
+    assert outcome(folder, source) == "same"
+
+
+def test_the_header_of_another_copy_does_not_fit(folder: Path, tmp_path: Path) -> None:
+    source, path = open_concepts(folder), pack_concepts(folder)
+    other = pack_concepts(two_images(tmp_path / "other"))
+    path.write_bytes(other.read_bytes()[:4096] + path.read_bytes()[4096:])
+    assert outcome(folder, source) == "warned"
+
+
+def sealed(raw: bytearray, images: int) -> bytes:
+    """Give what was changed on purpose the checksums that fit."""
+    head = json.loads(raw[8:4096])
+    begins = {name: 4096 + entry["data_offsets"][0] for name, entry in head.items() if name != "__metadata__"}
+    spans = np.frombuffer(raw, "<i8", 4 * images, begins["spans"]).reshape(images, 4)
+    for i, (first, length, *_) in enumerate(spans.tolist()):
+        if 0 <= first < len(raw) and 0 <= length < len(raw):
+            record = raw[begins["labels"] + 4 * first :][: 4 * length]
+            struct.pack_into("<I", raw, begins["checksums"] + 8 * i + 4, zlib.crc32(record))
+    tail = f"{zlib.crc32(raw[begins['spans'] :]):08x}".encode()
+    return bytes(raw[:4096]).replace(head["__metadata__"]["tail"].encode(), tail) + bytes(raw[4096:])
+
+
+@pytest.mark.parametrize("column", range(4))
+@pytest.mark.parametrize("value", [-1, 2, 2**31, 2**62])
+def test_whatever_a_span_claims_nothing_beyond_the_labels_is_read(folder: Path, column: int, value: int) -> None:
+    path = pack_concepts(folder)
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<q", raw, len(raw) - 2 * 40 + 8 * column, value)
+    path.write_bytes(sealed(raw, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            data = open_concepts(folder)
+            labels = data.image_labels(0)
+        except InputError as error:
+            assert "pack it again" in str(error)  # noqa: PT017 - one of the two, by the value
+        else:
+            assert data.packed is None or labels.codes.max() < len(labels.starts) - 1
+
+
+def test_a_number_that_label_csv_does_not_define_is_refused_even_with_its_checksum(folder: Path) -> None:
+    path = pack_concepts(folder)
+    raw = bytearray(path.read_bytes())
+    path.write_bytes(sealed(raw.replace(struct.pack("<i", 300), struct.pack("<i", 301)), 2))
+    data = open_concepts(folder)
+    assert data.packed is not None
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"the labels of image 0 .*is damaged"):
+            data.image_labels(0)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link to nothing"])
+def test_what_is_no_file_is_not_used(folder: Path, kind: str) -> None:
+    source = open_concepts(folder)
+    path = folder / "packed" / "concepts.safetensors"
+    path.parent.mkdir()
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("nothing")
+    assert outcome(folder, source) == ("same" if kind == "a link to nothing" else "warned")
 
 
 # Run where mounting is allowed: pack onto a file system of so many bytes, and say how that ended and what it left.

@@ -88,7 +88,9 @@ def open_concepts(directory: str | Path) -> ConceptData:
     """Open a data set in Broden's format; the tables are validated now, the images when they are read.
 
     Where `pack_concepts` has made a packed copy, images and labels are read from it. Should the files have changed
-    since, which is looked for now and not again, a warning says so and the files themselves are read.
+    since, which is looked for now and not again, or should the copy's header be damaged or be of another version, a
+    warning says so and the files themselves are read. Damage to an image or its labels is an `InputError` when they
+    are read.
 
     Parameters
     ----------
@@ -123,7 +125,7 @@ def _packed(root: Path, tables: Tables) -> PackedFile | None:
     if not path.exists():
         return None
     try:
-        return open_packed(path, Layout.of(tables.rows), fingerprint(root, tables))
+        return open_packed(path, Layout.of(tables.rows), fingerprint(root, tables), tables.labels.index.to_numpy())
     except InputError as error:
         warnings.warn(f"{error}; until then the files themselves are read, which is slower", stacklevel=3)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -22,7 +23,7 @@ from prunescope.concepts.problems import clean
 from prunescope.concepts.tables import Tables, read_tables
 from prunescope.errors import InputError
 from prunescope.files import expanded, replacing
-from prunescope.progress import Progress
+from prunescope.progress import Progress, silent
 
 _SAMPLE = 64
 
@@ -31,7 +32,8 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
     """Pack the images and labels of a data set into one file, which `open_concepts` uses by itself from then on.
 
     The file is `packed/concepts.safetensors` in the data set's folder: complete or absent, whatever happens. If it is
-    there and fits the data set's files, nothing is done. Several processes may pack and read at the same time.
+    there, fits the data set's files and is not damaged anywhere, which takes reading it, it stays. Several processes
+    may pack and read at the same time.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
     workers : int, optional
         Processes that read images; as many as there are processors unless told.
     progress : callable, optional
-        Called with the number of images packed and the number of all images.
+        Called with the number of images packed (or found packed) and the number of all images.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
     path, layout = packed_path(root), Layout.of(tables.rows)
     with _alone(root, path.parent):
         source = fingerprint(root, tables)
-        if _fits(path, layout, source):
+        if _fits(path, layout, source, tables.labels.index.to_numpy(), progress):
             return path
         # Nobody else is packing: what is there is a copy of another state, or was left by a process that was killed.
         for useless in (path, *path.parent.glob(f".{path.stem}.*.part{path.suffix}")):
@@ -114,9 +116,9 @@ def _alone(root: Path, folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fits(path: Path, layout: Layout, source: str) -> bool:
+def _fits(path: Path, layout: Layout, source: str, defined: np.ndarray, progress: Progress | None) -> bool:
     try:
-        open_packed(path, layout, source)
+        open_packed(path, layout, source, defined).check(progress or silent)
     except InputError:
         return False
     return True
@@ -126,7 +128,8 @@ class _Packed(NamedTuple):
     """The labels of some images, as they are stored."""
 
     records: bytes
-    spans: np.ndarray  # int64 [images, 3], counted from the first record
+    spans: np.ndarray  # int64 [images, 4], counted from the first record
+    checksums: np.ndarray  # uint32 [images, 2]
 
 
 def _write(
@@ -140,7 +143,7 @@ def _write(
     layout = Layout.of(tables.rows)
     labels_at = layout.image(layout.images)
     pack = partial(_pack, path, layout, root, tables.labels.index.to_numpy())
-    spans, words = [], 0
+    spans, checksums, words = [], [], 0
     chunks = by_chunks(pack, list(enumerate(tables.rows)), workers, progress)
     # Closed first, so that no process still works when the file is removed for an error.
     with path.open("wb") as file, closing(chunks):
@@ -150,10 +153,12 @@ def _write(
             file.write(packed.records)
             packed.spans[:, 0] += words
             spans.append(packed.spans)
+            checksums.append(packed.checksums)
             words += len(packed.records) // 4
-        file.write(np.concatenate(spans).astype("<i8").tobytes())
+        tail = np.concatenate(spans).astype("<i8").tobytes() + np.concatenate(checksums).astype("<u4").tobytes()
+        file.write(tail)
         file.seek(0)
-        file.write(layout.header(words, source))
+        file.write(layout.header(words, source, zlib.crc32(tail)))
 
 
 def _allocate(file: BinaryIO, length: int) -> None:
@@ -169,13 +174,15 @@ def _allocate(file: BinaryIO, length: int) -> None:
 
 def _pack(path: Path, layout: Layout, root: Path, defined: np.ndarray, rows: Sequence[tuple[int, Row]]) -> _Packed:
     """Write some consecutive images to their place in the file; return their labels."""
-    records, spans, words = [], [], 0
+    records, spans, checksums, words = [], [], [], 0
     with path.open("rb+") as file:
         file.seek(layout.image(rows[0][0]))
         for _, row in rows:
-            file.write(clean(read_image(root, row)).tobytes())
+            image = clean(read_image(root, row)).tobytes()
+            file.write(image)
             record, lengths = pack_labels(clean(read_labels(root, row, defined)))
             records.append(record)
             spans.append((words, *lengths))
+            checksums.append((zlib.crc32(image), zlib.crc32(record)))
             words += len(record) // 4
-    return _Packed(b"".join(records), np.array(spans, dtype=np.int64))
+    return _Packed(b"".join(records), np.array(spans, dtype=np.int64), np.array(checksums, dtype=np.uint32))
