@@ -101,7 +101,12 @@ class _Reader(AbstractContextManager["_Reader"]):
             len(self._concepts.categories),
             small=self._pinned,
         )
-        return self._batch(places, labels, lambda out: np.copyto(out, packed.images[places.start : places.stop]))
+
+        def fill(out: np.ndarray) -> None:
+            packed.verify(images=places)
+            np.copyto(out, packed.images[places.start : places.stop])
+
+        return self._batch(places, labels, fill)
 
     def _batch(self, places: range, labels: LabelBatch, fill: Callable[[np.ndarray], object]) -> Batch:
         images = None

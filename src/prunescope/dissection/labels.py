@@ -104,9 +104,15 @@ def join_packed(
         As in `join_labels`.
     small
         Whether codes are uint8 where that is enough, instead of uint16.
+
+    Raises
+    ------
+    InputError
+        The packed copy is damaged.
     """
+    packed.verify(labels=images)
     spans = packed.spans[images]
-    rows, entries = spans[:, 1], spans[:, 2]
+    rows, entries = spans[:, 2], spans[:, 3]
     most = int(rows.max())
     dtype = np.uint32 if most > 1 << 16 else np.uint8 if small and most <= 1 << 8 else np.uint16
     sh, sw = packed.layout.size.sh, packed.layout.size.sw
@@ -146,7 +152,7 @@ def _unpack(
     pixels: Array,
 ) -> None:
     for i in range(len(spans)):
-        first, rows, entries = spans[i]
+        first, _length, rows, entries = spans[i]
         for row in range(rows):
             starts[first_rows[i] + row] = first_entries[i] + words[first + row]
         for entry in range(entries):
