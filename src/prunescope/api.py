@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from prunescope.study.branching import Branch, masks_branch
 from prunescope.study.clock import Report, Stage, stages, unreported
 from prunescope.study.data import study_concepts
 from prunescope.study.forecast import Forecast, forecast
+from prunescope.study.identity import changed_concepts
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.reading import read_recipe
 from prunescope.study.recipe import Recipe
@@ -280,5 +282,12 @@ def write_outcome(out: str | Path) -> pd.DataFrame:
     refuse_links_out(directory.root, ("figures", "report", "report/sheets"))
     evidence = write_evidence(directory.root)
     draw_figures(evidence, directory.root / "figures")
-    write_report(directory.root, study_concepts(recipe, directory))
+    concepts = study_concepts(recipe, directory)
+    if changed := changed_concepts(directory, concepts):
+        warnings.warn(
+            "the labelled images have changed since the study began; its numbers are those of the images as they were, "
+            f"and the page shows the images as they are now:\n{changed}",
+            stacklevel=2,
+        )
+    write_report(directory.root, concepts)
     return evidence

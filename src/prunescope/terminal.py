@@ -115,7 +115,7 @@ def in_hours(value: float) -> str:
 
 def _stage_line(event: Event, levels: int) -> str:
     if event.work == "data":
-        return f"drawing the data: {event.fraction:.0%}"
+        return f"{event.doing}: {event.fraction:.0%}"
     kept = "" if event.weights_remaining is None else f", {event.weights_remaining:.1%} of the weights"
     doing = {"train": "training", "dissect": "dissecting"}[event.work]
     return f"trial {event.trial}, level {event.level} of {levels}{kept}: {doing} {event.fraction:.0%}{_left(event)}"

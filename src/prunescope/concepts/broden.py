@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from prunescope.concepts.fingerprint import fingerprint
+from prunescope.concepts.contents import state_of_files
 from prunescope.concepts.index import Row
 from prunescope.concepts.packed_file import Layout, PackedFile, open_packed, packed_path
 from prunescope.concepts.pixels import ImageLabels, read_image, read_labels
@@ -125,7 +125,7 @@ def _packed(root: Path, tables: Tables) -> PackedFile | None:
     if not path.exists():
         return None
     try:
-        return open_packed(path, Layout.of(tables.rows), fingerprint(root, tables), tables.labels.index.to_numpy())
+        return open_packed(path, Layout.of(tables.rows), state_of_files(root, tables), tables.labels.index.to_numpy())
     except InputError as error:
         warnings.warn(f"{error}; until then the files themselves are read, which is slower", stacklevel=3)
         return None

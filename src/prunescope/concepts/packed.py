@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock
 
 from prunescope.concepts.chunks import by_chunks
-from prunescope.concepts.fingerprint import fingerprint
+from prunescope.concepts.contents import state_of_files
 from prunescope.concepts.index import Row
 from prunescope.concepts.packed_file import Layout, open_packed, pack_labels, packed_path
 from prunescope.concepts.pixels import read_image, read_labels
@@ -60,7 +60,7 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
     tables = clean(read_tables(root))
     path, layout = packed_path(root), Layout.of(tables.rows)
     with _alone(root, path.parent):
-        source = fingerprint(root, tables)
+        source = state_of_files(root, tables)
         if _fits(path, layout, source, tables.labels.index.to_numpy(), progress):
             return path
         # Nobody else is packing: what is there is a copy of another state, or was left by a process that was killed.
@@ -68,7 +68,7 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
             useless.unlink(missing_ok=True)
         with replacing(path) as beside:
             _write(beside, root, tables, source, workers, progress)
-            if fingerprint(root, clean(read_tables(root))) != source:
+            if state_of_files(root, clean(read_tables(root))) != source:
                 raise InputError(f"{root}: its files changed while they were packed; pack again when they are at rest")
     return path
 

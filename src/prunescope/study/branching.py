@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from prunescope.dissection.result import layer_folder
 from prunescope.errors import InputError
-from prunescope.files import expanded, replacing, write_json
+from prunescope.files import replacing, write_json
+from prunescope.fingerprints import Fingerprint, Listing, list_files
+from prunescope.study.identity import Identity, recorded
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.levels import Level
+from prunescope.study.places import IMAGES, LABELS, MASKS, NETWORK, TASK, apart_from_places
 from prunescope.study.reading import read_recipe
 from prunescope.study.recipe import Recipe
 from prunescope.study.retraining import begin_dense
+
+# What has no influence on a dissection, or is compared apart.
+_OF_DISSECTIONS = {"dissection": {"batch_size", "layers"}}
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,29 @@ class Branch:
             raise InputError(f"{path} holds no study to branch from: there is no study.yaml in it")
         return cls(directory, read_recipe(directory.recipe))
 
+    @cached_property
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """What the files held that the study is of; empty if it has not recorded it, or has not begun."""
+        return recorded(self.directory)
 
-def differences(recipe: Recipe, other: Recipe) -> list[str]:
-    """Name the fields on which the dense networks of two recipes differ; the seed apart, which goes by trial."""
-    ours, theirs = (dict(_fields(_dense(one))) for one in (recipe, other))
-    return [field for field in {**ours, **theirs} if ours.get(field) != theirs.get(field)]
+
+def differences(recipe: Recipe, branch: Branch, identity: Identity | None = None) -> list[str]:
+    """Name the fields on which the dense networks of two studies differ; the seed apart, which goes by trial.
+
+    Parameters
+    ----------
+    recipe
+        Of the one.
+    branch
+        The other.
+    identity
+        What the files of the one hold. Its data and its network's file are the other's where they hold the same; where
+        that is not known of both, where they are in the same place.
+    """
+    known = identity.parts.keys() & branch.fingerprints.keys() if identity else set()
+    other = identity.differences(branch.fingerprints) if identity else {}
+    fields = {TASK: "data.task", NETWORK: "network"}
+    return [*_other_fields(recipe, branch, known), *(name for part, name in fields.items() if part in other)]
 
 
 def trial_of(recipe: Recipe, trial: int, other: Recipe) -> int | None:
@@ -55,7 +79,9 @@ def trial_of(recipe: Recipe, trial: int, other: Recipe) -> int | None:
     return number if 0 <= number < other.trials else None
 
 
-def share_dense(level: Level, branches: Sequence[Branch], steps_per_epoch: int) -> str:
+def share_dense(
+    level: Level, branches: Sequence[Branch], steps_per_epoch: int, identity: Identity | None = None
+) -> str:
     """Take the dense network of a trial from a branch, if one has it.
 
     The initial weights, the rewinding point, the trained weights and the course of training are linked, the dissection
@@ -69,6 +95,8 @@ def share_dense(level: Level, branches: Sequence[Branch], steps_per_epoch: int) 
         Studies to look at, in this order.
     steps_per_epoch
         Of the task.
+    identity
+        What the study's files hold, as `differences` takes it.
 
     Returns
     -------
@@ -78,9 +106,9 @@ def share_dense(level: Level, branches: Sequence[Branch], steps_per_epoch: int) 
     recipe, directory, trial = level.recipe, level.directory, level.trial
     if directory.is_trained(trial, 0, recipe.pruning):
         return ""
-    found = dense_elsewhere(recipe, trial, branches, steps_per_epoch)
+    found = dense_elsewhere(recipe, trial, branches, steps_per_epoch, identity)
     if found is None:
-        problems = [f"{b.directory.root} {_keeps_from_dense(recipe, trial, b)}" for b in branches]
+        problems = [f"{b.directory.root} {_keeps_from_dense(recipe, trial, b, identity)}" for b in branches]
         return f"trial {trial}: no dense network is taken: {'; '.join(problems)}" if problems else ""
     branch, theirs = found
     there, points = branch.directory, _rewinding_points(branch, theirs, steps_per_epoch)
@@ -97,17 +125,23 @@ def share_dense(level: Level, branches: Sequence[Branch], steps_per_epoch: int) 
     # What was measured comes last: it says that the level is complete.
     measured = there.read_measured(theirs, 0) | {"trial": trial, "kept": mask.kept, "prunable": mask.prunable}
     write_json(directory.measured(trial, 0), measured)
-    return f"trial {trial}: the dense network is that of {there.root}{_share_dissection(level, branch, theirs)}"
+    return (
+        f"trial {trial}: the dense network is that of {there.root}{_share_dissection(level, branch, theirs, identity)}"
+    )
 
 
 def dense_elsewhere(
-    recipe: Recipe, trial: int, branches: Sequence[Branch], steps_per_epoch: int
+    recipe: Recipe,
+    trial: int,
+    branches: Sequence[Branch],
+    steps_per_epoch: int,
+    identity: Identity | None = None,
 ) -> tuple[Branch, int] | None:
     """Find the first branch that has a trial's dense network, with the rewinding point if it is needed; its trial."""
     step = recipe.pruning.rewind_to.iterations(steps_per_epoch)
     for branch in branches:
         theirs = trial_of(recipe, trial, branch.recipe)
-        if theirs is None or differences(recipe, branch.recipe):
+        if theirs is None or differences(recipe, branch, identity):
             continue
         if not branch.directory.is_trained(theirs, 0):
             continue
@@ -116,13 +150,16 @@ def dense_elsewhere(
     return None
 
 
-def same_dissection(recipe: Recipe, trial: int, other: Recipe, theirs: int) -> bool:
+def same_dissection(recipe: Recipe, trial: int, branch: Branch, theirs: int, identity: Identity | None = None) -> bool:
     """Say whether a trial's dissection could be another study's of the same network, their layers apart."""
+    known = identity.parts.keys() & branch.fingerprints.keys() if identity else set()
+    other = identity.differences(branch.fingerprints) if identity else {}
     first, second = (
-        _settled(one.model_dump(mode="json")["dissection"], {"batch_size", "layers"}) for one in (recipe, other)
+        apart_from_places({"dissection": one.model_dump(mode="json", exclude=_OF_DISSECTIONS)["dissection"]}, known)
+        for one in (recipe, branch.recipe)
     )
     # A summary says which trial it is of.
-    return trial == theirs and first == second
+    return trial == theirs and first == second and not {IMAGES, LABELS} & other.keys()
 
 
 def _rewinding_points(branch: Branch, trial: int, steps_per_epoch: int) -> dict[int, Path]:
@@ -135,9 +172,9 @@ def _rewinding_points(branch: Branch, trial: int, steps_per_epoch: int) -> dict[
     return {step: path for step, path in points.items() if path.is_file()}
 
 
-def _share_dissection(level: Level, branch: Branch, theirs: int) -> str:
+def _share_dissection(level: Level, branch: Branch, theirs: int, identity: Identity | None) -> str:
     there, layers = branch.directory, level.recipe.dissection.layers
-    if not same_dissection(level.recipe, level.trial, branch.recipe, theirs):
+    if not same_dissection(level.recipe, level.trial, branch, theirs, identity):
         return ""
     if not there.is_dissected(theirs, 0, layers):
         return ""
@@ -149,7 +186,12 @@ def _share_dissection(level: Level, branch: Branch, theirs: int) -> str:
     return ", and its dissection"
 
 
-def masks_branch(recipe: Recipe, finished: Sequence[Branch], to_come: Sequence[Branch] = ()) -> Branch | None:
+def masks_branch(
+    recipe: Recipe,
+    finished: Sequence[Branch],
+    to_come: Sequence[Branch] = (),
+    identity: Identity | None = None,
+) -> Branch | None:
     """Find the study whose masks a recipe takes; None if it prunes by itself.
 
     Parameters
@@ -160,6 +202,9 @@ def masks_branch(recipe: Recipe, finished: Sequence[Branch], to_come: Sequence[B
         Studies that are complete as far as their masks are needed.
     to_come
         Those that will be before this one runs.
+    identity
+        What the study's files hold, as `differences` takes it. If it is not known yet, studies whose files are known
+        fit, wherever the files are.
 
     Raises
     ------
@@ -170,7 +215,7 @@ def masks_branch(recipe: Recipe, finished: Sequence[Branch], to_come: Sequence[B
         return None
     problems = []
     for branch, is_there in (*((branch, True) for branch in finished), *((branch, False) for branch in to_come)):
-        problem = _keeps_from_masks(recipe, branch, is_there)
+        problem = _keeps_from_masks(recipe, branch, is_there, identity)
         if not problem:
             return branch
         problems.append(f"{branch.directory.root}: {problem}")
@@ -181,8 +226,22 @@ def masks_branch(recipe: Recipe, finished: Sequence[Branch], to_come: Sequence[B
     )
 
 
+def list_masks(recipe: Recipe, branch: Branch) -> Listing:
+    """List the masks of another study that a study takes, by the names that they have in this one."""
+    files = []
+    for trial in range(recipe.trials):
+        theirs = trial_of(recipe, trial, branch.recipe)
+        assert theirs is not None
+        for level in range(1, recipe.pruning.levels + 1):
+            for path in (branch.directory.mask(theirs, level), branch.directory.filters(theirs, level)):
+                files.append((f"trial-{trial}/level-{level:02d}/{path.name}", str(path)))
+    return list_files(files)
+
+
 def settle_masks(directory: StudyDirectory, branch: Branch) -> None:
     """Note whose masks a study takes, and refuse other ones later.
+
+    Once the masks' fingerprint is recorded it decides, and what is noted is where they were found last.
 
     Raises
     ------
@@ -190,7 +249,7 @@ def settle_masks(directory: StudyDirectory, branch: Branch) -> None:
         The study has begun with another one's.
     """
     root = str(branch.directory.root.absolute())
-    if directory.masks_of.is_file():
+    if MASKS not in recorded(directory) and directory.masks_of.is_file():
         try:
             noted = json.loads(directory.masks_of.read_text(encoding="utf-8"))["study"]
         except (ValueError, KeyError, TypeError) as error:
@@ -216,8 +275,8 @@ def link(file: str | Path, other: str | Path) -> None:
             shutil.copy2(file, beside)
 
 
-def _keeps_from_dense(recipe: Recipe, trial: int, branch: Branch) -> str:
-    if different := differences(recipe, branch.recipe):
+def _keeps_from_dense(recipe: Recipe, trial: int, branch: Branch, identity: Identity | None) -> str:
+    if different := differences(recipe, branch, identity):
         return f"has another {', '.join(different)}"
     theirs = trial_of(recipe, trial, branch.recipe)
     if theirs is None:
@@ -227,11 +286,14 @@ def _keeps_from_dense(recipe: Recipe, trial: int, branch: Branch) -> str:
     return f"has kept no weights of step {recipe.pruning.rewind_to}"
 
 
-def _keeps_from_masks(recipe: Recipe, branch: Branch, is_there: bool) -> str:
+def _keeps_from_masks(recipe: Recipe, branch: Branch, is_there: bool, identity: Identity | None) -> str:
     ours, theirs = recipe.pruning, branch.recipe.pruning
     if theirs.masks != "own":
         return "its masks are a branch's too"
-    if different := differences(recipe, branch.recipe):
+    different = (
+        differences(recipe, branch, identity) if identity else _other_fields(recipe, branch, branch.fingerprints)
+    )
+    if different:
         return f"it has another {', '.join(different)}"
     kept = ("schedule", "scope", "exclude", "fraction", *(() if ours.criterion == "shuffled" else ("criterion",)))
     if different := [f"pruning.{name}" for name in kept if getattr(ours, name) != getattr(theirs, name)]:
@@ -250,20 +312,17 @@ def _keeps_from_masks(recipe: Recipe, branch: Branch, is_there: bool) -> str:
     return ""
 
 
+def _other_fields(recipe: Recipe, branch: Branch, known: Collection[str]) -> list[str]:
+    """Name the fields of dense networks that differ, apart from places of what is known by its content."""
+    ours, theirs = (dict(_fields(apart_from_places(_dense(one), known))) for one in (recipe, branch.recipe))
+    return [field for field in {**ours, **theirs} if ours.get(field) != theirs.get(field)]
+
+
 def _dense(recipe: Recipe) -> dict[str, Any]:
     """Return the fields that a trial's dense network depends on, the seed apart."""
     content = recipe.decisive()
-    training = _settled(content["training"], {"measure_every"})
-    return {"network": recipe.network, "data": _settled(content["data"], set()), "training": training}
-
-
-def _settled(part: dict[str, Any], without: set[str]) -> dict[str, Any]:
-    """Leave fields out, and see folders from the root."""
-    settled = {name: value for name, value in part.items() if name not in without}
-    for name in {"task", "concepts"} & settled.keys():
-        if isinstance(settled[name], str):
-            settled[name] = os.path.abspath(expanded(settled[name]))  # noqa: PTH100 - without links resolved
-    return settled
+    training = {name: value for name, value in content["training"].items() if name != "measure_every"}
+    return {"network": recipe.network, "data": content["data"], "training": training}
 
 
 def _fields(content: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from prunescope.progress import Progress
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.recipe import Recipe
 
@@ -35,6 +36,7 @@ class Event:
     weights_remaining: float | None = None
     top1: float | None = None
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a finished level, by layer
+    doing: str = ""  # what is done with the data before the first stage
     note: str = ""  # what is worth a line of its own
 
 
@@ -70,9 +72,9 @@ class Clock:
         self._began = time.monotonic()
         self._event = Event(0, 0, "data", 0.0, 0.0, None)
 
-    def drawing(self, done: int, total: int) -> None:
-        """Tell how much of the data is drawn."""
-        self._report(replace(self._event, fraction=done / total))
+    def preparing(self, doing: str) -> Progress:
+        """Return what tells how much of some work on the data is done; `doing` says what it is."""
+        return lambda done, total: self._report(replace(self._event, fraction=done / total, doing=doing))
 
     def note(self, text: str) -> None:
         """Tell what is worth a line of its own."""

@@ -8,14 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunescope.concepts.broden import ConceptData, open_concepts
-from prunescope.concepts.fingerprint import refuse_missing
+from prunescope.concepts.contents import refuse_missing
 from prunescope.concepts.miniature import make_miniature
 from prunescope.concepts.packed import pack_concepts
+from prunescope.fingerprints import Hashes
 from prunescope.progress import Progress, silent
 from prunescope.study.branching import Branch, link
+from prunescope.study.identity import Fingerprinter
 from prunescope.study.layout import StudyDirectory
+from prunescope.study.places import concepts_place, task_place
 from prunescope.study.recipe import Drawn, Recipe
 from prunescope.training.data import Task, open_task
+
+
+def draw_data(
+    recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch] = (), progress: Progress = silent
+) -> None:
+    """Draw the task and the labelled images where the recipe says so, unless they are there or a branch has them."""
+    _draw(recipe.data.task, "task", recipe, directory, branches, progress)
+    _draw(recipe.dissection.concepts, "concepts", recipe, directory, branches, progress)
 
 
 def study_task(
@@ -23,13 +34,9 @@ def study_task(
 ) -> Task:
     """Open the classification task, drawing it first if the recipe says so and no branch has drawn it."""
     data = recipe.data
-    origin = data.task
-    if isinstance(origin, Drawn):
-        alike = [b for b in branches if b.recipe.data.task == origin and b.recipe.data.size == data.size]
-        there = [branch.directory.data / "task" for branch in alike]
-        origin = str(_draw(origin, directory.data / "task", data.size, there, progress) / "classification")
+    _draw(data.task, "task", recipe, directory, branches, progress)
     return open_task(
-        origin,
+        task_place(recipe, directory.data),
         size=data.size,
         augmentation=data.augmentation,
         mean=data.mean,
@@ -49,10 +56,8 @@ def study_concepts(
     """
     origin = recipe.dissection.concepts
     if isinstance(origin, Drawn):
-        size = recipe.data.size
-        alike = [b for b in branches if b.recipe.dissection.concepts == origin and b.recipe.data.size == size]
-        there = [branch.directory.data / "concepts" for branch in alike]
-        drawn = _draw(origin, directory.data / "concepts", size, there, progress)
+        _draw(origin, "concepts", recipe, directory, branches, progress)
+        drawn = concepts_place(recipe, directory.data)
         pack_concepts(drawn)
         return open_concepts(drawn)
     concepts = open_concepts(origin)
@@ -67,12 +72,33 @@ def study_concepts(
     return concepts
 
 
-def _draw(origin: Drawn, folder: Path, size: int, there: Sequence[Path], progress: Progress) -> Path:
-    for drawn in there:
-        if drawn.is_dir() and not folder.exists():
+def _draw(
+    origin: object,
+    name: str,
+    recipe: Recipe,
+    directory: StudyDirectory,
+    branches: Sequence[Branch],
+    progress: Progress,
+) -> None:
+    if not isinstance(origin, Drawn):
+        return
+    folder = directory.data / name
+    for branch in branches:
+        theirs = branch.recipe.data.task if name == "task" else branch.recipe.dissection.concepts
+        drawn = branch.directory.data / name
+        if theirs != origin or branch.recipe.data.size != recipe.data.size or not drawn.is_dir() or folder.exists():
+            continue
+        # Drawn images that were changed since are no drawn images.
+        fingerprinter = Fingerprinter(Hashes(branch.directory.hashes))
+        if name == "task":
+            found = fingerprinter.task(task_place(branch.recipe, branch.directory.data), recipe.data.size)
+        else:
+            found = fingerprinter.concepts(drawn)
+        if not found.differences(branch.fingerprints):
             _link_folder(drawn, folder)
     # Draws what is not there, and refuses what is something else, such as images of another size.
-    return make_miniature(folder, origin.miniature.images, seed=origin.miniature.seed, size=size, progress=progress)
+    size = recipe.data.size
+    make_miniature(folder, origin.miniature.images, seed=origin.miniature.seed, size=size, progress=progress)
 
 
 def _link_folder(drawn: Path, folder: Path) -> None:

@@ -156,7 +156,7 @@ def _rows(
             if level == 0 and shared and not trained:
                 branch, theirs = shared
                 same = set(recipe.dissection.layers) <= set(branch.recipe.dissection.layers)
-                dissected = same and same_dissection(recipe, trial, branch.recipe, theirs)
+                dissected = same and same_dissection(recipe, trial, branch, theirs)
                 trained, state = True, f"of {branch.directory.root}"
             to_train, to_dissect = 0 if trained else steps, 0 if dissected else sizes.labelled
             measures = 0 if trained else 1 + (_times_measured(recipe, steps, steps_per_epoch))
@@ -207,7 +207,7 @@ def _shared(
         # One that is trained already keeps no weights of other steps any more.
         if theirs is None or branch.directory.is_trained(theirs, 0):
             continue
-        if not differences(recipe, branch.recipe):
+        if not differences(recipe, branch):
             return branch, theirs
     return None
 

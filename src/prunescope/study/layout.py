@@ -14,7 +14,9 @@ from filelock import FileLock, Timeout
 from prunescope.dissection.result import is_complete
 from prunescope.errors import InputError
 from prunescope.files import write_text
+from prunescope.fingerprints import read_fingerprints
 from prunescope.study.measured import read_measured
+from prunescope.study.places import apart_from_places, with_places_of
 from prunescope.study.reading import read_recipe
 from prunescope.study.recipe import Pruning, Recipe
 
@@ -34,6 +36,16 @@ class StudyDirectory:
     def data(self) -> Path:
         """Where the study draws its own data."""
         return self.root / "data"
+
+    @property
+    def fingerprints(self) -> Path:
+        """What the files held that the study is of, when it began."""
+        return self.root / "fingerprints.parquet"
+
+    @property
+    def hashes(self) -> Path:
+        """The hashes of files that did not change since; made anew where they are missing."""
+        return self.root / "fingerprints.cache"
 
     @property
     def masks_of(self) -> Path:
@@ -110,14 +122,20 @@ class StudyDirectory:
         return read_measured(self.measured(trial, level), trial, level).model_dump(exclude_unset=True)
 
     def claim(self, recipe: Recipe) -> None:
-        """Make the directory this recipe's."""
+        """Make the directory this recipe's, or note where its data are now."""
         if not self.recipe.is_file():
             write_text(self.recipe, recipe.to_yaml())
+            return
+        there = read_recipe(self.recipe)
+        moved = with_places_of(there, recipe)
+        if moved != there:
+            write_text(self.recipe, moved.to_yaml())
 
     def refuse_others(self, recipe: Recipe) -> None:
         """See that the directory is this recipe's, or free.
 
-        Recipes are the same study where all fields that decide the results are the same.
+        Recipes are the same study where all fields that decide the results are the same. Where the data and the
+        network's own file are is no such field once their fingerprints are recorded: what they hold decides then.
 
         Raises
         ------
@@ -126,7 +144,11 @@ class StudyDirectory:
         """
         if self.recipe.is_file():
             there = read_recipe(self.recipe)
-            if there.decisive() != recipe.decisive():
+            if there.decisive() == recipe.decisive():
+                return
+            known = read_fingerprints(self.fingerprints)
+            ours, theirs = (apart_from_places(one.decisive(), known) for one in (recipe, there))
+            if ours != theirs:
                 lines = difflib.unified_diff(
                     there.to_yaml().splitlines(), recipe.to_yaml().splitlines(), "study.yaml there", "recipe given",
                     "", "", 0, "",
@@ -134,11 +156,13 @@ class StudyDirectory:
                 raise InputError(
                     f"{self.root} holds another study; nothing was changed. The difference:\n" + "\n".join(lines)
                     + "\nGive another --out, or the recipe that is there"
+                    + ("" if known else ". (Its data are known by their path only, until it is run again)")
                 )  # fmt: skip
             return
-        # Drawn data may be there before the recipe is found to fit them; a killed process leaves half-written files.
+        # Drawn data and fingerprints are there before the recipe is; a killed process leaves half-written files.
         there_already = self.root.iterdir() if self.root.is_dir() else ()
-        others = {path.name for path in there_already if not path.match(".*.part.*")} - {"data"}
+        ours_before = {"data", self.fingerprints.name}
+        others = {path.name for path in there_already if not path.match(".*.part.*")} - ours_before
         if others or (self.root.exists() and not self.root.is_dir()):
             raise InputError(f"{self.root} is there and is no study; give a new or an empty directory as --out")
 

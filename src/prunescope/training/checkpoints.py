@@ -19,6 +19,7 @@ from torch import nn
 from prunescope.errors import InputError
 from prunescope.files import replacing
 from prunescope.pruning import Mask
+from prunescope.training.contents import content_of
 from prunescope.training.data import Task
 from prunescope.training.descent import momentum_of
 from prunescope.training.recipe import Course, Training
@@ -28,6 +29,7 @@ NAME = re.compile(r"^step-(\d{9})-([0-9a-f]{32})\.safetensors$")
 
 # Fields that change how a training is run and written down, not what it is.
 _BESIDE_THE_POINT = {"compile", "device_batch_size", "trackers", "checkpoint_every", "checkpoint_minutes"}
+_CONTENT = "content of the images"
 
 
 @dataclass
@@ -45,6 +47,7 @@ def identity_of(training: Training, course: Course, seed: int, task: Task, mask:
     recipe = training.model_dump(mode="json", exclude=_BESIDE_THE_POINT)
     images = {
         "training images": _digest(task.train.targets.tobytes()),
+        _CONTENT: task.content or _digest((content_of(task.train) + content_of(task.val)).encode()),
         "in_memory": task.train.pixels is not None,  # where augmentation is drawn in another way
         "size": task.size,
         "augmentation": task.augmentation,
@@ -112,7 +115,9 @@ class Checkpoints:
     def _load(self, path: Path, model: nn.Module, optimiser: torch.optim.SGD) -> Record:
         with safe_open(path, "pt") as file:
             told = json.loads(file.metadata()["record"])
-            differs = [name for name in self.identity if told["identity"].get(name) != self.identity[name]]
+            # Older checkpoints do not say what the images held.
+            there = {_CONTENT: self.identity[_CONTENT]} | told["identity"]
+            differs = [name for name in self.identity if there.get(name) != self.identity[name]]
             if differs:
                 raise InputError(
                     f"{path} is a checkpoint of another training (of other {', '.join(differs)}); remove "

@@ -104,6 +104,26 @@ def open_cifar(
     """
     if size != SIZE:
         raise InputError(f"{published.title}'s images are {SIZE} x {SIZE} pixels, but `size` is {size}; give {SIZE}")
+    found = find_cifar(folder, published, download=download, progress=progress)[0].parent
+    classes = _names(found / published.names)
+    train, val = (
+        _read([found / name for name in names], published.labels, classes) for names in (published.train, published.val)
+    )
+    return train, val
+
+
+def find_cifar(
+    folder: Path, published: Published, *, download: bool = False, progress: Progress = silent
+) -> list[Path]:
+    """Find the files that CIFAR is read from, fetching them if they are to be.
+
+    The parameters are those of `open_cifar`.
+
+    Raises
+    ------
+    InputError
+        The files are missing, or only the Python version is there.
+    """
     files = (*published.train, *published.val, published.names)
     found = _find(folder, published, files)
     if found is None:
@@ -112,11 +132,7 @@ def open_cifar(
             raise InputError(_missing(folder, published))
         found = folder / published.folder
         fetch_files(published.address, published.md5, archive, found, files, progress)
-    classes = _names(found / published.names)
-    train, val = (
-        _read([found / name for name in names], published.labels, classes) for names in (published.train, published.val)
-    )
-    return train, val
+    return [found / name for name in files]
 
 
 def _find(folder: Path, published: Published, files: Sequence[str]) -> Path | None:

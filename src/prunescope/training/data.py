@@ -53,6 +53,9 @@ class Task:
         Processes that decode images, where they are not held in memory.
     train, val
         The images.
+    content
+        What the images and their classes hold, where that is known: checkpoints of other content are refused. Where it
+        is not known it is read from the images.
     """
 
     root: str
@@ -63,6 +66,7 @@ class Task:
     workers: int
     train: Source
     val: Source
+    content: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -30,13 +30,25 @@ def open_folders(root: Path) -> tuple[Source, Source]:
     return train, val
 
 
-def _list_files(root: Path, split: str) -> Source:
+def split_folder(root: Path, split: str) -> Path:
+    """Return the folder of a split, `train` or `val`.
+
+    Raises
+    ------
+    InputError
+        It is not there.
+    """
     folder = root / split
     if not folder.is_dir():
         raise InputError(
             f"{folder}: there is no such folder; expected ImageNet's layout: {root}/train/CLASS/* and "
             f"{root}/val/CLASS/*"
         )
+    return folder
+
+
+def _list_files(root: Path, split: str) -> Source:
+    folder = split_folder(root, split)
     import_torchvision()
     from torchvision.datasets import ImageFolder
 

@@ -31,12 +31,15 @@ class Rows:
         The data set and split, for messages.
     roots
         Images that are kept as files must be within one of these folders; relative paths begin at the first.
+    fingerprint
+        What the library knows the split by: of a data set on the hub it changes with the repository's files.
     """
 
     dataset: Any
     column: str
     origin: str
     roots: tuple[Path, ...]
+    fingerprint: str
 
     def read(self, place: int) -> bytes:
         """Return an image as it is stored, or the content of the file that it names."""
@@ -89,7 +92,8 @@ def open_huggingface(
         `datasets` is not installed, the data set cannot be loaded, a split or column is missing or ambiguous, or an
         image has no class.
     """
-    splits = _load(name, configuration, revision)
+    found = _load(name, configuration, revision)
+    splits = dict(found.with_format(None))  # a saved one may hide columns, or give tensors
     roots = _roots(name)
     chosen = [
         _choose_split(name, splits, wanted, usual, field)
@@ -108,11 +112,13 @@ def open_huggingface(
                 f"{len(classes)}; expected the same in both"
             )
         classes = names
-        sources.append(Source(classes, targets, images=Rows(_encoded(dataset, images), images, where, roots)))
+        # The attribute has no public name, but the library's documentation describes it.
+        rows = Rows(_encoded(dataset, images), images, where, roots, found[split]._fingerprint)
+        sources.append(Source(classes, targets, images=rows))
     return sources[0], sources[1]
 
 
-def _load(name: str, configuration: str | None, revision: str | None) -> dict[str, Any]:
+def _load(name: str, configuration: str | None, revision: str | None) -> Any:
     try:
         import datasets
     except ImportError as error:
@@ -134,7 +140,7 @@ def _load(name: str, configuration: str | None, revision: str | None) -> dict[st
         ) from error
     if not isinstance(found, datasets.DatasetDict):
         raise InputError(f"{name}: is a single split; save a DatasetDict of a training and a validation split instead")
-    return dict(found.with_format(None))  # a saved one may hide columns, or give tensors
+    return found
 
 
 def _roots(name: str) -> tuple[Path, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,6 +12,9 @@ from prunescope.files import expanded
 from prunescope.progress import Progress, silent
 from prunescope.training.images import Source
 from prunescope.training.recipe import Strict, Text
+
+if TYPE_CHECKING:
+    from prunescope.training.cifar import Published
 
 
 class Cifar(Strict):
@@ -64,10 +67,9 @@ def open_sources(
         They are not there or not what was expected.
     """
     if isinstance(origin, Cifar):
-        from prunescope.training.cifar import CIFAR10, CIFAR100, open_cifar
+        from prunescope.training.cifar import open_cifar
 
-        kind = CIFAR10 if origin.cifar10 is not None else CIFAR100
-        folder = expanded(origin.cifar10 or origin.cifar100 or "")
+        folder, kind = _which_cifar(origin)
         return str(folder), *open_cifar(folder, kind, size, download=origin.download, progress=progress)
     if isinstance(origin, HuggingFace):
         from prunescope.training.huggingface import open_huggingface
@@ -78,3 +80,30 @@ def open_sources(
 
     root = expanded(origin)
     return str(root), *open_folders(root)
+
+
+def cifar_files(origin: Cifar, progress: Progress = silent) -> list[Path]:
+    """Find the files that CIFAR is read from; they are fetched first where the recipe says so.
+
+    Parameters
+    ----------
+    origin
+        Where it is.
+    progress
+        Called with the bytes done and all bytes of a download.
+
+    Raises
+    ------
+    InputError
+        They are not there.
+    """
+    from prunescope.training.cifar import find_cifar
+
+    return find_cifar(*_which_cifar(origin), download=origin.download, progress=progress)
+
+
+def _which_cifar(origin: Cifar) -> tuple[Path, Published]:
+    from prunescope.training.cifar import CIFAR10, CIFAR100
+
+    folder = expanded(origin.cifar10 or origin.cifar100 or "")
+    return folder, CIFAR10 if origin.cifar10 is not None else CIFAR100

@@ -1,0 +1,299 @@
+"""Which data, labels and network a study is of: known by what their files hold, wherever the files are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from prunescope.concepts.broden import ConceptData
+from prunescope.concepts.contents import digest_packed, list_concepts, list_packed
+from prunescope.concepts.packed_file import PackedFile
+from prunescope.errors import InputError
+from prunescope.fingerprints import (
+    Difference,
+    Fingerprint,
+    Hashes,
+    Listing,
+    Watch,
+    difference,
+    digest_file,
+    read_fingerprints,
+    take_fingerprint,
+    write_fingerprints,
+)
+from prunescope.networks.contents import list_network
+from prunescope.progress import Progress, silent
+from prunescope.study.layout import StudyDirectory
+from prunescope.study.places import IMAGES, LABELS, MASKS, NETWORK, PACKED, TASK, Origin, concepts_place, task_place
+from prunescope.study.recipe import Recipe
+from prunescope.training.contents import classes_of, list_task
+from prunescope.training.sources import Cifar, HuggingFace
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a study's files hold, part by part.
+
+    Attributes
+    ----------
+    parts
+        The fingerprint of each part: the task's data, the labelled images, their labels with the tables, and as far as
+        there are such files the packed copy, the network's own file and the masks that are taken.
+    places
+        Where each part is, for messages.
+    watches
+        Notice changes of each part while the study runs.
+    """
+
+    parts: Mapping[str, Fingerprint] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    watches: Mapping[str, Watch] = field(default_factory=dict)
+
+    def __or__(self, other: Identity) -> Identity:
+        """Put parts together."""
+        return Identity(
+            {**self.parts, **other.parts}, {**self.places, **other.places}, {**self.watches, **other.watches}
+        )
+
+    def differences(self, before: Mapping[str, Fingerprint]) -> dict[str, Difference]:
+        """Compare the parts with what they were before.
+
+        A packed copy that is there at only one of two times is no difference: it holds what the files hold. Other parts
+        that are new are no difference either, since an older study has not recorded them.
+        """
+        found = {part: difference(there, self.parts[part]) for part, there in before.items() if part in self.parts}
+        return {part: different for part, different in found.items() if different is not None}
+
+    def content(self, part: str) -> str:
+        """Say what a part holds in 32 hexadecimal digits; nothing of a part that is not there."""
+        return self.parts[part].content if part in self.parts else ""
+
+    def describe(self, different: Mapping[str, Difference]) -> str:
+        """Say part by part which files differ."""
+        return "\n".join(f"  {part} ({self.places[part]}): {files}" for part, files in different.items())
+
+    def changes(self) -> dict[str, Difference]:
+        """Compare files with what they were when their fingerprints were taken; at most 10,000 a part are looked at."""
+        found = {part: watch.difference() for part, watch in self.watches.items()}
+        return {part: different for part, different in found.items() if different is not None}
+
+
+class Fingerprinter:
+    """Takes the fingerprints of a study's parts.
+
+    Parameters
+    ----------
+    hashes
+        What is known of files already.
+    progress
+        Makes what is called with how much is done, given what is done.
+    """
+
+    def __init__(self, hashes: Hashes, progress: Callable[[str], Progress] = lambda _doing: silent) -> None:
+        self._hashes, self._progress = hashes, progress
+
+    def task(self, origin: Origin, size: int) -> Identity:
+        """Of the classification task.
+
+        Raises
+        ------
+        InputError
+            It is not there, or a file cannot be read.
+        """
+        listing = list_task(origin, self._progress("listing the task's data"))
+        found = self._taken(TASK, listing, _place(origin), all_content=False)
+        classes = classes_of(origin, size)
+        if classes is None:
+            return found
+        files = found.parts[TASK]
+        whole = Fingerprint(
+            [*files.names, *classes.names],
+            np.concatenate([files.sizes, classes.sizes]),
+            np.concatenate([files.digests, classes.digests]),
+        )
+        return found | Identity({TASK: whole})
+
+    def concepts(self, root: str | Path) -> Identity:
+        """Of the labelled images and of their labels.
+
+        Raises
+        ------
+        InputError
+            There is no data set, or a file cannot be read.
+        """
+        images, labels = list_concepts(root)
+        return self._taken(IMAGES, images, str(root), all_content=False) | self._taken(LABELS, labels, str(root))
+
+    def packed(self, packed: PackedFile | None) -> Identity:
+        """Of the packed copy of the labelled images, if there is one."""
+        if packed is None:
+            return Identity()
+        found = self._taken(
+            PACKED, list_packed(packed), str(packed.path.parent.parent), lambda _path, _size: digest_packed(packed)
+        )
+        # Other versions' copies may be longer, and hold the same.
+        part = found.parts[PACKED]
+        return found | Identity({PACKED: Fingerprint(part.names, np.zeros_like(part.sizes), part.digests)})
+
+    def network(self, name: str) -> Identity:
+        """Of the network's own file or folder; of no files, if it has none."""
+        return self._taken(NETWORK, list_network(name), name)
+
+    def masks(self, listing: Listing, place: str) -> Identity:
+        """Of the masks of another study that this one takes."""
+        return self._taken(MASKS, listing, place)
+
+    def _taken(
+        self,
+        part: str,
+        listing: Listing,
+        place: str,
+        digest: Callable[[str, int], str] = digest_file,
+        *,
+        all_content: bool = True,
+    ) -> Identity:
+        progress = self._progress(f"reading the {part}")
+        made, watch = take_fingerprint(listing, self._hashes, all_content=all_content, digest=digest, progress=progress)
+        return Identity({part: made}, {part: place}, {part: watch})
+
+
+def identify(recipe: Recipe, data: Path, fingerprinter: Fingerprinter, *, finished: Recipe | None = None) -> Identity:
+    """Take the fingerprints of the files that a study is of, apart from a packed copy and masks.
+
+    Parameters
+    ----------
+    recipe
+        The study's.
+    data
+        Where it has drawn its own data.
+    fingerprinter
+        Takes them.
+    finished
+        The recipe as it is in the directory of a finished study. Parts that are not where it says any more are left
+        out, since the study does not need them.
+
+    Raises
+    ------
+    InputError
+        Data are not where the recipe says, or cannot be read.
+    """
+    task, concepts = task_place(recipe, data), concepts_place(recipe, data)
+    if finished is None:
+        return (
+            fingerprinter.task(task, recipe.data.size)
+            | fingerprinter.concepts(concepts)
+            | fingerprinter.network(recipe.network)
+        )
+    if isinstance(task, Cifar):
+        task = task.model_copy(update={"download": False})
+    found = Identity()
+    takes: list[tuple[Callable[[], Identity], bool]] = [
+        (lambda: fingerprinter.task(task, recipe.data.size), finished.data.task == recipe.data.task),
+        (lambda: fingerprinter.concepts(concepts), finished.dissection.concepts == recipe.dissection.concepts),
+    ]
+    for take, in_its_place in takes:
+        try:
+            found |= take()
+        except InputError:
+            if not in_its_place:
+                raise
+    network = fingerprinter.network(recipe.network)
+    return found if finished.network == recipe.network and not network.parts[NETWORK].names else found | network
+
+
+def recorded(directory: StudyDirectory) -> dict[str, Fingerprint]:
+    """Read what a study's files held when it began; nothing of a study that has not recorded it, or has not begun.
+
+    Raises
+    ------
+    InputError
+        The record is damaged.
+    """
+    # A process that was killed before the study began has left a record of its own.
+    return read_fingerprints(directory.fingerprints) if directory.recipe.is_file() else {}
+
+
+def record(directory: StudyDirectory, identity: Identity) -> str:
+    """Write down what a study's files hold, as far as that is not recorded yet.
+
+    Returns
+    -------
+    str
+        A note, if the study had begun before its fingerprints are recorded; empty otherwise.
+    """
+    there = recorded(directory)
+    new = {part: made for part, made in identity.parts.items() if part not in there and made.names}
+    if not new:
+        return ""
+    write_fingerprints(directory.fingerprints, there | new)
+    older = [part for part in new if part != PACKED]
+    if not older or not directory.recipe.is_file():
+        return ""
+    return (
+        f"the fingerprints of {', '.join(older)} are recorded now: this study began without them, and whether the "
+        "files have changed since cannot be known"
+    )
+
+
+def refuse_changes(directory: StudyDirectory, identity: Identity) -> None:
+    """See that a study's files hold what they held when it began.
+
+    Raises
+    ------
+    InputError
+        They differ; which files do is said.
+    """
+    different = identity.differences(recorded(directory))
+    if different:
+        raise InputError(
+            f"{directory.root} is a study of other files than those that are there now; nothing was changed. Since it "
+            f"began:\n{identity.describe(different)}\n{_how_to_go_on(directory)}"
+        )
+
+
+def refuse_changes_meanwhile(directory: StudyDirectory, identity: Identity, checkpoints: Path | None = None) -> None:
+    """See that files have not changed since their fingerprints were taken, before what was made of them is kept.
+
+    Raises
+    ------
+    InputError
+        They have changed; which files did is said.
+    """
+    different = identity.changes()
+    if different:
+        trained = (
+            f". The checkpoints in {checkpoints} may come from both versions: remove them, unless you know better"
+            if checkpoints is not None and checkpoints.is_dir()
+            else ""
+        )
+        raise InputError(
+            "files have changed while the study ran; what is complete stays, and this stage is not kept:\n"
+            f"{identity.describe(different)}\n{_how_to_go_on(directory)}{trained}"
+        )
+
+
+def changed_concepts(directory: StudyDirectory, concepts: ConceptData) -> str:
+    """Say which files of a study's labelled images differ from what they were when it began; empty if none does."""
+    before = recorded(directory)
+    if not before:
+        return ""
+    fingerprinter = Fingerprinter(Hashes(directory.hashes))
+    identity = fingerprinter.concepts(concepts.root) | fingerprinter.packed(concepts.packed)
+    return identity.describe(identity.differences(before))
+
+
+def _place(origin: Origin) -> str:
+    if isinstance(origin, Cifar):
+        return origin.cifar10 or origin.cifar100 or ""
+    return origin.huggingface if isinstance(origin, HuggingFace) else str(origin)
+
+
+def _how_to_go_on(directory: StudyDirectory) -> str:
+    return (
+        "Levels are never compared across two versions of their data: put the files back as they were, or start a new "
+        "study in another --out. If you know that the change makes no difference, remove "
+        f"{directory.fingerprints}, and the files are taken as they are now"
+    )

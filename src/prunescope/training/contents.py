@@ -1,0 +1,109 @@
+"""Which files hold a classification task's images and classes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from prunescope.errors import InputError
+from prunescope.files import expanded
+from prunescope.fingerprints import HASHED, SAMPLED, Fingerprint, Listing, list_files, walk_files
+from prunescope.networks.torchvision_shim import import_torchvision
+from prunescope.progress import Progress, silent
+from prunescope.training.folders import split_folder
+from prunescope.training.images import Source
+from prunescope.training.sources import Cifar, HuggingFace, cifar_files, open_sources
+
+
+def list_task(origin: str | Path | Cifar | HuggingFace, progress: Progress = silent) -> Listing:
+    """List the files that a task is read from; none where it is a name on the Hugging Face hub.
+
+    Parameters
+    ----------
+    origin
+        As `open_task` takes it. Of a folder in ImageFolder's layout the list holds the images of `train` and `val`, of
+        CIFAR its files, of another folder of Hugging Face's library all files, apart from hidden ones and from
+        that library's own cache.
+    progress
+        Called with the number of folders that are listed, and of those known so far.
+
+    Raises
+    ------
+    InputError
+        There is no such folder.
+    """
+    if isinstance(origin, Cifar):
+        return list_files((path.name, str(path)) for path in cifar_files(origin))
+    if isinstance(origin, HuggingFace):
+        folder = expanded(origin.huggingface)
+        return walk_files(folder, wanted=_is_data, progress=progress) if folder.is_dir() else list_files(())
+    root = expanded(origin)
+    splits = [split_folder(root, split).name for split in ("train", "val")]
+    import_torchvision()
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    def is_image(name: str) -> bool:
+        return name.lower().endswith(IMG_EXTENSIONS)
+
+    return walk_files(root, splits, is_image, progress)
+
+
+def classes_of(origin: str | Path | Cifar | HuggingFace, size: int) -> Fingerprint | None:
+    """Take the fingerprint of the classes in a data set of Hugging Face, as its library reads them.
+
+    Large files are not hashed as a whole, and what is on the hub has no files: the classes of all images are known all
+    the same, and of a data set on the hub the fingerprint that the library gives it.
+
+    Returns
+    -------
+    Fingerprint or None
+        A row a split; None for other data.
+    """
+    if not isinstance(origin, HuggingFace):
+        return None
+    _, *sources = open_sources(origin, size)
+    on_hub = not expanded(origin.huggingface).is_dir()
+    digests = [_digest_of(source, on_hub) for source in sources]
+    names = [f"classes of the {split} images" for split in ("training", "validation")]
+    return Fingerprint(names, np.array([len(source) for source in sources], np.int64), np.array(digests, "S32"))
+
+
+def content_of(source: Source) -> str:
+    """Identify the images of a split and their classes by content, whatever they are read from.
+
+    All pixels of images in memory count; of others the content of all up to 10,000, and of a sample of 1,000 of more.
+
+    Raises
+    ------
+    InputError
+        An image cannot be read.
+    """
+    digest = hashlib.sha256(repr(source.classes).encode())
+    digest.update(source.targets.tobytes())
+    if source.pixels is not None:
+        digest.update(source.pixels.permute(0, 2, 3, 1).contiguous().numpy().data)
+    elif source.images is not None:
+        count = len(source)
+        chosen = np.arange(count)
+        if count > HASHED:
+            chosen = np.sort(np.random.default_rng(0).choice(count, SAMPLED, replace=False))
+        for place in chosen.tolist():
+            try:
+                digest.update(hashlib.sha256(source.images.read(place)).digest())
+            except (OSError, ValueError) as error:
+                raise InputError(f"{source.images.name(place)}: cannot be read ({error})") from error
+    return digest.hexdigest()[:32]
+
+
+def _digest_of(source: Source, on_hub: bool) -> str:
+    digest = hashlib.sha256(repr(source.classes).encode())
+    digest.update(source.targets.tobytes())
+    if on_hub:
+        digest.update(str(getattr(source.images, "fingerprint", "")).encode())
+    return digest.hexdigest()[:32]
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith((".", "cache-", "tmp"))
