@@ -136,7 +136,7 @@ def walk_files(
     folders
         Of `root`; those that are not there are left out.
     wanted
-        Of the name of a file or folder without the folders before it, whether it belongs to the set.
+        Says of a file's name, with the folders before it, whether the file belongs to the set.
     progress
         Called with the number of folders that are listed, and of those known so far.
     """
@@ -155,7 +155,7 @@ def walk_files(
             try:
                 if entry.is_dir():
                     within.append(name)
-                elif wanted(entry.name):
+                elif wanted(name):
                     states.extend(_state(entry.stat()))
                     names.append(name)
                     paths.append(entry.path)

@@ -405,3 +405,13 @@ def test_several_studies_of_a_notebook_take_moved_masks() -> None:
     (study,) = prunescope.several([control], "out", device="cpu", branch_from=["first"])
     run_study(study.recipe, study.out, branch_from=study.branch_from)
     assert Path("out/control/trial-0/level-01/measured.json").is_file()
+
+
+def test_what_a_study_left_that_never_began_is_no_record() -> None:
+    run()
+    Path("begun").mkdir()
+    # As if the process had been killed before the recipe was written.
+    shutil.copy("out/fingerprints.parquet", "begun")
+    negative("task/train/a/0.png")
+    assert run("begun") == []
+    assert run("begun") == []

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from prunescope.errors import InputError
 from prunescope.pruning import Mask
-from prunescope.study import read_recipe, run_study, stages
+from prunescope.study import Event, read_recipe, run_study, stages
 from prunescope.study.layout import StudyDirectory
-from prunescope.study.run import _main_first
+from prunescope.study.opening import main_first
 from prunescope.training.processes import Processes
 from tests.cli.commands import COMMAND, PLAIN, refused
 
@@ -77,9 +77,10 @@ def test_a_study_killed_in_a_level_goes_on_from_its_checkpoint_to_the_same_bytes
     assert next((stage.level, stage.work) for stage in stages(given, out) if not stage.done) == (level, "train")
     reached = max(int(path.name[5:14]) for path in folder.glob("step-*.safetensors"))
     assert 8 <= reached < 40
-    events: list[tuple[int, float]] = []
-    run_study(given, out, report=lambda event: events.append((event.level, event.fraction)))
-    assert next(fraction for at, fraction in events if at == level and fraction) > (reached - 5) / 40
+    events: list[Event] = []
+    run_study(given, out, report=events.append)
+    told = (event.fraction for event in events if (event.level, event.work) == (level, "train") and event.fraction)
+    assert next(told) > (reached - 5) / 40
     assert not list(out.rglob("checkpoints"))
     run_study(given, tmp_path / "whole")
     assert contents(out / "trial-0") == contents(tmp_path / "whole" / "trial-0")
@@ -157,10 +158,10 @@ def test_what_the_disk_refuses_one_process_ends_all(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Processes, "agree", lambda _, value: told.append(value) or value)
     with pytest.raises(NotADirectoryError):
-        _main_first(Processes(0, 2), refused)
+        main_first(Processes(0, 2), refused)
     monkeypatch.setattr(Processes, "agree", lambda *_: told[0])
     with pytest.raises(InputError, match="Not a directory: 'out/data'"):
-        _main_first(Processes(1, 2), refused)
+        main_first(Processes(1, 2), refused)
 
 
 def test_a_training_that_diverges_ends_the_study_and_keeps_what_is_complete(recipe: Path, tmp_path: Path) -> None:

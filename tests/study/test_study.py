@@ -221,7 +221,11 @@ def test_the_folder_that_one_is_in_can_be_a_study(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run_study(read_recipe(recipe, ["trials=1", "pruning.levels=0"]), ".")
-    assert {path.name for path in tmp_path.iterdir()} == {"study.yaml", "trial-0"}
+    assert {path.name for path in tmp_path.iterdir()} - {"fingerprints.cache"} == {
+        "study.yaml",
+        "fingerprints.parquet",
+        "trial-0",
+    }
     assert not list(tmp_path.parent.glob(f".{tmp_path.name}.lock"))
 
 

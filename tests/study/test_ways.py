@@ -348,11 +348,15 @@ def test_another_rewinding_step_than_the_branch_has_is_trained_for(ways: Ways, r
 
 
 def test_masks_of_another_study_are_not_mixed_in_later(ways: Ways, recipe: Path, tmp_path: Path) -> None:
-    changes = ["trials=1", "pruning.levels=1", "pruning.masks=branch", "dissection.layers=[stage3]"]
+    changes = ["trials=1", "pruning.levels=2", "pruning.masks=branch", "dissection.layers=[stage3]"]
     control, first = read_recipe(recipe, changes), ways["rewinding"].root
     run_study(control, tmp_path / "out", branch_from=[first])
-    (tmp_path / "out" / "trial-0" / "level-01" / "measured.json").unlink()
-    second = ways["fine-tuning"].root
+    (tmp_path / "out" / "trial-0" / "level-02" / "measured.json").unlink()
+    second = ways["original"].root
+    with pytest.raises(InputError, match=rf"masks \({second}\): 1 file changed \(trial-0/level-02/mask.safetensors\)"):
+        run_study(control, tmp_path / "out", branch_from=[second])
+    # A study that has not recorded what its masks are knows them by their place.
+    StudyDirectory(tmp_path / "out").fingerprints.unlink()
     with pytest.raises(InputError, match=f"takes its masks from another study than {second}: from {first}; give that"):
         run_study(control, tmp_path / "out", branch_from=[second])
     noted = StudyDirectory(tmp_path / "out").masks_of

@@ -9,22 +9,25 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from prunescope.errors import InputError
 from prunescope.progress import silent
 from prunescope.pruning import Mask
 from prunescope.training import Course, train
 from tests.training import child
-from tests.training.small import half_mask, opened, plain_network, recipe, weights_of
+from tests.training.small import folder_task, half_mask, opened, plain_network, recipe, weights_of
 
 COURSE = Course(0, 8)
 
@@ -221,7 +224,7 @@ def test_another_trainings_checkpoints_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("other", "named"), [({"augmentation": "none"}, "augmentation"), ({"in_memory": False}, "in_memory")]
+    ("other", "named"), [({"augmentation": "none"}, "augmentation"), ({"in_memory": False}, "content .*, in_memory")]
 )
 def test_checkpoints_of_other_data_are_refused(root: Path, tmp_path: Path, other: dict[str, Any], named: str) -> None:
     stopped(root, tmp_path, 3)
@@ -235,9 +238,35 @@ def test_checkpoints_of_images_of_other_classes_are_refused(root: Path, tmp_path
     stopped(root, tmp_path, 3)
     task, model = opened(root), plain_network(dropout=0.3)
     swapped = replace(task, train=replace(task.train, targets=1 - task.train.targets))
-    with pytest.raises(InputError, match=r"checkpoint of another training \(of other training images\)"):
+    with pytest.raises(InputError, match=r"checkpoint of another training \(of other training images, "):
         train(model, swapped, recipe(measure_every="2it"), seed=1, mask=half_mask(model), course=COURSE,
               checkpoints=tmp_path)  # fmt: skip
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_checkpoints_of_other_pixels_are_refused_wherever_the_images_are(tmp_path: Path, in_memory: bool) -> None:
+    def trained_to(step: int, root: Path) -> int:
+        begun: list[int] = []
+
+        def progress(done: int, _total: int) -> None:
+            begun.append(done)
+            if done == step:
+                raise KeyboardInterrupt
+
+        model = plain_network()
+        with suppress(KeyboardInterrupt):
+            train(model, opened(root, in_memory), recipe(), seed=1, mask=half_mask(model), course=COURSE,
+                  checkpoints=tmp_path / "checkpoints", progress=progress)  # fmt: skip
+        return begun[0]
+
+    root = folder_task(tmp_path / "task")
+    assert trained_to(3, root) == 1
+    moved = root.rename(tmp_path / "moved")
+    assert trained_to(5, moved) == 4
+    image = moved / "val" / "dark" / "001.png"
+    Image.fromarray(255 - np.asarray(Image.open(image))).save(image)
+    with pytest.raises(InputError, match=r"checkpoint of another training \(of other content of the images\)"):
+        trained_to(8, moved)
 
 
 def test_how_a_training_is_run_may_change_on_the_way(root: Path, tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ import torch
 from pydantic import ValidationError
 
 from prunescope.errors import InputError
+from prunescope.fingerprints import Difference, Fingerprint, Hashes, difference, take_fingerprint
 from prunescope.training import Task, open_task
 from prunescope.training.archive import fetch_files
 from prunescope.training.cifar import CIFAR10, CIFAR100, Published, open_cifar
+from prunescope.training.contents import list_task
 from prunescope.training.plan import Plan
 from prunescope.training.sources import Cifar
 
@@ -310,3 +312,23 @@ def test_an_interrupted_download_leaves_nothing(server: Server, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         open_cifar(tmp_path, server.published(CIFAR10), 32, download=True, progress=interrupt)
     assert visible(tmp_path) == []
+
+
+@both
+def test_it_is_known_by_what_its_files_hold_wherever_they_are(tmp_path: Path, published: Published) -> None:
+    field = "cifar10" if published is CIFAR10 else "cifar100"
+
+    def fingerprint(folder: Path) -> Fingerprint:
+        return take_fingerprint(list_task(Cifar.model_validate({field: str(folder)})), Hashes())[0]
+
+    before = fingerprint(unpacked(tmp_path / "one", published))
+    assert before.names == [*published.train, *published.val, published.names]
+    unpacked(tmp_path / "two" / published.folder, published)
+    assert difference(before, fingerprint(tmp_path / "two")) is None
+    file = published.val[0]
+    content = bytearray(files(published)[file])
+    content[-1] ^= 1
+    unpacked(tmp_path / "three", published, {file: bytes(content)})
+    assert difference(before, fingerprint(tmp_path / "three")) == Difference([file], [], [])
+    with pytest.raises(InputError, match="there is no CIFAR"):
+        fingerprint(tmp_path / "nowhere")

@@ -14,7 +14,10 @@ import torch
 from PIL import Image
 
 from prunescope.errors import InputError
+from prunescope.fingerprints import Difference, Fingerprint, Hashes, difference, take_fingerprint
 from prunescope.training import Task, open_task
+from prunescope.training.contents import classes_of, list_task
+from prunescope.training.huggingface import Rows
 from prunescope.training.plan import Plan
 from prunescope.training.sources import HuggingFace
 
@@ -305,3 +308,41 @@ def test_without_the_library_its_installation_is_told(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'prunescope\[datasets\]'"):
         opened("some/name")
+
+
+def identity(folder: Path) -> list[Fingerprint]:
+    origin = HuggingFace(huggingface=str(folder))
+    classes = classes_of(origin, 16)
+    assert classes is not None
+    return [take_fingerprint(list_task(origin), Hashes())[0], classes]
+
+
+def test_a_saved_data_set_is_known_by_its_content_wherever_it_is(tmp_path: Path) -> None:
+    name = saved(tmp_path / "one", train=split([0, 1]), test=split([0, 1]))
+    files, classes = identity(Path(name))
+    assert "train/data-00000-of-00001.arrow" in files.names
+    assert classes.names == ["classes of the training images", "classes of the validation images"]
+    moved = Path(name).rename(tmp_path / "moved")
+    # What the library keeps in the folder of its own is no change.
+    (moved / "train" / "cache-0123456789abcdef.arrow").write_bytes(b"x")
+    (moved / ".cache").mkdir()
+    (moved / ".cache" / "lock").write_text("x")
+    assert [difference(*both) for both in zip([files, classes], identity(moved), strict=True)] == [None, None]
+    relabelled = Path(saved(tmp_path / "other", train=split([0, 1]), test=split([1, 0])))
+    files_there, classes_there = identity(relabelled)
+    assert difference(classes, classes_there) == Difference(["classes of the validation images"], [], [])
+    changed = difference(files, files_there)
+    assert changed is not None
+    assert "test/data-00000-of-00001.arrow" in changed.changed
+
+
+def test_a_data_set_on_the_hub_is_known_by_the_librarys_fingerprint(tmp_path: Path) -> None:
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    split([0, 1, 1]).to_parquet(str(folder / "train-0.parquet"))
+    split([1, 0]).to_parquet(str(folder / "validation-0.parquet"))
+    # The library names what it has loaded by where it comes from, whether that is a folder or the hub.
+    task = opened(folder)
+    assert isinstance(task.train.images, Rows)
+    assert task.train.images.fingerprint == datasets.load_dataset(str(folder))["train"]._fingerprint
+    assert list_task(HuggingFace(huggingface="owner/name")).names == []

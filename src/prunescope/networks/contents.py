@@ -59,7 +59,8 @@ def _modules(path: Path, folder: Path) -> Iterator[Path]:
             for alias in node.names:
                 yield from _files(folder, alias.name.split("."))
         elif isinstance(node, ast.ImportFrom):
-            start = path.parents[node.level - 1] if node.level else folder
+            above = [path.parent, *path.parent.parents]
+            start = folder if node.level == 0 else above[min(node.level, len(above)) - 1]
             if start == folder or folder in start.parents:
                 module = node.module.split(".") if node.module else []
                 yield from _files(start, module)

@@ -238,32 +238,34 @@ def list_masks(recipe: Recipe, branch: Branch) -> Listing:
     return list_files(files)
 
 
-def settle_masks(directory: StudyDirectory, branch: Branch) -> None:
-    """Note whose masks a study takes, and refuse other ones later.
-
-    Once the masks' fingerprint is recorded it decides, and what is noted is where they were found last.
+def refuse_other_masks(directory: StudyDirectory, branch: Branch) -> None:
+    """See that a study that has not recorded the fingerprint of its masks takes those of the study it began with.
 
     Raises
     ------
     InputError
-        The study has begun with another one's.
+        It has begun with another one's.
     """
     root = str(branch.directory.root.absolute())
-    if MASKS not in recorded(directory) and directory.masks_of.is_file():
-        try:
-            noted = json.loads(directory.masks_of.read_text(encoding="utf-8"))["study"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f'{directory.masks_of} cannot be read; expected {{"study": DIRECTORY}}, the study whose masks this one '
-                "takes; write that, or remove the file if they are those of this --branch-from"
-            ) from error
-        if noted != root:
-            raise InputError(
-                f"{directory.root} takes its masks from another study than {root}: from {noted}; give that one to "
-                f"branch from or, if it was moved, its new place in {directory.masks_of}"
-            )
+    if MASKS in recorded(directory) or not directory.masks_of.is_file():
         return
-    write_json(directory.masks_of, {"study": root})
+    try:
+        noted = json.loads(directory.masks_of.read_text(encoding="utf-8"))["study"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f'{directory.masks_of} cannot be read; expected {{"study": DIRECTORY}}, the study whose masks this one '
+            "takes; write that, or remove the file if they are those of this --branch-from"
+        ) from error
+    if noted != root:
+        raise InputError(
+            f"{directory.root} takes its masks from another study than {root}: from {noted}; give that one to "
+            f"branch from or, if it was moved, its new place in {directory.masks_of}"
+        )
+
+
+def note_masks(directory: StudyDirectory, branch: Branch) -> None:
+    """Note where the masks are that a study takes."""
+    write_json(directory.masks_of, {"study": str(branch.directory.root.absolute())})
 
 
 def link(file: str | Path, other: str | Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,10 @@ class Identity:
         """
         found = {part: difference(there, self.parts[part]) for part, there in before.items() if part in self.parts}
         return {part: different for part, different in found.items() if different is not None}
+
+    def without_parts(self) -> Identity:
+        """Keep what notices changes, without the names of all files."""
+        return replace(self, parts={})
 
     def content(self, part: str) -> str:
         """Say what a part holds in 32 hexadecimal digits; nothing of a part that is not there."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -19,27 +18,17 @@ from prunescope.dissection.run import dissect
 from prunescope.dissection.settings import check_precision
 from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
-from prunescope.fingerprints import Hashes
 from prunescope.networks.layers import UnitsAxis, evaluating, observe, taking, units_axes
 from prunescope.networks.source import build_network
 from prunescope.networks.weights import save_weights
 from prunescope.pruning import Mask, unit_numbers
-from prunescope.study.branching import Branch, list_masks, masks_branch, settle_masks, share_dense, trial_of
+from prunescope.study.branching import Branch, masks_branch, share_dense, trial_of
 from prunescope.study.clock import Clock, Report, stages, unreported
-from prunescope.study.data import draw_data, study_concepts, study_task
 from prunescope.study.fitness import check_pruning, check_scores, check_training
-from prunescope.study.identity import (
-    Fingerprinter,
-    Identity,
-    identify,
-    record,
-    refuse_changes,
-    refuse_changes_meanwhile,
-)
+from prunescope.study.identity import Identity, refuse_changes_meanwhile
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.levels import Level
-from prunescope.study.places import TASK
-from prunescope.study.reading import read_recipe
+from prunescope.study.opening import check_finished, main_first, open_data, settle
 from prunescope.study.recipe import Recipe
 from prunescope.study.retraining import Beginning, begin_dense, begin_retraining, prune_level
 from prunescope.training.data import Task
@@ -47,8 +36,6 @@ from prunescope.training.loop import train
 from prunescope.training.plan import Plan
 from prunescope.training.processes import Processes, join_processes
 from prunescope.training.steps import Step
-
-T = TypeVar("T")
 
 
 def run_study(
@@ -82,38 +69,30 @@ def run_study(
     Raises
     ------
     InputError
-        The directory holds another study, data or layers do not fit the recipe, training diverges.
+        The directory holds another study, or one of other files than those that are there now; files change while the
+        study runs; data or layers do not fit the recipe; training diverges.
     """
     directory = StudyDirectory(Path(out))
     branches = [Branch.open(path) for path in branch_from]
     with join_processes(device) as processes, ExitStack() as during:
-        _main_first(processes, lambda: during.enter_context(directory.locked() if processes.is_main else nullcontext()))
+        main_first(processes, lambda: during.enter_context(directory.locked() if processes.is_main else nullcontext()))
         directory.refuse_others(recipe)
         masks_branch(recipe, branches)
         clock = Clock(report if processes.is_main else unreported)
-        hashes = Hashes(directory.hashes)
-        fingerprinter = Fingerprinter(hashes, clock.preparing)
         if all(stage.done for stage in stages(recipe, out)):
-            processes.on_main(lambda: _settle_finished(recipe, directory, branches, fingerprinter, clock))
-            processes.on_main(hashes.save)
+            processes.on_main(lambda: check_finished(recipe, directory, branches, clock))
             return
-        drawing = clock.preparing("drawing the data")
-        _main_first(processes, lambda: draw_data(recipe, directory, branches, drawing))
-        known = processes.on_main(lambda: _known(recipe, directory, branches, fingerprinter))
-        identity, place = known or (Identity(), None)
-        place, content = processes.agree([place, identity.content(TASK)])
-        origin = None if place is None else branches[place]
-        task = _main_first(processes, lambda: study_task(recipe, directory, branches, drawing))
-        task = replace(task, content=content)
-        concepts = _main_first(processes, lambda: study_concepts(recipe, directory, branches, drawing))
-        identity |= processes.on_main(lambda: _packed(directory, concepts, fingerprinter)) or Identity()
+        task, concepts, origin, identity, hashes = open_data(recipe, directory, branches, processes, clock)
         steps_per_epoch = Plan(len(task.train), recipe.training.batch_size, recipe.seed).steps_per_epoch
         recipe.check_steps(steps_per_epoch)
         _check_network(recipe, task, concepts)
         check_precision(recipe.dissection.precision, device)
         work = _Work(task, concepts, steps_per_epoch, device, processes, clock, snapshots, directory, identity)
-        _main_first(processes, lambda: _claim(recipe, directory, branches, origin, work))
+        processes.on_main(lambda: _claim(recipe, directory, branches, origin, work))
         processes.on_main(hashes.save)
+        # The names of all files have been compared and written down, and there may be a million.
+        identity = identity.without_parts()
+        work = work._replace(identity=identity)
         work.refuse_changes()
         for stage in clock.each([stage for stage in stages(recipe, out) if not stage.done]):
             level = Level(recipe, directory, stage.trial, stage.level, len(task.classes))
@@ -238,56 +217,11 @@ def _units_axis(level: Level, work: _Work) -> UnitsAxis | None:
     return units_axes(level.dense(), settings.layers, work.concepts.image_size, settings.units_axis)
 
 
-def _known(
-    recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], fingerprinter: Fingerprinter
-) -> tuple[Identity, int | None]:
-    """Take the fingerprints of the study's files, refuse changes, and find the branch whose masks it takes."""
-    identity = identify(recipe, directory.data, fingerprinter)
-    origin = masks_branch(recipe, branches, identity=identity)
-    if origin is not None:
-        identity |= fingerprinter.masks(list_masks(recipe, origin), str(origin.directory.root))
-    refuse_changes(directory, identity)
-    return identity, None if origin is None else branches.index(origin)
-
-
-def _packed(directory: StudyDirectory, concepts: ConceptData, fingerprinter: Fingerprinter) -> Identity:
-    """Take the fingerprint of the packed copy that is read instead of images and labels, and refuse a change."""
-    identity = fingerprinter.packed(concepts.packed)
-    refuse_changes(directory, identity)
-    return identity
-
-
-def _settle_finished(
-    recipe: Recipe,
-    directory: StudyDirectory,
-    branches: Sequence[Branch],
-    fingerprinter: Fingerprinter,
-    clock: Clock,
-) -> None:
-    """Refuse a finished study of other files; record what is not recorded yet, as far as the files are still there."""
-    identity = identify(recipe, directory.data, fingerprinter, finished=read_recipe(directory.recipe))
-    origin = masks_branch(recipe, branches, identity=identity)
-    if origin is not None:
-        identity |= fingerprinter.masks(list_masks(recipe, origin), str(origin.directory.root))
-    refuse_changes(directory, identity)
-    if note := record(directory, identity):
-        clock.note(note)
-    if origin is not None:
-        settle_masks(directory, origin)
-    directory.claim(recipe)
-
-
 def _claim(
     recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], origin: Branch | None, work: _Work
 ) -> None:
     """Make the directory this study's, with what its branches have already."""
-    if not work.processes.is_main:
-        return
-    if note := record(directory, work.identity):
-        work.clock.note(note)
-    if origin is not None:
-        settle_masks(directory, origin)
-    directory.claim(recipe)
+    settle(recipe, directory, origin, work.identity, work.clock)
     # Half-written files of a process that was killed; this is the only one now.
     for pattern in (".*.part.*", "trial-*/**/.*.part.*"):
         for part in directory.root.glob(pattern):
@@ -319,12 +253,6 @@ def _same_level(level: Level, origin: Branch | None) -> Level | None:
     trial = trial_of(level.recipe, level.trial, origin.recipe)
     assert trial is not None
     return Level(origin.recipe, origin.directory, trial, level.level, level.classes)
-
-
-def _main_first(processes: Processes, make: Callable[[], T]) -> T:
-    """Let the main process make something on disk, then the others, who find it there; all fail if it fails."""
-    made = processes.on_main(make)
-    return cast(T, made) if processes.is_main else make()
 
 
 def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:

@@ -45,7 +45,8 @@ def list_task(origin: str | Path | Cifar | HuggingFace, progress: Progress = sil
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     def is_image(name: str) -> bool:
-        return name.lower().endswith(IMG_EXTENSIONS)
+        # Files beside the folders of the classes are not read.
+        return name.lower().endswith(IMG_EXTENSIONS) and name.count("/") > 1
 
     return walk_files(root, splits, is_image, progress)
 
@@ -106,4 +107,6 @@ def _digest_of(source: Source, on_hub: bool) -> str:
 
 
 def _is_data(name: str) -> bool:
-    return not name.startswith((".", "cache-", "tmp"))
+    file = name.rpartition("/")[2]
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    return not hidden and not (file.startswith("cache-") and file.endswith(".arrow"))
