@@ -1,0 +1,84 @@
+"""What the fingerprint of a study's data costs.
+
+    python benchmarks/fingerprints.py [--images 10000] [--kilobytes 100] [--files 100000]
+
+Writes images of random bytes, and empty small files by the thousand in a folder, and measures how long it takes to list
+them and to hash them: for the first time, again with the hashes that were kept, and looking at them before a stage's
+results are kept. The files have just been written, so that they are read from memory: a disk or a network adds to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from prunescope.fingerprints import (
+    Hashes,
+    difference,
+    read_fingerprints,
+    take_fingerprint,
+    walk_files,
+    write_fingerprints,
+)
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--kilobytes", type=int, default=100)
+    parser.add_argument("--files", type=int, default=100_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        images, empty, cache = Path(name) / "images", Path(name) / "empty", Path(name) / "cache"
+        make(images, options.images, os.urandom(options.kilobytes * 1000))
+        make(empty, options.files, b"")
+        # Hashes of files that have just been written are not kept.
+        time.sleep(2.1)
+        print(f"{options.images:,} images of {options.kilobytes} kB")
+        listing = timed("list names and sizes", lambda: walk_files(images))
+        hashes = Hashes(cache)
+        seconds = time.perf_counter()
+        _, watch = timed("hash all", lambda: take_fingerprint(listing, hashes))
+        seconds = time.perf_counter() - seconds
+        megabytes = options.images * options.kilobytes / 1000
+        print(f"    {megabytes / seconds:,.0f} MB/s, {options.images / seconds:,.0f} files/s")
+        hashes.save()
+        timed("hash again, unchanged", lambda: take_fingerprint(walk_files(images), Hashes(cache)))
+        timed("look before results are kept", watch.difference)
+        print(f"{options.files:,} empty files")
+        listing = timed("list names and sizes", lambda: walk_files(empty))
+        fingerprint, watch = timed("hash a sample", lambda: take_fingerprint(listing, Hashes(), all_content=False))
+        record = Path(name) / "fingerprints.parquet"
+        timed("write the record", lambda: write_fingerprints(record, {"task data": fingerprint}))
+        print(f"    {record.stat().st_size / 1e6:.2f} MB")
+        timed("read and compare", lambda: difference(read_fingerprints(record)["task data"], fingerprint))
+        timed("look before results are kept", watch.difference)
+
+
+def make(folder: Path, count: int, content: bytes) -> None:
+    """Write files with names as ImageNet's, no two alike unless they are empty."""
+    for i in range(count):
+        if i % 1000 == 0:
+            (folder / f"n{i // 1000:08d}").mkdir(parents=True)
+        file = folder / f"n{i // 1000:08d}" / f"n{i // 1000:08d}_{i}.JPEG"
+        file.write_bytes(content and i.to_bytes(8, "little") + content[8:])
+
+
+def timed(what: str, action: Callable[[], T]) -> T:
+    """Print how long it takes."""
+    began = time.perf_counter()
+    result = action()
+    print(f"  {what:30} {time.perf_counter() - began:8.3f} s")
+    return result
+
+
+if __name__ == "__main__":
+    main()
