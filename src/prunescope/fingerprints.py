@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -437,5 +437,5 @@ def _counted(names: Sequence[str]) -> str:
     return f"{len(names):,} file{'' if len(names) == 1 else 's'}"
 
 
-def _first(names: Sequence[str]) -> Iterator[str] | str:
+def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

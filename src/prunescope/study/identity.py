@@ -91,16 +91,16 @@ class Fingerprinter:
     Parameters
     ----------
     hashes
-        What is known of files already.
+        The hashes of files that are known already; those that are made are added.
     progress
-        Makes what is called with how much is done, given what is done.
+        Called with a few words on what is done, it returns what is called with how much of that is done.
     """
 
     def __init__(self, hashes: Hashes, progress: Callable[[str], Progress] = lambda _doing: silent) -> None:
         self._hashes, self._progress = hashes, progress
 
     def task(self, origin: Origin, size: int) -> Identity:
-        """Of the classification task.
+        """Take the fingerprint of the classification task.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Fingerprinter:
         return found | Identity({TASK: whole})
 
     def concepts(self, root: str | Path) -> Identity:
-        """Of the labelled images and of their labels.
+        """Take the fingerprints of the labelled images and of their labels.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class Fingerprinter:
         return self._taken(IMAGES, images, str(root), all_content=False) | self._taken(LABELS, labels, str(root))
 
     def packed(self, packed: PackedFile | None) -> Identity:
-        """Of the packed copy of the labelled images, if there is one."""
+        """Take the fingerprint of the packed copy of the labelled images, if there is one."""
         if packed is None:
             return Identity()
         found = self._taken(
@@ -143,11 +143,11 @@ class Fingerprinter:
         return found | Identity({PACKED: Fingerprint(part.names, np.zeros_like(part.sizes), part.digests)})
 
     def network(self, name: str) -> Identity:
-        """Of the network's own file or folder; of no files, if it has none."""
+        """Take the fingerprint of the network's own file or folder; it holds no files where there are none."""
         return self._taken(NETWORK, list_network(name), name)
 
     def masks(self, listing: Listing, place: str) -> Identity:
-        """Of the masks of another study that this one takes."""
+        """Take the fingerprint of the masks of another study that this one takes."""
         return self._taken(MASKS, listing, place)
 
     def _taken(
