@@ -272,7 +272,8 @@ def test_no_file_and_a_folder_are_input_errors(network: nn.Module, tmp_path: Pat
     [
         ([1, 2], "holds a list, not tensors by name"),
         ({}, "but nothing"),
-        ({"epoch": 3, "net": {"a": torch.zeros(1)}}, r"but epoch \(int\), net \(dict\)"),
+        ({"net": {"a": torch.zeros(1)}, "ema": {"a": torch.ones(1)}}, r"but net \(dict\), ema \(dict\)"),
+        ({"epoch": 3, "net": {"a": 1}}, r"but epoch \(int\), net \(dict\)"),
     ],
 )
 def test_a_file_without_named_tensors_says_what_it_holds(

@@ -7,7 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,10 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.files import replacing
+from prunescope.networks.prefixes import fit_names
 
-# What training scripts call the weights in a checkpoint, and what wrappers put before every tensor's name.
+# What training scripts call the weights in a checkpoint; one that calls them otherwise has to hold them alone.
 _WEIGHT_KEYS = ("state_dict", "model_state_dict", "model")
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-
-# Heads that GoogLeNet and Inception have for training only; published files hold them.
-_TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
-
-# Until 2018 torchvision's DenseNets named `norm.1` what is `norm1` now; Places365's still do.
-_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)$")
 
 # Checkpoints hold a best accuracy or the command line beside the weights. These names are met with something inert.
 _INERT_GLOBALS = (
@@ -60,14 +54,21 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         The network; it is unchanged if the file cannot be used.
     path
         A safetensors file, or one written by `torch.save`: the weights by name, or a checkpoint that holds them under
-        `state_dict`, `model_state_dict` or `model`; the names with or without `module.` before them. It is read
-        without unpickling: code in it is refused, not run.
+        `state_dict`, `model_state_dict` or `model`, or under another name if nothing else in it is tensors by name.
+        One prefix, such as `module.` or `model.`, may stand before all names of the network's tensors; tensors without
+        it are ignored then, with a warning. The file is read without unpickling: code in it is refused, not run.
 
     Raises
     ------
     InputError
         If there is no such file, it is damaged, holds code or no weights, or its weights do not fit: then the message
-        lists the first ten tensors that are missing, unknown or of another shape.
+        lists the first ten tensors that are missing, unknown or of another shape. If two parts of the file fit, such as
+        a student and its teacher, or tensors are of a kind that the network's cannot take on (quantised, complex).
+
+    Warns
+    -----
+    UserWarning
+        If tensors of the file are ignored, or hold values that are not finite.
     """
     fit_weights(model, read_tensors(path), path)
 
@@ -138,11 +139,23 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
     Raises
     ------
     InputError
-        If a tensor is missing, unknown to the network or of another shape. `num_batches_tracked` may be missing.
+        As in `load_weights`. `num_batches_tracked` may be missing.
+
+    Warns
+    -----
+    UserWarning
+        As in `load_weights`.
     """
     own = model.state_dict()
-    given = _renamed(model, tensors)
-    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    fit = fit_names(model, tensors)
+    if fit.others:
+        shown = " and ".join(f"as {prefix}*" if prefix else "without a prefix" for prefix in fit.others)
+        raise InputError(
+            f"the weights in {path} fit the network {type(model).__name__} more than once, with different values: "
+            f"{shown}. Save those that are meant alone: torch.save({{name.removeprefix(PREFIX): tensor for name, "
+            "tensor in WEIGHTS.items() if name.startswith(PREFIX)}, NEW_FILE)"
+        )
+    given, missing = fit.tensors, fit.missing
     unknown = [name for name in given if name not in own]
     other = [name for name in own if name in given and own[name].shape != given[name].shape]
     if missing or unknown or other:
@@ -156,7 +169,13 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
             "are unknown to the network. Give the network that the file was made with.\n  "
             + "\n  ".join(lines[:_SHOWN] + more)
         )
-    model.load_state_dict(given, strict=False)
+    model.load_state_dict(_loadable(model, given, path), strict=False)
+    if fit.ignored:
+        warnings.warn(
+            f"{path}: the tensors named {fit.prefix}* are the network's; the others are ignored: "
+            f"{_listed(fit.ignored)}",
+            stacklevel=2,
+        )
 
 
 def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
@@ -181,7 +200,7 @@ def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
     365
     """
     own = model.state_dict()
-    given = _renamed(model, tensors)
+    given = fit_names(model, tensors).tensors
     pairs = [(own[name].shape, given[name].shape) for name in own if name in given]
     pairs = [(here, there) for here, there in pairs if here != there]
     if any(not here or not there or here[1:] != there[1:] for here, there in pairs):
@@ -253,18 +272,22 @@ def _first_line(error: Exception) -> str:
 
 
 def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    for key in _WEIGHT_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    if isinstance(content, Mapping):
+        known = [content[key] for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)]
+        # Under another name, tensors by name are the weights where they are alone.
+        parts = [value for value in content.values() if _is_tensors_by_name(value)]
+        if known:
+            content = known[0]
+        elif len(parts) == 1 and not any(isinstance(value, Tensor) for value in content.values()):
+            content = parts[0]
     if not isinstance(content, Mapping):
         raise InputError(f"weights file {path} holds a {type(content).__name__}, not tensors by name")
     others = [f"{name} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
-        held = ", ".join(others[:_SHOWN]) or "nothing"
+        held = _listed(others) or "nothing"
         raise InputError(
-            f"weights file {path} does not hold tensors by name, at its top or under {', '.join(_WEIGHT_KEYS)}, "
-            f"but {held}; save the network's state_dict() alone"
+            f"weights file {path} does not hold tensors by name, at its top, under {', '.join(_WEIGHT_KEYS)} or under "
+            f"one other name alone, but {held}; save the network's state_dict() alone"
         )
     for name, tensor in content.items():
         if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
@@ -276,18 +299,50 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(name): tensor.detach() for name, tensor in content.items()}
 
 
-def _renamed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    own = model.state_dict().keys()
-    given = dict(tensors)
-    while given and not own & given.keys():
-        prefix = next((p for p in _WRAPPER_PREFIXES if all(name.startswith(p) for name in given)), None)
-        if prefix is None:
-            break
-        given = {name.removeprefix(prefix): tensor for name, tensor in given.items()}
-    given = {name if name in own else _OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in given.items()}
-    if getattr(model, "aux_logits", None) is False:
-        given = {name: tensor for name, tensor in given.items() if not name.startswith(_TRAINING_HEADS)}
-    return given
+def _is_tensors_by_name(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(tensor, Tensor) for tensor in value.values())
+
+
+def _loadable(model: nn.Module, given: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """Give the tensors of a file as the network's can take them on, or refuse them."""
+    own = model.state_dict()
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    loadable: dict[str, Tensor] = {}
+    for name, tensor in given.items():
+        kind, wanted = tensor.dtype, own[name].dtype
+        if tensor.is_meta:
+            raise _unfit(path, name, "has no values, only a shape (device meta)", "save a network that has weights")
+        if tensor.is_quantized or (name in parameters and not (kind.is_floating_point or kind.is_complex)):
+            raise _unfit(path, name, f"is quantised or of whole numbers ({kind})", "save weights of real numbers")
+        if kind.is_complex and not wanted.is_complex:
+            raise _unfit(path, name, f"is complex ({kind}), the network's is {wanted}", "give the network of that file")
+        plain = tensor if tensor.layout == torch.strided else tensor.to_dense()
+        cast = plain.to(wanted)
+        if not (wanted.is_floating_point or wanted.is_complex) and not torch.equal(cast.to(kind), plain):
+            raise _unfit(path, name, f"is {kind}, the network's is {wanted}", "give the network of that file")
+        loadable[name] = cast
+    # Buffers may hold infinity on purpose, such as the masks of attention.
+    spoilt = [
+        name
+        for name, tensor in loadable.items()
+        if tensor.isnan().any() or (name in parameters and not tensor.isfinite().all())
+    ]
+    if spoilt:
+        warnings.warn(
+            f"{path}: {len(spoilt)} of its {len(loadable)} tensors hold nan or infinity as {own[spoilt[0]].dtype}, so "
+            f"that what the network puts out means nothing where it depends on them: {_listed(spoilt)}",
+            stacklevel=3,
+        )
+    return loadable
+
+
+def _unfit(path: str | Path, name: str, found: str, instead: str) -> InputError:
+    return InputError(f"the weights in {path} cannot be used: {name} {found}; {instead}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", ... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _shape(tensor: Tensor) -> str:
