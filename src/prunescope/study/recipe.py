@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -33,8 +34,16 @@ from prunescope.training.steps import Step
 
 Mean = Annotated[float, Field(ge=-MOST_COLOR, le=MOST_COLOR)]
 Color = tuple[Mean, Mean, Mean]
+
+
+def _at_least(least: float, given: float) -> float:
+    if given < least:
+        raise ValueError(f"expected at least {least:g}")
+    return given
+
+
 LayerName = Annotated[str, AfterValidator(file_name)]  # A layer has a folder of its name.
-AboveZero = Annotated[float, Field(ge=LEAST_STD, le=MOST_COLOR)]
+AboveZero = Annotated[float, Field(gt=0, le=MOST_COLOR), AfterValidator(partial(_at_least, LEAST_STD))]
 Axis = Literal[1, 2, 3, -1, -2, -3]
 Criterion = Literal["magnitude", "random", "shuffled"]
 Scope = Literal["global", "layer", "filters"]
@@ -243,7 +252,9 @@ class DissectionSettings(Strict):
         ),
         BeforeValidator(_axes),
     ] = None
-    quantile: Annotated[float, Field(ge=LEAST_QUANTILE, le=1 - LEAST_QUANTILE)] = 0.005
+    quantile: Annotated[
+        float, Field(gt=0, lt=1, le=1 - LEAST_QUANTILE), AfterValidator(partial(_at_least, LEAST_QUANTILE))
+    ] = 0.005
     iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
     presence: Presence = "image"
     align: Annotated[Align, Field(description="how maps lie on the labels")] = "half-pixel"
