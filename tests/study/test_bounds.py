@@ -99,6 +99,8 @@ def test_the_largest_numbers_that_work_are_taken(small: Path) -> None:
     assert read_recipe(small, ["pruning.criterion=random", f"seed={last}"]).seed == last
     with pytest.raises(prunescope.InputError, match=f"expected at most {last}"):
         read_recipe(small, ["pruning.criterion=random", f"seed={last + 1}"])
+    model = nn.Linear(4, 2)
+    assert prunescope.prune(model, seed=1000 * 2**62).kept == prunescope.prune(model).kept
     filters = ["pruning.criterion=random", "pruning.scope=filters", f"seed={2**62}"]
     assert read_recipe(small, filters).seed == 2**62
 

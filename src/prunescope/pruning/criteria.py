@@ -80,7 +80,8 @@ def prune(
         if given not in known:
             raise InputError(f"{what} is {given!r}; {nearest(str(given), known)}")
     refuse_text(exclude, "exclude")
-    check_count("seed", seed, -(2**63), 2**64 - 1)
+    if criterion == "random":
+        check_count("seed", seed, -(2**63), 2**64 - 1)
     if mask is None:
         mask = Mask.dense(model, tuple(exclude))
     elif exclude:
@@ -173,7 +174,8 @@ def refuse_infinite(weights: Mapping[str, Tensor]) -> None:
 
 
 def _scores(model: nn.Module, mask: Mask, criterion: Criterion, seed: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+    # Of another criterion the seed may be any number: nothing is drawn.
+    generator = torch.Generator().manual_seed(seed if criterion == "random" else 0)
     scores = {}
     weights = mask.parameters(model)
     refuse_infinite(weights)
