@@ -78,6 +78,11 @@ WRONG = [
     ("index.csv", "made/0.png,", "made/\x00x.png,", "index.csv:2", "unprintable"),
     ("index.csv", "made/0.png,", ",", "index.csv:2", "is empty"),
     ("index.csv", "made/1.png,", "made/0.png,", "index.csv:3", "is on line 2 already"),
+    ("index.csv", "made/1.png,", "./made/0.png,", "index.csv:3", "'./made/0.png' is on line 2 already as 'made/0.png'"),
+    ("index.csv", "made/1.png,", "made//0.png,", "index.csv:3", "'made//0.png' is on line 2 already as 'made/0.png'"),
+    ("index.csv", "made/1.png,", "made/./0.png,", "index.csv:3", "is on line 2 already as 'made/0.png'"),
+    ("index.csv", "made/1.png,", "made/x/../0.png,", "index.csv:3", "goes back up with .. (write 'made/0.png')"),
+    ("index.csv", "made/1.png,", "made/../../0.png,", "index.csv:3", "leaves the folder"),
     ("index.csv", "made/0_object0.png", "../x.png", "index.csv:2", "'../x.png' leaves the folder"),
     ("index.csv", "made/0_object0.png", "7;/x.png", "index.csv:2", "'/x.png' is absolute"),
     ("index.csv", "made/0_object0.png", "..\\x.png", "index.csv:2", "backslash"),
@@ -105,6 +110,12 @@ WRONG = [
     ("label.csv", "7,concept7", "seven,concept7", "label.csv:4", "'seven' is not 1, 2, 3"),
     ("label.csv", "7,concept7", "0,concept7", "label.csv:4", "0 stands for no label"),
     ("label.csv", "7,concept7", "2,concept7", "label.csv:4", "the number 2 is on line 3 already"),
+    ("label.csv", "2,concept2", "007,concept2", "label.csv:4", "the number 7 is on line 3 already"),
+    *(
+        ("label.csv", "7,concept7", f"{number},concept7", "label.csv:4", f"{number!r} is not 1, 2, 3")
+        for number in ("7.0", "7.5", "7e0", "+7", "-7", "0x7", "7_0", "7" * 30)
+    ),
+    ("label.csv", "scene(1)", "scene(1);scene(2)", "label.csv:4", "the category 'scene' is there twice"),
     ("label.csv", "7,concept7", "7,", "label.csv:4", "label 7 has no name"),
     ("label.csv", "scene(1)", "scenery(1)", "label.csv:4", "'scenery' is not in category.csv; the nearest are: scene"),
     ("label.csv", "scene(1)", "scene(one)", "label.csv:4", "malformed"),
@@ -133,6 +144,29 @@ def test_what_is_wrong_with_a_table_is_said_with_its_line_on_opening_and_on_chec
     assert any(str(folder / place.split(":")[0]) in problem for problem in problems)
     assert any(f"{place}: " in problem and said in problem for problem in problems)
     assert str(raised.value).startswith(problems[0])
+
+
+@pytest.mark.parametrize("linked", ["made/1.png", "other/0.png"])
+def test_a_link_to_an_image_is_the_same_image(folder: Path, linked: str) -> None:
+    images = folder / "images"
+    if linked == "made/1.png":
+        (images / linked).unlink()
+        (images / linked).symlink_to("0.png")
+    else:
+        (images / "other").symlink_to("made")
+        change(folder / "index.csv", "made/1.png,", "other/0.png,")
+    message = f"'{linked}' is on line 2 already as 'made/0.png'; keep one of them"
+    assert [str(problem) for problem in check_concepts(folder).problems] == [
+        f"{folder}/index.csv:3: the image {message}"
+    ]
+
+
+def test_an_image_may_be_written_in_a_long_form_and_two_may_share_a_label_layer(folder: Path) -> None:
+    expected = open_concepts(folder)
+    change(folder / "index.csv", "made/1.png,", "./made//1.png,")
+    change(folder / "index.csv", "made/1_object0.png", "made/0_object0.png")
+    assert check_concepts(folder).problems == ()
+    assert open_concepts(folder).names == expected.names
 
 
 @pytest.mark.parametrize("table", ["label.csv", "category.csv", "images"])

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from prunescope.concepts import open_concepts
-from prunescope.dissection import dissect, dissect_activations
+from prunescope.concepts import check_concepts, open_concepts
+from prunescope.dissection import dissect, dissect_activations, import_netdissect
 from prunescope.errors import InputError
+from prunescope.evidence import consistency
+from tests.concepts.small import write_concepts
 from tests.dissection.worlds import GOLDEN, World, write_world
 from tests.reference.dissection import dissected
 
@@ -146,7 +148,12 @@ def test_the_files_hold_what_was_found(tmp_path: Path) -> None:
     for name in ("units.csv", "units.parquet", "pairs.parquet", "tally.safetensors", "netdissect.csv"):
         assert (folder / name).is_file()
     units = pd.read_parquet(folder / "units.parquet")
-    assert list(units.columns[:6]) == ["unit", "label", "category", "iou", "threshold", "dead"]
+    assert list(units.columns[:7]) == ["unit", "label", "category", "iou", "threshold", "dead", "number"]
+    named = units.dropna(subset="label")
+    assert len(named) < len(units)
+    assert units["number"].notna().tolist() == units["label"].notna().tolist()
+    labels = pd.read_csv(GOLDEN / "concepts" / "label.csv").set_index("number")["name"]
+    assert labels[named["number"]].tolist() == named["label"].tolist()
     assert list(units["unit"]) == list(range(32))
     assert len(pd.read_csv(folder / "units.csv")) == 32
     summary = json.loads((folder / "summary.json").read_text())
@@ -187,3 +194,40 @@ def test_settings_out_of_range_are_refused(arguments: dict[str, Any], said: str)
 def test_activations_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="features"):
         dissect_activations(np.zeros(shape, np.float32), concepts=GOLDEN / "concepts")
+
+
+def two_windows(root: Path) -> Path:
+    """Write a data set in which number 1, an object on the left, and number 2, a part on the right, share a name."""
+    left, right = np.zeros((2, 4, 4), dtype=np.int64)
+    left[:, :2], right[:, 2:] = 1, 2
+    write_concepts(root, [{"object": [left], "part": [right]}] * 3, {1: "object", 2: "part"}, label_size=(4, 4))
+    text = (root / "label.csv").read_text()
+    (root / "label.csv").write_text(text.replace("concept1", "window").replace("concept2", " window "))
+    return root
+
+
+def test_two_concepts_of_one_name_are_two(tmp_path: Path) -> None:
+    root = two_windows(tmp_path / "data")
+    maps = np.zeros((3, 2, 4, 4), np.float32)
+    maps[:, 0, :, :2] = maps[:, 1, :, 2:] = 1
+    found = dissect_activations(maps, concepts=root, thresholds=np.array([0.5, 0.5]))
+    units, summary = found.units, found.summary
+    assert units["label"].tolist() == ["window", "window"]
+    assert units["number"].tolist() == [1, 2]
+    assert (summary["interpretable"], summary["concepts"]) == (2, 2)
+    assert summary["by_category"] == {"object": 1, "part": 1}
+    assert check_concepts(root).problems == ()
+    other = units.assign(number=[2, 1], category=["part", "object"])
+    assert consistency(units, other) == (1.0, 0.0)
+    assert consistency(units, other.drop(columns="number")) == (1.0, 0.0)
+    assert consistency(units, units) == (1.0, 1.0)
+
+
+def test_a_published_table_has_no_numbers_and_counts_names_within_categories(tmp_path: Path) -> None:
+    root = two_windows(tmp_path / "data")
+    maps = np.zeros((3, 2, 4, 4), np.float32)
+    maps[:, 0, :, :2] = maps[:, 1, :, 2:] = 1
+    folder = dissect_activations(maps, concepts=root, thresholds=np.array([0.5, 0.5])).save(tmp_path)
+    found = import_netdissect(folder / "netdissect.csv")
+    assert "number" not in found.units
+    assert found.summary["concepts"] == 2

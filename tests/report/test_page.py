@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html
 import json
@@ -11,13 +12,14 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from prunescope.concepts import ConceptData
 from prunescope.errors import InputError
 from prunescope.evidence import curves
 from prunescope.report import write_report
-from tests.evidence.fake_study import GONE, SCRIPT, UNITS, write_level, write_study
+from tests.evidence.fake_study import GONE, SCRIPT, UNITS, Row, write_level, write_study
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,41 @@ def test_of_a_large_layer_the_best_interpretable_units_are_listed(tmp_path: Path
     assert second.count("<li") == 3
     assert "The 3 interpretable units of 300 are listed." in words(second)
     assert len(list((root / "report/sheets").iterdir())) == 4 + 1
+
+
+def test_concepts_of_one_name_are_told_apart(tmp_path: Path, concepts: ConceptData) -> None:
+    labels = pd.DataFrame(
+        {"name": ["dog", "dog", "red", "red"], "category": ["object", "part", "color", "color"]}, index=[1, 2, 3, 4]
+    )
+    rows: dict[tuple[int, int], list[Row]] = {
+        (0, 0): [("dog", "object", 0.3), ("dog", "part", 0.2), ("red", "color", 0.1)],
+        (0, 1): [("dog", "part", 0.3), ("dog", "part", 0.2), ("red", "color", 0.1)],
+    }
+    root = write_study(tmp_path / "study", rows, trials=1, levels=1)
+    for number, numbers in enumerate(([1, 2, 3], [2, 2, 4])):
+        path = root / f"trial-0/level-{number:02d}/dissection/layer4/units.parquet"
+        pd.read_parquet(path).assign(number=numbers).to_parquet(path, index=False)
+    text = write_report(root, dataclasses.replace(concepts, labels=labels)).read_text(encoding="utf-8")
+    part = words(level(text, 0, 1))
+    assert "dog (part) part 0.300 unit 0 dense: dog (object)" in part
+    assert "dog (part) part 0.200 unit 1" in part
+    assert "red (color, 4) color 0.100 unit 2 dense: red (color, 3)" in part
+    assert part.count("dense: ") == 2
+    assert "3 of 3 interpretable 2 concepts" in part
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
+def test_levels_of_an_older_version_without_numbers_are_compared_by_category_and_name(
+    tmp_path: Path, concepts: ConceptData, before: bool, after: bool
+) -> None:
+    rows: list[Row] = [("dog", "object", 0.3), ("cat", "object", 0.2)]
+    root = write_study(tmp_path / "study", {(0, 0): rows, (0, 1): rows}, trials=1, levels=1)
+    for number, has_numbers in enumerate((before, after)):
+        path = root / f"trial-0/level-{number:02d}/dissection/layer4/units.parquet"
+        if has_numbers:
+            pd.read_parquet(path).assign(number=[1, 2]).to_parquet(path, index=False)
+    assert "dense: " not in words(level(write_report(root, concepts).read_text(encoding="utf-8"), 0, 1))
+    assert curves(root)["same_concept"].tolist() == [1.0, 1.0]
 
 
 def test_units_that_were_removed_with_their_filters_are_said_to_be_removed(

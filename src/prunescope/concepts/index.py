@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -72,15 +73,31 @@ def read_index(path: Path, categories: tuple[str, ...], numbers: Iterable[int]) 
 
 
 def _usable_names(path: Path, lines: Sequence[int], names: Sequence[str]) -> Reading[list[str]]:
-    """Return the images' paths, "" for those that cannot be used."""
-    first: dict[str, int] = {}
+    """Return the images' paths in their shortest form, "" for those that cannot be used.
+
+    One image may be written in several ways (0.png, ./0.png), and a link is another name of the same image.
+    """
+    folder = str(path.with_name("images"))
+    folders: dict[str, str] = {}  # by each folder that the paths name, where it really is: there are few
+    first: dict[str, tuple[int, str]] = {}
     usable = []
     for line, name in zip(lines, names, strict=True):
         if reason := _unusable(name):
             yield Problem(path, line, f"the image's path {name!r} {reason}; expected one below images/")
-        elif (known := first.setdefault(name, line)) != line:
-            yield Problem(path, line, f"the image {name!r} is on line {known} already; keep one of them")
-        usable.append("" if reason else name)
+            usable.append("")
+            continue
+        short = posixpath.normpath(name) if "//" in name or "." in name.split("/") else name
+        head, _, tail = short.rpartition("/")
+        if head not in folders:
+            folders[head] = os.path.realpath(f"{folder}/{head}")
+        file = f"{folders[head]}/{tail}"
+        if os.path.islink(file):  # noqa: PTH114 - not a Path, since there may be hundreds of thousands
+            file = os.path.realpath(file)
+        known, other = first.setdefault(file, (line, name))
+        if known != line:
+            alias = f" as {other!r}" if other != name else ""
+            yield Problem(path, line, f"the image {name!r} is on line {known} already{alias}; keep one of them")
+        usable.append(short)
     return usable
 
 
@@ -134,7 +151,9 @@ def _unusable(path: str) -> str | None:
     if not path:
         return "is empty"
     if ".." in path and ".." in path.split("/"):
-        return "leaves the folder"
+        short = posixpath.normpath(path)
+        leaves = short.startswith(("..", "/"))
+        return "leaves the folder" if leaves else f"goes back up with .. (write {short!r})"
     if path[0] == "/" or path[1:2] == ":":
         return "is absolute"
     if "\\" in path:

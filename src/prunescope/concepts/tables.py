@@ -154,6 +154,8 @@ def _memberships(path: Path, line: int, cell: str, known: tuple[str, ...]) -> Re
         elif match["name"] not in known:
             message = f"the category {match['name']!r} is not in category.csv; {nearest(match['name'], known)}"
             yield Problem(path, line, message)
+        elif match["name"] in counts:
+            yield Problem(path, line, f"the category {match['name']!r} is there twice in {cell!r}; keep one of them")
         else:
             counts[match["name"]] = float(match["count"]) if match["count"] else None
     return counts

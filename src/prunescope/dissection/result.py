@@ -28,12 +28,14 @@ class LayerDissection:
     layer
         As `named_modules()` names it.
     units
-        A row per unit: unit, label, category, iou, threshold, dead, `CATEGORY-label` and `CATEGORY-iou`. A unit's
-        number is its row's, or where filters were removed that of the dense network's unit.
+        A row per unit: unit, label, category, iou, threshold, dead, number, `CATEGORY-label` and `CATEGORY-iou`.
+        `label`, `number` (of label.csv) and `category` are its concept's; an imported table has no `number`. `unit` is
+        the row's place, or where filters were removed the place of the dense network's unit.
     pairs
         A row for every unit and concept that meet: unit, label, number, category, truth, activation, intersect, iou.
     summary
-        Counts of units, interpretable units, detected concepts (also by category), and the settings.
+        Counts of units, interpretable units, detected concepts (also by category), and the settings. Concepts are
+        counted by their numbers; in an imported table, by category and name.
     tally
         The pixel counts, as `tally_arrays` names them, a row for each row of `units`; None in an imported table.
     examples

@@ -12,6 +12,23 @@ from prunescope.dissection.tally import Counts, Tally
 Array = np.ndarray[Any, Any]
 
 
+CONCEPT = ("number", "category", "label")  # what tells a concept from others, in tables of units
+
+
+def concept_columns(*units: pd.DataFrame) -> list[str]:
+    """Name the columns in which rows of units tables have to agree to detect the same concept.
+
+    A concept is a number of label.csv: two of them may have the same name, such as a window that is an object and one
+    that is a part. Imported tables have no numbers; a concept there is a name within a category.
+
+    Parameters
+    ----------
+    units
+        Tables to compare. Columns that one of them lacks are left out.
+    """
+    return [column for column in CONCEPT if all(column in table.columns for table in units)]
+
+
 def pair_scores(tally: Counts, labels: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
     """Score every unit and concept that meet: IoU = I / (A + G - I) (Bau et al. 2017, section 2.3).
 
@@ -94,6 +111,11 @@ def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str,
         A row per unit: `unit`, and what else is known of it (`threshold`, `dead`).
     categories
         Each adds the columns `CATEGORY-label` and `CATEGORY-iou`; a missing label means that the unit meets none.
+
+    Returns
+    -------
+    pd.DataFrame
+        unit, label, category, iou, the other columns of `units`, number, and the best of each category.
     """
     ranked = pairs.sort_values(["iou", "number"], ascending=[False, True], kind="stable")
     best = ranked.drop_duplicates("unit").set_index("unit")
@@ -105,6 +127,7 @@ def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str,
         "iou": best["iou"].reindex(at).fillna(0.0).to_numpy(),
     }
     columns |= {name: units[name].to_numpy() for name in units.columns if name != "unit"}
+    columns["number"] = best["number"].reindex(at).astype("Int64").array
     for category in categories:
         within = ranked[ranked["category"] == category].drop_duplicates("unit").set_index("unit")
         columns[f"{category}-label"] = within["label"].reindex(at).to_numpy()
@@ -118,7 +141,7 @@ def summarise(units: pd.DataFrame, categories: tuple[str, ...], iou: float, sett
     Parameters
     ----------
     units
-        A table of units with `label`, `category`, `iou` and, where known, `dead`.
+        A table of units with `label`, `category`, `iou` and, where known, `number` and `dead`.
     categories
         In the order to list them.
     iou
@@ -127,7 +150,7 @@ def summarise(units: pd.DataFrame, categories: tuple[str, ...], iou: float, sett
         What the table was made with.
     """
     interpretable = units[units["iou"] > iou]
-    concepts = interpretable.drop_duplicates("label")
+    concepts = interpretable.drop_duplicates(concept_columns(units))
     summary: dict[str, Any] = {
         "units": len(units),
         "interpretable": len(interpretable),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prunescope.dissection.scores import concept_columns
 from prunescope.errors import InputError
 from prunescope.evidence.checks import check_rows
 from prunescope.evidence.stored import StoredStudy, open_study
@@ -46,8 +47,10 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
     Parameters
     ----------
     units_at_0, units_at_l : DataFrame
-        A row per unit of the same layer and trial, with the columns unit, label, iou and dead. A unit without a row at
-        level l was removed with its filter: it is not interpretable any more.
+        A row per unit of the same layer and trial, with the columns unit, label, iou and dead, and where known number
+        and category. Concepts are the same where label, number and category are, as far as both tables have these
+        columns: names alone may stand for several concepts. A unit without a row at level l was removed with its
+        filter: it is not interpretable any more.
     iou : float
         The bound above which a unit is interpretable.
 
@@ -72,10 +75,11 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
     (1.0, 0.5)
     """
     _refuse_other_units(units_at_0, units_at_l)
-    before = units_at_0[interpretable(units_at_0, iou)].set_index("unit")["label"]
-    after = units_at_l[interpretable(units_at_l, iou)].set_index("unit")["label"]
+    columns = concept_columns(units_at_0, units_at_l)
+    before = units_at_0[interpretable(units_at_0, iou)].set_index("unit")[columns]
+    after = units_at_l[interpretable(units_at_l, iou)].set_index("unit")[columns]
     still = before.index.intersection(after.index)
-    same = before.loc[still].to_numpy(dtype=object) == after.loc[still].to_numpy(dtype=object)
+    same = (before.loc[still].to_numpy(dtype=object) == after.loc[still].to_numpy(dtype=object)).all(axis=1)
     return (
         len(still) / len(before) if len(before) else float("nan"),
         float(np.mean(same)) if len(still) else float("nan"),
@@ -119,9 +123,9 @@ def curves(study_dir: str | Path) -> pd.DataFrame:
         Sorted by trial, level and layer (in the recipe's order), with the columns trial, level, layer,
         weights_remaining (fraction), accuracy (top-1, fraction), top5, loss, units (those the layer still has where
         filters were removed), dead, interpretable,
-        concepts (distinct best concepts of the interpretable units), one column per category (those concepts whose
-        category it is), still_interpretable and same_concept (see `consistency`; NaN also where the trial's level 0
-        is not finished).
+        concepts (distinct best concepts of the interpretable units, by number), one column per category (those
+        concepts whose category it is), still_interpretable and same_concept (see `consistency`; NaN also where the
+        trial's level 0 is not finished).
 
     Raises
     ------
@@ -142,7 +146,7 @@ def gather(study: StoredStudy) -> pd.DataFrame:
             units = study.units(trial, level, layer)
             if level == 0:
                 dense[trial, layer] = units
-            found = units[interpretable(units, study.settings.iou)].drop_duplicates("label")
+            found = units[interpretable(units, study.settings.iou)].drop_duplicates(concept_columns(units))
             still, same = float("nan"), float("nan")
             if (trial, layer) in dense:
                 still, same = consistency(dense[trial, layer], units, study.settings.iou)

@@ -139,7 +139,7 @@ def _parts(study: StoredStudy, curves: pd.DataFrame, concepts: ConceptData, fold
     for facts in curves.to_dict("records"):
         trial, level, layer = int(facts["trial"]), int(facts["level"]), str(facts["layer"])
         dense = study.units(trial, 0, layer) if level > 0 and (trial, 0) in finished else None
-        listing = level_units(study, (trial, level, layer), dense, folder, concepts.image_size, len(concepts), show)
+        listing = level_units(study, (trial, level, layer), dense, folder, concepts, show)
         yield Part(trial, level, layer, {str(name): value for name, value in facts.items()}, listing)
 
 

@@ -11,6 +11,8 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from prunescope.concepts.broden import ConceptData
+from prunescope.dissection.scores import concept_columns
 from prunescope.evidence import interpretable
 from prunescope.evidence.stored import StoredStudy
 from prunescope.files import inside
@@ -27,7 +29,7 @@ class Entry:
     ----------
     unit : int
     label, category : str
-        The concept it detects best; empty where it meets none.
+        The concept it detects best, by a name that no other concept has; empty where it meets none.
     iou : float
     interpretable, dead, removed : bool
         A removed unit went with its filter: the dense network had it, this level has not.
@@ -99,8 +101,7 @@ def level_units(
     key: tuple[int, int, str],
     dense: pd.DataFrame | None,
     folder: Path,
-    image_size: tuple[int, int],
-    images: int,
+    concepts: ConceptData,
     show: Callable[[int], Bytes],
 ) -> LevelUnits:
     """List the units of one level, and draw the sheets that show them.
@@ -113,20 +114,20 @@ def level_units(
         The units of the same layer in the trial's dense network; None where that is not finished, or is this level.
     folder : Path
         Where the page is; sheets are written into its ``sheets`` folder.
-    image_size : (int, int)
-        Height and width of the concepts' images.
-    images : int
-        How many there are.
+    concepts : ConceptData
+        The data set that the study was dissected with.
     show : function
         Gives image i at a tile's size, as `prunescope.report.sheets.scaled` makes it.
     """
     trial, level, layer = key
     units = study.units(trial, level, layer).reset_index(drop=True)
-    concepts = {} if dense is None else _concepts(dense, study.settings.iou)
+    columns = concept_columns(units if dense is None else dense, units)
+    units = units.assign(shown=display_names(units, concepts.labels))
+    before = {} if dense is None else _detected(dense, study.settings.iou, concepts.labels, columns)
     removed = [] if dense is None else sorted(set(dense["unit"].astype(int)) - set(units["unit"].astype(int)))
     table = listed(units, study.settings.iou, len(removed))
     path = study.dissection(trial, level, layer) / "examples.safetensors"
-    examples = read_examples(path, units["unit"].to_numpy(dtype=np.int64), images)
+    examples = read_examples(path, units["unit"].to_numpy(dtype=np.int64), len(concepts))
     rows: list[int] = []
     if examples is not None:
         rows = [int(row) for row in table.index if (examples.images[row] >= 0).any()]
@@ -136,27 +137,72 @@ def level_units(
     if examples is not None:
         thresholds = units["threshold"].to_numpy(dtype=np.float64)
         for name, group in zip(names, groups, strict=True):
-            draw_sheet(folder / "sheets" / name, examples, thresholds, group, image_size, show)
+            draw_sheet(folder / "sheets" / name, examples, thresholds, group, concepts.image_size, show)
     places = {
         row: (number, 100 * place / max(1, len(group) - 1))
         for number, group in enumerate(groups)
         for place, row in enumerate(group)
     }
     entries = [
-        _entry(row, concepts.get(int(row["unit"]), ""), *places.get(index, (None, 0.0)))
+        _entry(row, _if_other(before.get(int(row["unit"])), row, columns), *places.get(index, (None, 0.0)))
         for index, row in zip(table.index, table.to_dict("records"), strict=True)
     ]
     addresses = tuple(f"sheets/{quote(name)}" for name in names)
     found = LevelUnits(tuple(entries), len(units), len(removed), addresses, examples is not None)
     if found.only_interpretable:
         return found
-    return replace(found, entries=(*entries, *(_removed(unit, concepts.get(unit, "")) for unit in removed)))
+    return replace(
+        found, entries=(*entries, *(_removed(unit, before[unit][0] if unit in before else "") for unit in removed))
+    )
 
 
-def _concepts(units: pd.DataFrame, iou: float) -> dict[int, str]:
-    """Name what each interpretable unit detects."""
+def display_names(units: pd.DataFrame, labels: pd.DataFrame) -> pd.Series[Any]:
+    """Name each unit's concept so that no two concepts look alike.
+
+    That is the label; with its category where other concepts have the same name, as in ``window (part)``; with its
+    number too where these are of the same category.
+
+    Parameters
+    ----------
+    units : DataFrame
+        With label and category, and where known number.
+    labels : DataFrame
+        All concepts, indexed by number, with name and category.
+
+    Returns
+    -------
+    Series of str
+        With the index of `units`; missing where a unit has no concept.
+    """
+    by_name = labels["name"].value_counts()
+    by_both = labels.value_counts(["name", "category"])
+
+    def name(label: Any, category: Any, number: Any) -> Any:
+        if pd.isna(label) or by_name.get(label, 0) < 2:
+            return label
+        alone = by_both.get((label, category), 0) < 2 or pd.isna(number)
+        return f"{label} ({category})" if alone else f"{label} ({category}, {number})"
+
+    numbers = units["number"] if "number" in units else [None] * len(units)
+    shown = [name(*row) for row in zip(units["label"], units["category"], numbers, strict=True)]
+    return pd.Series(shown, index=units.index, dtype=object)
+
+
+def _detected(
+    units: pd.DataFrame, iou: float, labels: pd.DataFrame, columns: list[str]
+) -> dict[int, tuple[str, tuple[object, ...]]]:
+    """Say what each interpretable unit detects: how that is shown, and what tells it from other concepts."""
     found = units[interpretable(units, iou)]
-    return dict(zip(found["unit"].astype(int), found["label"].astype(str), strict=True))
+    concepts = found[columns].itertuples(index=False, name=None)
+    shown = zip(display_names(found, labels), concepts, strict=True)
+    return dict(zip(found["unit"].astype(int), shown, strict=True))
+
+
+def _if_other(before: tuple[str, tuple[object, ...]] | None, row: dict[Any, Any], columns: list[str]) -> str:
+    """Name what a unit detected in the dense network, if it is not interpretable any more or detects something else."""
+    if before is None or (row["interpretable"] and before[1] == tuple(row[column] for column in columns)):
+        return ""
+    return before[0]
 
 
 def _removed(unit: int, dense: str) -> Entry:
@@ -164,17 +210,15 @@ def _removed(unit: int, dense: str) -> Entry:
 
 
 def _entry(row: dict[Any, Any], dense: str, sheet: int | None, place: float) -> Entry:
-    label = "" if pd.isna(row["label"]) else str(row["label"])
-    detects = bool(row["interpretable"])
     return Entry(
         unit=int(row["unit"]),
-        label=label,
+        label="" if pd.isna(row["shown"]) else str(row["shown"]),
         category="" if pd.isna(row["category"]) else str(row["category"]),
         iou=float(row["iou"]),
-        interpretable=detects,
+        interpretable=bool(row["interpretable"]),
         dead=bool(row["dead"]),
         removed=False,
-        dense="" if detects and dense == label else dense,
+        dense=dense,
         sheet=sheet,
         place=place,
     )
