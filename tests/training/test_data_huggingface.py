@@ -46,6 +46,12 @@ def encoded(shade: int) -> bytes:
     return buffer.getvalue()
 
 
+def encoded_floats() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((20, 24), 0.5, np.float32)).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
 def split(labels: list[Any], label: Any = None, image: str = "image", name: str = "label") -> Any:
     """Make a data set whose image i has the shade 10 i."""
     features = datasets.Features(
@@ -270,6 +276,10 @@ def test_a_data_set_that_brings_code_is_refused_and_the_code_is_not_run(tmp_path
         ),
         ({"bytes": None, "path": "gone.png"}, "image 1: no readable image .*No such file"),
         (None, "image 1: no readable image .*the row has no image"),
+        (
+            {"bytes": encoded_floats(), "path": None},
+            "image 1: .*the mode F, 32-bit floats .*; save it with 8 or 16 bits",
+        ),
     ],
 )
 @pytest.mark.parametrize("workers", [0, 1])
