@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from prunescope.dissection.batches import Batch
 from prunescope.dissection.settings import Precision
+from prunescope.errors import InputError
+from prunescope.networks.checks import taking
 from prunescope.networks.layers import observe
 
 Key = tuple[str, str]  # network, layer
@@ -52,6 +54,34 @@ class Look:
         if self.on_gpu:
             self._networks, self._copies = _new_stream(device), _new_stream(device)
             self._networks.wait_stream(torch.cuda.current_stream(device))
+        self._types = dict.fromkeys(models, torch.float32)
+
+    def check(self, image_size: tuple[int, int]) -> None:
+        """See that every network takes images, in its own precision where it does not take float32.
+
+        Parameters
+        ----------
+        image_size
+            Height and width in pixels.
+
+        Raises
+        ------
+        InputError
+            A network cannot take them; the message says why.
+        """
+        random = torch.rand(2, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(self.device)
+        for name, model in self._models.items():
+            own = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
+            try:
+                with taking(model, random):
+                    model(random)
+            except InputError:
+                if own == torch.float32:
+                    raise
+                images = random.to(own)
+                with taking(model, images):
+                    model(images)
+                self._types[name] = own
 
     def stream(self) -> AbstractContextManager[object]:
         """Let the block's work on outputs run beside the networks: on a GPU, in a stream of its own."""
@@ -110,7 +140,7 @@ class Look:
             if left:
                 hand = _handing(name, left, take, to_the_end)
                 with observe(model, left, self._axes[name], hand), suppress(_SeenEnoughError):
-                    model(images)
+                    model(images.to(self._types[name]))
 
     def _take(self, taken: list[tuple[Key, Tensor]], ready: torch.cuda.Event, take: _Take, batch: Batch) -> None:
         stream = torch.cuda.current_stream(self.device)

@@ -32,6 +32,7 @@ from prunescope.dissection.stream import Holding, LayerStream, no_truth, shape_o
 from prunescope.dissection.tally import Presence
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
+from prunescope.networks.checks import check_ready, without_wrapper
 from prunescope.networks.geometry import Geometry, receptive_fields
 from prunescope.networks.layers import UnitsAxis, check_layers, evaluating, units_axes
 from prunescope.networks.random_weights import random_weights
@@ -176,7 +177,9 @@ def dissect_networks(
     check_settings(quantile, iou, presence, batch_size, mean, std)
     check_choice("align", align, Align)
     check_precision(precision, device)
+    models = {name: without_wrapper(model) for name, model in models.items()}
     for model in models.values():
+        check_ready(model)
         check_layers(model, layers)
     random = {name: note for name, model in models.items() if (note := random_weights(model))}
     for name, note in random.items():
@@ -223,6 +226,7 @@ def dissect_networks(
         stack.enter_context(torch.inference_mode())
         stack.enter_context(arithmetic(precision, look.device))
         stack.enter_context(look.stream())
+        look.check(data.image_size)
         labels = spill.spool()
         for batch in batches(data, batch_size, mine, pinned=look.on_gpu):
             look.at(batch, [(name, layer) for name in models for layer in layers], take_in)

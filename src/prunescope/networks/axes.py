@@ -81,7 +81,8 @@ def watching(model: nn.Module) -> Iterator[Outputs]:
     handles = [
         module.register_forward_hook(lambda _module, _arguments, output, name=name: keep(name, output))
         for name, module in model.named_modules()
-        if name
+        # Modules that are scripted take no hooks.
+        if name and not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
         yield outputs

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prunescope.bounds import MOST_SIZE, check_count
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.networks.axes import Outputs, Sizes, Unknown, find_axes, watching
+from prunescope.networks.checks import check_network, check_ready, running_eagerly, taking, without_wrapper
 from prunescope.networks.tokens import as_maps
 
 # Which axis of an output holds the units: of every layer, or by the layer's name.
@@ -45,7 +46,7 @@ def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | No
     Raises
     ------
     InputError
-        If the network cannot take images of that size, or `units_axis` names no layer of it or is no axis.
+        If the network cannot take such images, or `units_axis` names no layer of it or is no axis.
 
     Examples
     --------
@@ -56,8 +57,9 @@ def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | No
     1     1  AdaptiveAvgPool2d    (8, 1, 1)      8
     2     2            Flatten         (8,)      8
     """
-    check_network(model)
+    check_ready(model)
     check_count("size", size, 1, MOST_SIZE, "the images' side in pixels")
+    model = without_wrapper(model)
     modules = {name: module for name, module in model.named_modules() if name}
     given = _given_axes(list(modules), units_axis)
     images = blank_images(model, 2, (size, size))
@@ -77,21 +79,6 @@ def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | No
         if maps is not None:
             rows.append((name, kind, tuple(maps.shape[1:]), maps.shape[1], ""))
     return pd.DataFrame(rows, columns=["layer", "type", "shape", "units", "note"]).astype({"units": "Int64"})
-
-
-def check_network(model: object) -> None:
-    """Check that a network is given, and not its name.
-
-    Raises
-    ------
-    InputError
-        It is anything else than a module.
-    """
-    if not isinstance(model, nn.Module):
-        name = repr(model) if isinstance(model, str) else "NAME"
-        raise InputError(
-            f"the network is {model!r}, expected a torch.nn.Module; prunescope.build_network({name}) builds one"
-        )
 
 
 def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
@@ -305,6 +292,8 @@ def observe(
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode, and each of its modules back into its own mode afterwards.
 
+    A network that is compiled runs as if it were not: compiled code does not see hooks that are added later.
+
     Parameters
     ----------
     model
@@ -313,7 +302,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with running_eagerly(model):
+            yield
     finally:
         for module, mode in modes:
             module.training = mode
@@ -323,26 +313,6 @@ def blank_images(model: nn.Module, count: int, size: tuple[int, int]) -> Tensor:
     """Give zeros [count, 3, height, width] in the network's precision, where the network is."""
     like = next(model.parameters(), torch.zeros(()))
     return torch.zeros(count, 3, *size, dtype=like.dtype, device=like.device)
-
-
-@contextmanager
-def taking(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Say of whatever goes wrong while a network runs on images that it cannot take such.
-
-    Raises
-    ------
-    InputError
-        Something went wrong; one that is raised within stays as it is.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"the network {type(model).__name__} cannot take images of {images.shape[2]} x {images.shape[3]} pixels "
-            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); give another size"
-        ) from error
 
 
 def prefix_tokens(model: nn.Module) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from prunescope.errors import InputError, nearest
+from prunescope.networks.checks import uncompiled
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -75,7 +76,7 @@ def call_function(path: Path, function: Callable[..., Any], classes: int | None)
     Returns
     -------
     nn.Module
-        What the function returned.
+        What the function returned; if it is compiled, the network inside.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def call_function(path: Path, function: Callable[..., Any], classes: int | None)
         model = function(**arguments)
     if not isinstance(model, nn.Module):
         raise InputError(f"{name} returned a {type(model).__name__}; expected a torch.nn.Module")
-    return model
+    return uncompiled(model)
 
 
 @contextmanager

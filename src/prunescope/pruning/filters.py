@@ -15,7 +15,8 @@ from torch_pruning.pruner.function import PrunerBox
 
 from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
-from prunescope.networks.layers import UnitsAxis, taking, units_axes
+from prunescope.networks.checks import taking
+from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.pruning.codes import codes_at_inputs, codes_at_layers, match_codes
 from prunescope.pruning.groups import (
     filter_axis,

@@ -20,7 +20,8 @@ from torch_pruning import DependencyGraph
 from torch_pruning.ops import OPTYPE
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import blank_images, evaluating, taking
+from prunescope.networks.checks import taking
+from prunescope.networks.layers import blank_images, evaluating
 from prunescope.pruning.mask import matching_weights
 
 Places = NDArray[np.int64]

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
-from prunescope.networks.layers import check_network
+from prunescope.networks.checks import check_network, refuse_meta
 
 
 def read_flags(path: str | Path, what: str) -> dict[str, Tensor]:
@@ -71,14 +71,7 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
         A pattern matches no weight, nothing is left to prune, or a weight is computed from others or has no shape yet.
     """
     check_network(model)
-    weights: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for name, module in model.named_modules():
-        for own in _prunable(module):
-            weight = getattr(module, own)
-            if id(weight) not in seen:
-                seen.add(id(weight))
-                weights[f"{name}.{own}" if name else own] = weight
+    weights = all_prunable(model)
     excluded = matching_weights(weights, exclude)
     kept = {name: weight for name, weight in weights.items() if name not in excluded}
     if not kept:
@@ -93,7 +86,21 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
             )
         if is_lazy(weight):
             raise InputError(f"weight {name!r} has no shape yet; run the network once, or give its modules their sizes")
+        refuse_meta(name, weight)
     return kept
+
+
+def all_prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Give all weights that would be pruned if none were excluded, whatever they are; see `prunable_weights`."""
+    weights: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        for own in _prunable(module):
+            weight = getattr(module, own)
+            if id(weight) not in seen:
+                seen.add(id(weight))
+                weights[f"{name}.{own}" if name else own] = weight
+    return weights
 
 
 def _prunable(module: nn.Module) -> list[str]:
@@ -128,6 +135,11 @@ def matching_weights(weights: Iterable[str], patterns: Iterable[str]) -> set[str
             raise InputError(f"exclude: no prunable weight or module is called {pattern!r}; {nearest(pattern, known)}")
         found |= matched
     return found
+
+
+def layer_of(weight: str) -> str:
+    """Name the layer that a weight belongs to; one of several in a module keeps its own name."""
+    return weight.removesuffix(".weight")
 
 
 def _modules_around(weight: str) -> list[str]:
@@ -206,6 +218,11 @@ class Mask(Mapping[str, Tensor]):
         """Kept weights / prunable weights, from 0 to 1."""
         return self.kept / self.prunable
 
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Names of the weights of which nothing is kept."""
+        return tuple(name for name, tensor in self.items() if not tensor.any())
+
     def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return the weights of `model` that this mask speaks of, by name.
 
@@ -214,7 +231,7 @@ class Mask(Mapping[str, Tensor]):
         InputError
             A weight is missing in `model` or has another shape.
         """
-        weights = dict(model.named_parameters())
+        weights = dict(model.named_parameters(remove_duplicate=False))
         for name, tensor in self.items():
             if name not in weights:
                 raise InputError(f"the mask's weight {name!r} is not in the network; {nearest(name, weights)}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import taking
+from prunescope.networks.checks import taking
 from prunescope.pruning import Mask, prune_filters, shrink, unit_numbers
 from prunescope.pruning.criteria import Amount
 from prunescope.study.recipe import Recipe

@@ -18,7 +18,8 @@ from prunescope.dissection.run import dissect
 from prunescope.dissection.settings import check_precision
 from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
-from prunescope.networks.layers import UnitsAxis, evaluating, observe, taking, units_axes
+from prunescope.networks.checks import taking
+from prunescope.networks.layers import UnitsAxis, evaluating, observe, units_axes
 from prunescope.networks.source import build_network
 from prunescope.networks.weights import save_weights
 from prunescope.pruning import Mask, unit_numbers

@@ -1,0 +1,254 @@
+"""Whether a network can be used at all, and what is wrong where it cannot take images."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+
+from prunescope.errors import InputError
+
+_ONE_BATCH = "prunescope calls a network with one batch of images, [n, 3, h, w]"
+_SHARING = ("DistributedDataParallel", "FullyShardedDataParallel")
+
+
+def check_network(model: object) -> None:
+    """Check that a network is given, of a kind whose layers can be looked at.
+
+    Raises
+    ------
+    InputError
+        It is anything else than a module, such as a network's name; or it is scripted, exported, or wrapped for
+        several devices.
+    """
+    if not isinstance(model, nn.Module):
+        name = repr(model) if isinstance(model, str) else "NAME"
+        raise InputError(
+            f"the network is {model!r}, expected a torch.nn.Module; prunescope.build_network({name}) builds one"
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "the network is a torch.jit.ScriptModule, whose layers cannot be observed; give the torch.nn.Module that "
+            "was scripted or traced"
+        )
+    if any(kind.__module__.startswith("torch.export.") for kind in type(model).__mro__):
+        raise InputError(
+            "the network is an exported program, which has one mode and no layers; give the torch.nn.Module that was "
+            "exported"
+        )
+    several = isinstance(model, nn.DataParallel) and len(model.device_ids) > 1
+    if several or type(model).__name__ in _SHARING:
+        raise InputError(
+            f"the network is wrapped in {type(model).__name__}; give the network inside (`.module`): prunescope shares "
+            "the work among processes itself"
+        )
+
+
+def check_ready(model: nn.Module) -> None:
+    """Check that every parameter and buffer of a network has a shape and values.
+
+    Raises
+    ------
+    InputError
+        A tensor belongs to a lazy module that has not run yet, or lies on the meta device: it is named.
+    """
+    check_network(model)
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor):
+            raise InputError(f"weight {name!r} has no shape yet; run the network once, or give its modules their sizes")
+        refuse_meta(name, tensor)
+
+
+def refuse_meta(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that has a shape and no values.
+
+    Raises
+    ------
+    InputError
+        It is named.
+    """
+    if tensor.is_meta:
+        raise InputError(
+            f"weight {name!r} is on the meta device and has no values; build the network on the CPU, or load its "
+            "weights first"
+        )
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Undo `torch.compile` in a network: what is compiled hides its layers, and cannot be copied.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+
+    Returns
+    -------
+    nn.Module
+        The network, or the one inside if `torch.compile` wrapped it.
+    """
+    model = without_wrapper(model)
+    for module in model.modules():
+        for name, child in module.named_children():
+            if child is not (inside := without_wrapper(child)):
+                module.add_module(name, inside)
+        module._compiled_call_impl = None
+        own = module.__dict__.get("forward")
+        if own is not None and hasattr(own, "_torchdynamo_orig_callable"):
+            original = inspect.unwrap(own)
+            if getattr(original, "__func__", None) is type(module).forward:
+                del module.forward
+    return model
+
+
+def without_wrapper(model: nn.Module) -> nn.Module:
+    """Return the network that `torch.compile` wrapped; any other as it is."""
+    while type(model).__name__ == "OptimizedModule":
+        model = model.get_submodule("_orig_mod")
+    return model
+
+
+@contextmanager
+def running_eagerly(model: nn.Module) -> Iterator[None]:
+    """Let a compiled network run as if it were not; one that is not compiled is left alone."""
+    compiled = any(
+        module._compiled_call_impl is not None
+        or type(module).__name__ == "OptimizedModule"
+        or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
+        for module in model.modules()
+    )
+    if not compiled:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
+def taking(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Say of whatever goes wrong while a network runs on images why it cannot take them.
+
+    Parameters
+    ----------
+    model
+        The network.
+    images
+        What it is run on, [n, 3, h, w].
+
+    Raises
+    ------
+    InputError
+        Something went wrong; one that is raised within stays as it is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        network = f"the network {type(model).__name__} cannot take images"
+        reason = _reason(model, images, error)
+        if reason is not None:
+            raise InputError(f"{network}: {reason}") from error
+        raise InputError(
+            f"{network} of {images.shape[2]} x {images.shape[3]} pixels "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); give another size"
+        ) from error
+
+
+def _reason(model: nn.Module, images: Tensor, error: Exception) -> str | None:
+    """Find out what is wrong other than the images' size."""
+    said = str(error)
+    needed = _needed(model)
+    if needed != 1:
+        return f"its forward needs {needed} inputs; {_ONE_BATCH}: wrap it in a module that takes these alone"
+    if isinstance(error, IndexError | TypeError) and re.search(r"""\[["']\w+["']\]""", _last_line(error)):
+        return f"it looks for a part of its input by name, as in a dictionary; {_ONE_BATCH}"
+    if isinstance(error, AttributeError) and said.startswith("'Tensor' object has no attribute"):
+        return f"it takes its input for something else than a tensor ({said}); {_ONE_BATCH}"
+    if isinstance(error, ValueError) and said.startswith(("not enough values to unpack", "too many values to unpack")):
+        return f"it takes its input for a tensor of another number of dimensions ({said}); {_ONE_BATCH}"
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    if len(devices) > 1 and "device" in said:
+        return f"its parameters are on several devices ({', '.join(devices)}); move it to one, `model.to('cpu')`"
+    if "type" in said:
+        for name, weight in model.named_parameters():
+            if weight.is_floating_point() and weight.dtype != images.dtype:
+                return (
+                    f"these are {images.dtype}, and its weight {name!r} is {weight.dtype}; let its function return "
+                    "`model.float()`"
+                )
+    return _reason_of_module(model, images, error)
+
+
+def _reason_of_module(model: nn.Module, images: Tensor, error: Exception) -> str | None:
+    """Find out whether the images, as they are, are no input for the module that they are given to."""
+    found = _failed(error)
+    if found is None:
+        return None
+    module, given = found
+    name = next((name for name, other in model.named_modules() if other is module), "")
+    what = f"its module {name!r} is a {type(module).__name__}"
+    as_they_are = given.shape == images.shape
+    if isinstance(module, _ConvNd) and as_they_are:
+        if len(module.kernel_size) != 2:
+            return f"{what}, for {'series' if len(module.kernel_size) == 1 else 'videos or volumes'}; {_ONE_BATCH}"
+        if module.in_channels != images.shape[1]:
+            count = f"{module.in_channels} channel{'s' if module.in_channels > 1 else ''}"
+            return (
+                f"its first convolution, {name!r}, takes {count}, and images have 3; give a network whose first "
+                "convolution takes 3 channels"
+            )
+    if isinstance(module, nn.Embedding) and as_they_are:
+        return f"{what}, for numbers of tokens; {_ONE_BATCH}"
+    if isinstance(module, nn.Linear):
+        features = module.in_features
+        if as_they_are:
+            return f"{what} of {features} features and is given the images as they are; flatten them before it"
+        if given.shape[1:] == (images[0].numel(),):
+            for channels in (3, 1, 4):
+                side = math.isqrt(features // channels)
+                if channels * side * side == features:
+                    least = f"{channels} channel{'s' if channels > 1 else ''}"
+                    return f"{what} of {features} features, those of an image of {least} and {side} x {side} pixels"
+    return None
+
+
+def _last_line(error: Exception) -> str:
+    """Give the line of code at which an error arose."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (frames[-1].line or "") if frames else ""
+
+
+def _needed(model: nn.Module) -> int:
+    """Count the inputs that a network cannot run without."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    kinds = inspect.Parameter
+    if any(given.kind is kinds.VAR_POSITIONAL for given in parameters):
+        return 1
+    positional = [given for given in parameters if given.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    needed = sum(given.default is kinds.empty for given in positional)
+    by_name = sum(given.kind is kinds.KEYWORD_ONLY and given.default is kinds.empty for given in parameters)
+    return by_name + (max(1, needed) if positional else 0)
+
+
+def _failed(error: Exception) -> tuple[nn.Module, Tensor] | None:
+    """Find the innermost module that was running when an error arose, and its input."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        there = frame.f_locals
+        module, given = there.get("self"), there.get("input")
+        if isinstance(module, nn.Module) and isinstance(given, Tensor):
+            found = module, given
+    return found
