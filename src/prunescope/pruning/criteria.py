@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 
 from prunescope.bounds import check_count
 from prunescope.errors import InputError, nearest, refuse_text
+from prunescope.networks.checks import taking
+from prunescope.pruning.coverage import Coverage
+from prunescope.pruning.effective import check_effective, check_own_forward
+from prunescope.pruning.groups import one_image
 from prunescope.pruning.mask import Mask
 
 Criterion = Literal["magnitude", "random"]
@@ -28,6 +33,7 @@ def prune(
     criterion: Criterion = "magnitude",
     scope: Scope = "global",
     exclude: Sequence[str] = (),
+    image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
 ) -> Mask:
     """Prune a fraction of the kept weights, or down to given weights remaining (Frankle and Bau 2019, section 2).
@@ -54,6 +60,10 @@ def prune(
     exclude
         Names or shell patterns of weights, or of modules whose weights are meant, to leave whole; only with
         `mask=None` (a mask knows what it prunes).
+    image_size
+        Height and width of the images that the network takes, in pixels, or one number for both. If it is given, the
+        network runs twice to check that a pruned weight is zero in what the network computes with, whatever module
+        uses it. Otherwise only modules that are no classes of PyTorch's own are checked, each by itself.
     seed
         Of `criterion="random"`.
 
@@ -62,10 +72,16 @@ def prune(
     Mask
         What is kept now; a subset of `mask`.
 
+    Warns
+    -----
+    UserWarning
+        With `mask=None`: much of the network cannot be pruned, or something that looks like a weight.
+
     Raises
     ------
     InputError
-        A number outside 0 to 1, more weights remaining than the mask keeps, an unknown criterion or scope, a pattern
+        A pruned weight would not be zero in what the network computes with, as with weight standardisation; a number
+        outside 0 to 1, more weights remaining than the mask keeps, an unknown criterion or scope, a pattern
         that matches nothing, weights that are not finite, a mask of another network.
 
     Examples
@@ -84,8 +100,16 @@ def prune(
         check_count("seed", seed, -(2**63), 2**64 - 1)
     if mask is None:
         mask = Mask.dense(model, tuple(exclude))
+        check_own_forward(model, mask)
+        if note := Coverage.of(model, mask).note():
+            warnings.warn(note, stacklevel=2)
     elif exclude:
         raise InputError("exclude goes with the first pruning: a mask already knows which weights it prunes")
+    if image_size is not None:
+        image = one_image(model, image_size)
+        images = torch.rand(2, *image.shape[1:], generator=torch.Generator().manual_seed(0)).to(image)
+        with taking(model, images):
+            check_effective(model, mask, images)
     scores = _scores(model, mask, criterion, seed)
     groups = [list(mask)] if scope == "global" else [[name] for name in mask]
     kept: dict[str, Tensor] = {}
