@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from prunescope.evidence.stored import Pruning
+from prunescope.pruning.coverage import MOST
 from prunescope.report.figures import percent
+from prunescope.study.measured import Measured
 
 CRITERIA = {
     "magnitude": "those of lowest magnitude",
@@ -14,6 +16,8 @@ SCOPES = {
     "layer": "in each layer alike",
     "filters": "in each group of layers alike",
 }
+
+_SHOWN = 4
 
 
 def method(pruning: Pruning) -> str:
@@ -35,6 +39,35 @@ def method(pruning: Pruning) -> str:
     'Prunes weights, chosen at random, in each layer alike, down to 50, 20 %; rewinds to 6ep.'
     """
     return f"{_pruning(pruning)}; {_retraining(pruning)}."
+
+
+def counted(measured: Measured) -> str:
+    """Say over how much of the network weights remaining are counted; nothing where it is nearly all, or not known.
+
+    Parameters
+    ----------
+    measured : Measured
+        Of any level.
+
+    Returns
+    -------
+    str
+        A sentence; plain text.
+
+    Examples
+    --------
+    >>> counted(Measured(weights_remaining=1, top1=0.5, prunable=96, parameters=5139, never_pruned=("0.weight",)))
+    "Weights are counted over 96 prunable ones, 1.9 % of the network's 5,139 parameters; 0.weight is never pruned."
+    """
+    prunable, parameters, names = measured.prunable, measured.parameters, measured.never_pruned
+    if not prunable or not parameters or (not names and prunable >= MOST * parameters):
+        return ""
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    never = f"; {shown} {'is' if len(names) == 1 else 'are'} never pruned" if names else ""
+    return (
+        f"Weights are counted over {prunable:,} prunable ones, {percent(prunable / parameters)} % of the network's "
+        f"{parameters:,} parameters{never}."
+    )
 
 
 def _pruning(pruning: Pruning) -> str:

@@ -21,7 +21,7 @@ from prunescope.evidence.tables import gather
 from prunescope.files import write_text
 from prunescope.report.figures import PAGE_NARROW, PAGE_WIDE, figures, panels_by_figure, percent
 from prunescope.report.inline import inline_svg
-from prunescope.report.method import method
+from prunescope.report.method import counted, method
 from prunescope.report.sheets import GUTTER, Bytes, Tiles, scaled
 from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
 
@@ -102,7 +102,7 @@ def write_report(study_dir: str | Path, concepts: ConceptData) -> Path:
     script = _source(environment, "page.js")
     page = environment.get_template("page.html").render(
         settings=study.settings,
-        method=method(study.settings.pruning),
+        method=" ".join(filter(None, [method(study.settings.pruning), counted(study.measured(*study.finished[0]))])),
         dissected=_dissection_settings(study),
         facts=_facts(curves),
         drawings=_drawings(curves),
@@ -112,6 +112,7 @@ def write_report(study_dir: str | Path, concepts: ConceptData) -> Path:
         trials=sorted(curves["trial"].unique()),
         parts=parts,
         missing=_missing(study),
+        empty=_empty(study),
         without_examples=[part for part in parts if not part.listing.has_examples],
         most_units=MOST_UNITS,
         strip={
@@ -221,6 +222,12 @@ def _missing(study: StoredStudy) -> list[str]:
         f"Trial {trial}: level{'s' if len(levels) > 1 else ''} {', '.join(levels)}"
         for trial, levels in by_trial.items()
     ]
+
+
+def _empty(study: StoredStudy) -> list[str]:
+    """Say which layers have no weights left, level by level."""
+    found = {key: study.measured(*key).empty for key in study.finished}
+    return [f"Trial {trial}, level {level}: {', '.join(empty)}" for (trial, level), empty in found.items() if empty]
 
 
 def _dissection_settings(study: StoredStudy) -> dict[str, Any]:

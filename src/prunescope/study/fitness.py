@@ -4,19 +4,112 @@ from __future__ import annotations
 
 import warnings
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.checks import taking
-from prunescope.pruning import Mask, prune_filters, shrink, unit_numbers
+from prunescope.networks.checks import check_ready, taking
+from prunescope.networks.layers import check_layers, evaluating, observe, units_axes
+from prunescope.networks.source import build_network
+from prunescope.pruning import Coverage, Mask, prune_filters, shrink, unit_numbers
 from prunescope.pruning.criteria import Amount
+from prunescope.pruning.effective import check_effective
 from prunescope.study.recipe import Recipe
 
+_SHOWN = 6
 
-def check_training(model: nn.Module, network: str, classes: int, size: int) -> None:
+
+@dataclass(frozen=True)
+class Fit:
+    """A recipe's network as it was found before any work.
+
+    Attributes
+    ----------
+    model
+        Of the recipe's own seed; its batch statistics have changed.
+    mask
+        Of its prunable weights.
+    coverage
+        How much of it these are.
+    notes
+        What is worth a line of its own, though it is no error.
+    """
+
+    model: nn.Module
+    mask: Mask
+    coverage: Coverage
+    notes: tuple[str, ...]
+
+
+def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, classes_known: bool = True) -> Fit:
+    """Check that a recipe's network can be trained, pruned and dissected as the recipe says.
+
+    Parameters
+    ----------
+    recipe
+        The study's.
+    classes
+        Of its task.
+    image_size
+        Height and width of the labelled images.
+    classes_known
+        False where `classes` is an assumption, because the data is not there; then the number of scores is not checked.
+
+    Raises
+    ------
+    InputError
+        Something would keep the study from running to its end, or would make its numbers wrong.
+    """
+    model = build_network(recipe.network, classes=classes, seed=recipe.seed)
+    check_ready(model)
+    size, layers = recipe.data.size, recipe.dissection.layers
+    check_layers(model, layers)
+    # Of a network as it is built: modules that take their sizes from the first images have none yet.
+    mask = Mask.dense(model, recipe.pruning.excluded_weights)
+    coverage = Coverage.of(model, mask)
+    check_training(model, recipe.network, classes if classes_known else None, size)
+    notes = [coverage.note()]
+    check_pruning(model, mask, recipe)
+    if recipe.pruning.scope != "filters":
+        notes.append(_weights_used(model, mask, _two_images(size, size)))
+    images = _two_images(*image_size)
+    axes = units_axes(model, layers, image_size, recipe.dissection.units_axis)
+    with evaluating(model), torch.inference_mode(), observe(model, layers, axes), taking(model, images):
+        scores = model(images)
+    check_scores(scores, recipe.network, classes if classes_known else None)
+    return Fit(model, mask, coverage, tuple(filter(None, notes)))
+
+
+def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> str:
+    """Check that the network computes with its weights as they are; name those that it computes nothing with."""
+    try:
+        unused = check_effective(model, mask, images)
+    except InputError:
+        raise
+    except Exception as error:
+        return (
+            "it is not known whether a pruned weight is zero in what the network computes with: the network does not "
+            f"run while its weights are followed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+        )
+    if not unused:
+        return ""
+    more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
+    return (
+        f"the network computes nothing with {', '.join(unused[:_SHOWN])}{more} when it runs on images, and yet they "
+        "are counted and pruned like the others; `pruning.exclude` leaves them out"
+    )
+
+
+def _two_images(height: int, width: int) -> Tensor:
+    """Draw images: not blank, as no batch of images is."""
+    # Two, since batch normalisation of one value fails in training mode.
+    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def check_training(model: nn.Module, network: str, classes: int | None, size: int) -> None:
     """Run a network once as training does, without taking a step.
 
     Parameters
@@ -26,7 +119,7 @@ def check_training(model: nn.Module, network: str, classes: int, size: int) -> N
     network
         Its name, for messages.
     classes
-        How many scores it has to put out for an image.
+        How many scores it has to put out for an image; None if that is not known.
     size
         Of the images, in pixels.
 
@@ -37,27 +130,16 @@ def check_training(model: nn.Module, network: str, classes: int, size: int) -> N
         weights are frozen.
     """
     model.train()
-    # Two, since batch normalisation of one value fails in training mode; not blank, as no batch of images is.
-    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    try:
-        with torch.random.fork_rng(devices=[]), taking(model, images):
-            scores = model(images)
-    except InputError:
-        # Another size would not help.
-        for name, weight in model.named_parameters():
-            if weight.is_floating_point() and weight.dtype != torch.float32:
-                raise InputError(
-                    f"network {network} fails on images, which are torch.float32: its weight {name!r} is "
-                    f"{weight.dtype}; let its function return `model.float()`"
-                ) from None
-        raise
+    images = _two_images(size, size)
+    with torch.random.fork_rng(devices=[]), taking(model, images):
+        scores = model(images)
     check_scores(scores, network, classes, " in training mode")
     if not scores.requires_grad:
         raise InputError(f"network {network} has nothing to train: its weights are frozen, or its scores detached")
 
 
-def check_scores(scores: Any, network: str, classes: int, mode: str = "") -> None:
-    """See that a network puts out a score for each of two images and each class.
+def check_scores(scores: Any, network: str, classes: int | None, mode: str = "") -> None:
+    """See that a network puts out a score for each of two images and each class, of which None may be any number.
 
     Raises
     ------
@@ -65,10 +147,12 @@ def check_scores(scores: Any, network: str, classes: int, mode: str = "") -> Non
         What it puts out instead is said.
     """
     found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if classes is None and isinstance(scores, Tensor) and scores.ndim == 2 and len(scores) == 2:
+        return
     if found != [2, classes]:
         raise InputError(
-            f"network {network} puts out {found} for 2 images{mode}, expected [2, {classes}]: a tensor with a score "
-            "for each class of the task"
+            f"network {network} puts out {found} for 2 images{mode}, expected [2, {classes or 'classes'}]: a tensor "
+            "with a score for each class of the task"
         )
 
 

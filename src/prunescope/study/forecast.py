@@ -13,8 +13,6 @@ from prunescope.concepts.broden import open_concepts
 from prunescope.errors import InputError
 from prunescope.files import expanded
 from prunescope.networks.layers import list_layers, units_axes
-from prunescope.networks.source import build_network
-from prunescope.pruning import Mask
 from prunescope.study.branching import (
     Branch,
     dense_elsewhere,
@@ -23,7 +21,7 @@ from prunescope.study.branching import (
     same_dissection,
     trial_of,
 )
-from prunescope.study.fitness import check_pruning
+from prunescope.study.fitness import Fit, check_recipe
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.recipe import Drawn, Recipe
 from prunescope.study.speed import Speed, measure_speed
@@ -49,6 +47,8 @@ class Sizes(NamedTuple):
     labelled: int
     concepts: int
     read: Source | None  # the training images, where they are there and not held in memory
+    classes_known: bool
+    image_size: tuple[int, int]  # of the labelled images
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ def forecast(
         sizes = _sizes(recipe, images, notes)
         plan = Plan(sizes.training, recipe.training.batch_size, recipe.seed)
         recipe.check_steps(plan.steps_per_epoch)
+        fit = check_recipe(recipe, sizes.classes, sizes.image_size, classes_known=sizes.classes_known)
+        notes |= dict.fromkeys(fit.notes)
         how_trained = recipe.training.model_dump(include={"batch_size", "device_batch_size", "precision", "compile"})
         key = (recipe.network, recipe.data, sizes.classes, recipe.dissection.layers, *how_trained.values())
         if key not in measured:
@@ -127,13 +129,14 @@ def forecast(
             masks_branch(recipe, branches, before)
         except InputError as error:
             notes[f"the study will not run as it is: {error}"] = None
-        rows += _rows(recipe, folder, sizes, plan.steps_per_epoch, measured[key], branches, before)
+        rows += _rows(recipe, folder, fit, sizes, plan.steps_per_epoch, measured[key], branches, before)
     return Forecast(pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
 
 
 def _rows(
     recipe: Recipe,
     folder: Path | None,
+    fit: Fit,
     sizes: Sizes,
     steps_per_epoch: int,
     speed: Speed,
@@ -142,7 +145,7 @@ def _rows(
 ) -> list[dict[str, object]]:
     directory = None if folder is None else StudyDirectory(folder)
     pruning, batch = recipe.pruning, min(recipe.training.batch_size, sizes.training)
-    network, mask, dissection = _bytes(recipe, sizes)
+    network, mask, dissection = _bytes(recipe, fit, sizes)
     rows = []
     for trial in range(recipe.trials):
         shared = _shared(recipe, trial, branches, before, steps_per_epoch)
@@ -212,24 +215,21 @@ def _shared(
     return None
 
 
-def _bytes(recipe: Recipe, sizes: Sizes) -> tuple[float, float, float]:
+def _bytes(recipe: Recipe, fit: Fit, sizes: Sizes) -> tuple[float, float, float]:
     """Return the bytes of a network, of a mask, and about those of a dissection."""
-    model = build_network(recipe.network, classes=sizes.classes, seed=recipe.seed)
-    network = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    network = sum(tensor.numel() * tensor.element_size() for tensor in fit.model.state_dict().values())
     settings, size = recipe.dissection, recipe.data.size
-    axes = units_axes(model, settings.layers, (size, size), settings.units_axis)
-    layers = list_layers(model, size, units_axis=axes).set_index("layer")["units"]
+    axes = units_axes(fit.model, settings.layers, (size, size), settings.units_axis)
+    layers = list_layers(fit.model, size, units_axis=axes).set_index("layer")["units"]
     units = sum(int(layers.get(layer, 0)) for layer in settings.layers)
-    mask = Mask.dense(model, recipe.pruning.excluded_weights)
-    check_pruning(model, mask, recipe)
     # Most are the counts of every unit and concept: 8 bytes in the tally, about as many in the table of pairs.
-    return network, mask.prunable, 16.0 * units * sizes.concepts
+    return network, fit.mask.prunable, 16.0 * units * sizes.concepts
 
 
 def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
     origin, concepts = recipe.data.task, recipe.dissection.concepts
     training, validation, classes = IMAGENET
-    read = None
+    read, classes_known, image_size = None, True, (recipe.data.size, recipe.data.size)
     drawn = sum(one.miniature.images for one in (origin, concepts) if isinstance(one, Drawn))
     if drawn:
         notes[f"{drawn:,} images that the study draws are not counted on disk"] = None
@@ -244,7 +244,9 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
         _, train, val = open_sources(origin, recipe.data.size)
         training, validation, classes = len(train), len(val), len(train.classes)
         read = None if recipe.data.in_memory or train.pixels is not None else train
-    elif images is None:
+    else:
+        classes_known = False
+    if not classes_known and images is None:
         notes[f"{origin} is not there: ImageNet's {training:,} training images are assumed (or give --images)"] = None
     if images is not None:
         training = images
@@ -253,12 +255,12 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
         labelled, number = concepts.miniature.images, MINIATURE_CONCEPTS
     elif expanded(concepts).exists():
         data = open_concepts(concepts)
-        labelled, number = len(data), len(data.labels)
+        labelled, number, image_size = len(data), len(data.labels), data.image_size
     else:
         notes[f"{concepts} is not there: Broden's {labelled:,} images are assumed"] = None
     if training < 1:
         raise InputError(f"{training} training images: expected at least one")
-    return Sizes(training, validation, classes, labelled, number, read)
+    return Sizes(training, validation, classes, labelled, number, read, classes_known, image_size)
 
 
 def _workers(recipe: Recipe) -> str:

@@ -32,6 +32,12 @@ class Measured(BaseModel):
         The shares of validation images whose class has the highest score, or one of the five highest.
     loss
         The mean over the validation images.
+    parameters
+        How many parameters the network has.
+    never_pruned
+        The parameters that look like weights and are never pruned.
+    empty
+        The layers that have no weights left.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -45,6 +51,9 @@ class Measured(BaseModel):
     top1: Share
     top5: Share | None = None
     loss: float | None = None
+    parameters: Count | None = None
+    never_pruned: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:

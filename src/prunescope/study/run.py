@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from prunescope.concepts.broden import ConceptData
@@ -18,14 +17,13 @@ from prunescope.dissection.run import dissect
 from prunescope.dissection.settings import check_precision
 from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
-from prunescope.networks.checks import taking
-from prunescope.networks.layers import UnitsAxis, evaluating, observe, units_axes
-from prunescope.networks.source import build_network
+from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.networks.weights import save_weights
-from prunescope.pruning import Mask, unit_numbers
+from prunescope.pruning import Coverage, unit_numbers
+from prunescope.pruning.mask import layer_of
 from prunescope.study.branching import Branch, masks_branch, share_dense, trial_of
 from prunescope.study.clock import Clock, Report, stages, unreported
-from prunescope.study.fitness import check_pruning, check_scores, check_training
+from prunescope.study.fitness import check_recipe
 from prunescope.study.identity import Identity, refuse_changes_meanwhile
 from prunescope.study.layout import StudyDirectory
 from prunescope.study.levels import Level
@@ -86,15 +84,19 @@ def run_study(
         task, concepts, origin, identity, hashes = open_data(recipe, directory, branches, processes, clock)
         steps_per_epoch = Plan(len(task.train), recipe.training.batch_size, recipe.seed).steps_per_epoch
         recipe.check_steps(steps_per_epoch)
-        _check_network(recipe, task, concepts)
+        fit = check_recipe(recipe, len(task.classes), concepts.image_size)
         check_precision(recipe.dissection.precision, device)
-        work = _Work(task, concepts, steps_per_epoch, device, processes, clock, snapshots, directory, identity)
+        work = _Work(
+            task, concepts, steps_per_epoch, device, processes, clock, snapshots, directory, identity, fit.coverage
+        )
         processes.on_main(lambda: _claim(recipe, directory, branches, origin, work))
         processes.on_main(hashes.save)
         # The names of all files have been compared and written down, and there may be a million.
         identity = identity.without_parts()
         work = work._replace(identity=identity)
         work.refuse_changes()
+        for note in fit.notes:
+            clock.note(note)
         for stage in clock.each([stage for stage in stages(recipe, out) if not stage.done]):
             level = Level(recipe, directory, stage.trial, stage.level, len(task.classes))
             with _naming(level):
@@ -119,6 +121,7 @@ class _Work(NamedTuple):
     snapshots: Sequence[Step]
     directory: StudyDirectory
     identity: Identity  # of the main process alone
+    coverage: Coverage
 
     def refuse_changes(self, checkpoints: Path | None = None) -> None:
         """Refuse what was made of files that changed meanwhile; a few of the files are asked for their state."""
@@ -129,6 +132,12 @@ def _train_level(level: Level, beginning: Beginning, work: _Work) -> None:
     directory, trial, number = level.directory, level.trial, level.level
     model, mask, left, course = beginning
     remaining = left.mask.weights_remaining
+    empty = [layer_of(name) for name, _ in model.named_parameters(remove_duplicate=False) if name in left.mask.empty]
+    if empty:
+        work.clock.note(
+            f"trial {trial}, level {number}: no weights are left in {', '.join(empty)}; what such a layer puts out is "
+            "the same for every image"
+        )
     at_step = _rewinding_points(level, model, work) if number == 0 else {}
     if number == 0 and work.processes.is_main:
         save_weights(model, directory.initial(trial))
@@ -154,9 +163,11 @@ def _train_level(level: Level, beginning: Beginning, work: _Work) -> None:
         save_weights(model, directory.weights(trial, number))
         write_table(directory.training(trial, number), rows)
         counts = {"weights_remaining": remaining, "kept": left.mask.kept, "prunable": left.mask.prunable}
+        whole = {"parameters": work.coverage.parameters, "never_pruned": list(work.coverage.outside)}
         accuracy = {"top1": last["top1"], "top5": last["top5"], "loss": last["validation_loss"]}
         which = {"trial": trial, "level": number}
-        write_json(directory.measured(trial, number), which | counts | {"steps": course.stop - course.start} | accuracy)
+        steps = {"steps": course.stop - course.start}
+        write_json(directory.measured(trial, number), which | counts | steps | accuracy | whole | {"empty": empty})
         shutil.rmtree(directory.checkpoints(trial, number), ignore_errors=True)
     work.processes.wait()
 
@@ -254,19 +265,3 @@ def _same_level(level: Level, origin: Branch | None) -> Level | None:
     trial = trial_of(level.recipe, level.trial, origin.recipe)
     assert trial is not None
     return Level(origin.recipe, origin.directory, trial, level.level, level.classes)
-
-
-def _check_network(recipe: Recipe, task: Task, concepts: ConceptData) -> None:
-    """Refuse what does not fit the network before anything is trained: layers, exclusions, the number of classes."""
-    model = build_network(recipe.network, classes=len(task.classes), seed=recipe.seed)
-    # Of a network as it is built: modules that take their sizes from the first images have none yet.
-    mask = Mask.dense(model, recipe.pruning.excluded_weights)
-    check_training(model, recipe.network, len(task.classes), recipe.data.size)
-    check_pruning(model, mask, recipe)
-    # Two images, since batch normalisation of one value would fail in training mode.
-    images = torch.zeros(2, 3, *concepts.image_size)
-    layers = recipe.dissection.layers
-    axes = units_axes(model, layers, concepts.image_size, recipe.dissection.units_axis)
-    with evaluating(model), torch.inference_mode(), observe(model, layers, axes), taking(model, images):
-        scores = model(images)
-    check_scores(scores, recipe.network, len(task.classes))
