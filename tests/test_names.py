@@ -67,7 +67,7 @@ def test_a_foreign_study_cannot_make_report_write_outside_of_it(tmp_path: Path, 
                 (level / "layer4").rename(level / name)
     before = everything(tmp_path)
     said = refused("report", study)
-    assert "study.yaml: dissection.layers.0: " in said
+    assert "study.yaml: dissection.layers.0 is " in said
     assert "cannot name a file" in said
     assert everything(tmp_path) == before
 
