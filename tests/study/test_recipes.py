@@ -188,7 +188,7 @@ def test_a_study_of_before_that_lacks_new_fields_is_the_same_study(small: Path) 
     def without_new(content: dict[str, Any]) -> dict[str, Any]:
         new = ("remaining", "schedule", "retraining", "fine_tune", "masks")
         pruning = {name: value for name, value in content["pruning"].items() if name not in new}
-        dissection = {k: v for k, v in content["dissection"].items() if k not in ("align", "precision")}
+        dissection = {k: v for k, v in content["dissection"].items() if k not in ("align", "precision", "units_axis")}
         return content | {"pruning": pruning, "dissection": dissection}
 
     recipe = read_recipe(small)
