@@ -46,7 +46,8 @@ class NotFiniteError(Exception):
 
 def as_maps(output: Tensor) -> Tensor:
     """[n, units] or [n, units, h, w] of any type -> float32 [n, units, h, w], on its device, in its layout."""
-    return (output if output.ndim == 4 else output[:, :, None, None]).float()
+    plain = output.dequantize() if output.is_quantized else output
+    return (plain if plain.ndim == 4 else plain[:, :, None, None]).float()
 
 
 def as_array(output: Tensor) -> Array:

@@ -68,6 +68,22 @@ def check_ready(model: nn.Module) -> None:
         refuse_meta(name, tensor)
 
 
+def refuse_quantised(model: nn.Module) -> None:
+    """Refuse a network with quantised modules, whose weights are no parameters: it cannot be trained or pruned.
+
+    Raises
+    ------
+    InputError
+        It has one, which is named.
+    """
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn.") and ".quantized." in f"{type(module).__module__}.":
+            raise InputError(
+                f"module {name!r} of the network is quantised ({type(module).__module__}.{type(module).__name__}) and "
+                "can be neither trained nor pruned; give the network as it was before it was quantised"
+            )
+
+
 def refuse_meta(name: str, tensor: Tensor) -> None:
     """Refuse a tensor that has a shape and no values.
 

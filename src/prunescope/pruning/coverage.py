@@ -79,7 +79,7 @@ never pruned: 0.weight (432), 2.weight (4,608)
         if self.excluded:
             others.append(f"excluded weights ({self.excluded:,})")
         if small := self.parameters - self.prunable - self.excluded - sum(self.outside.values()):
-            others.append(f"biases and normalisation ({small:,})")
+            others.append(f"biases, normalisation and the like ({small:,})")
         return (
             f"weights remaining are counted over {self.prunable:,} convolution and linear weights, "
             f"{100 * self.prunable / self.parameters:.1f} % of the network's {self.parameters:,} parameters; "

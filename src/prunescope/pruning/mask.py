@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
-from prunescope.networks.checks import check_network, refuse_meta
+from prunescope.networks.checks import check_network, refuse_meta, refuse_quantised
 
 
 def read_flags(path: str | Path, what: str) -> dict[str, Tensor]:
@@ -68,9 +68,11 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
     Raises
     ------
     InputError
-        A pattern matches no weight, nothing is left to prune, or a weight is computed from others or has no shape yet.
+        A pattern matches no weight, nothing is left to prune, a weight is computed from others or has no shape or no
+        values yet, or the network is quantised.
     """
     check_network(model)
+    refuse_quantised(model)
     weights = all_prunable(model)
     excluded = matching_weights(weights, exclude)
     kept = {name: weight for name, weight in weights.items() if name not in excluded}
