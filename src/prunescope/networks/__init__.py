@@ -1,7 +1,7 @@
 """Where a network comes from, its weights and its layers."""
 
 from prunescope.networks.geometry import Geometry, receptive_fields
-from prunescope.networks.layers import check_layers, list_layers, observe
+from prunescope.networks.layers import check_layers, list_layers, observe, units_axes
 from prunescope.networks.source import build_network, default_layers
 from prunescope.networks.weights import load_weights, save_weights
 
@@ -15,4 +15,5 @@ __all__ = [
     "observe",
     "receptive_fields",
     "save_weights",
+    "units_axes",
 ]

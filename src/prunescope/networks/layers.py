@@ -163,12 +163,12 @@ def units_axes(
 
 
 def _measured_axes(model: nn.Module, images: Tensor) -> tuple[Outputs, dict[str, int | Unknown]]:
-    """Run a network on zeros of several sizes; give what its modules put out for images like these, and the axes."""
+    """Run a network on blank images and on those of other sizes; give what its modules put out, and the axes."""
     n, channels, h, w = images.shape
     devices = [images.device] if images.is_cuda else []
     with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices):
         with watching(model) as outputs, taking(model, images):
-            model(torch.zeros_like(images))
+            model(images)
 
         def look(height: int, width: int) -> Outputs:
             # One image instead of several shows too whether the output begins with the images. A network that takes
@@ -331,6 +331,8 @@ def _no_maps(layer: str, output: Any, images: Sequence[int], axis: int | None) -
     instead = "choose another layer (`prunescope layers` lists them)"
     if isinstance(output, Tensor):
         where = "" if axis is None else f", with its units on axis {axis}"
+        if axis is None and output.ndim in (3, 4):
+            instead += f", or say which axis holds its units (--units-axis {layer}=AXIS)"
         return (
             f"layer {layer!r} puts out a tensor of shape {list(output.shape)} for images of shape "
             f"{list(images)}{where}; expected {expected} of the image's proportions; {instead}"
