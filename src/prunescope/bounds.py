@@ -1,6 +1,7 @@
-"""The largest numbers that can be given, and checks of arguments against them.
+"""Limits on numeric arguments, and functions that check arguments against limits.
 
-They are far beyond what anybody computes, and below what overflows or fills the memory before it is noticed.
+The limits are far beyond practical values. They exclude values that would overflow or exhaust the memory before the
+mistake is noticed.
 """
 
 from __future__ import annotations
@@ -11,44 +12,44 @@ import numbers
 from prunescope.errors import InputError
 
 MOST_SEED = 2**63 - 1
-MOST_COUNT = 2**31 - 1  # images at a time, or in all
-MOST_DRAWN = 10**8  # images that are drawn
-MOST_SIZE = 2**14  # an image's side in pixels
+MOST_COUNT = 2**31 - 1  # images in a batch, or images in total
+MOST_DRAWN = 10**8  # images of a miniature, which are drawn
+MOST_SIZE = 2**14  # height or width of an image in pixels
 MOST_WORKERS = 1024
-MOST_STEPS = 10**9  # epochs, or steps
+MOST_STEPS = 10**9  # epochs or training steps
 MOST_TRIALS = 1000
 MOST_LEVELS = 1000
 MOST_CLASSES = 10**7
 MOST_GIGABYTES = 1e6
-MOST_RATE = 1e30  # learning rate and weight decay; training that diverges says so itself
+MOST_RATE = 1e30  # learning rate or weight decay; training reports by itself when it diverges
 MOST_COLOR = 1e6
-LEAST_QUANTILE = 1e-12  # of all positions; below, 1 - quantile is 1 in floating point
+LEAST_QUANTILE = 1e-12  # as a fraction of all positions; for far smaller values, 1 - quantile rounds to 1
 LEAST_STD = 1e-6
 
 
 def is_whole(given: object) -> bool:
-    """Say whether a value is a whole number: Python's or NumPy's, and no truth value."""
+    """Return whether a value is an integer of Python or NumPy. Booleans do not count as integers."""
     return isinstance(given, numbers.Integral) and not isinstance(given, bool)
 
 
 def check_count(name: str, given: int, least: int, most: int, meaning: str = "") -> None:
-    """Refuse an argument that is no whole number from `least` to `most`.
+    """Raise if an argument is not an integer from `least` to `most`.
 
     Parameters
     ----------
     name
-        The argument's, for the message.
+        The name of the argument, for the error message.
     given
-        Its value.
+        The value of the argument.
     least, most
-        The bounds, both allowed.
+        The smallest and the largest allowed value.
     meaning
-        What it is, for the message.
+        What the number stands for. It is added to the end of the error message.
 
     Raises
     ------
     InputError
-        Says what was given and what was expected.
+        If the value is not an integer or is out of range.
     """
     if not is_whole(given) or not least <= given <= most:
         of = f", {meaning}" if meaning else ""
@@ -56,12 +57,14 @@ def check_count(name: str, given: int, least: int, most: int, meaning: str = "")
 
 
 def check_number(name: str, given: float, least: float, most: float, meaning: str = "") -> None:
-    """Refuse an argument that is no finite number from `least` to `most`; see `check_count`.
+    """Raise if an argument is not a finite real number from `least` to `most`.
+
+    The parameters are those of `check_count`.
 
     Raises
     ------
     InputError
-        Says what was given and what was expected.
+        If the value is not a real number, is not finite or is out of range.
     """
     real = isinstance(given, numbers.Real) and not isinstance(given, bool)
     if not real or not math.isfinite(given) or not least <= given <= most:
@@ -70,7 +73,7 @@ def check_number(name: str, given: float, least: float, most: float, meaning: st
 
 
 def shown(given: object) -> str:
-    """Write a value for a message, cut short where it is long.
+    """Return the text that represents a value in an error message. Long values are shortened.
 
     >>> shown(0.5), shown("x" * 1000)[:4], shown(16**5000)
     ('0.5', "'xxx", 'a number of about 6021 digits')
@@ -79,6 +82,6 @@ def shown(given: object) -> str:
         return f"a number of about {round(given.bit_length() * math.log10(2))} digits"
     try:
         text = repr(given)
-    except ValueError:  # It holds a number that is too long to be written.
+    except ValueError:  # The value contains an integer with too many digits for Python to convert to text.
         return f"a {type(given).__name__}"
     return text if len(text) <= 200 else f"{text[:100]}..."

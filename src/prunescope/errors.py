@@ -1,4 +1,4 @@
-"""The one error a user's input can cause."""
+"""The error that is raised when the user's input cannot be used."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """The error that is raised when something the user has given cannot be used.
 
-    The message says what was given, where, what was expected and what to do. The command line prints it without a
-    traceback and exits with code 2.
+    The message states what was given and where, what was expected, and what to do. The command line prints the message
+    without a traceback and exits with code 2.
     """
 
 
 def refuse_text(given: object, name: str) -> None:
-    """Refuse one text where a list of them is expected, since it would be taken letter by letter.
+    """Raise if a single string is given where a list of strings is expected.
+
+    A string is itself a sequence of strings, so that without this check each of its characters would be used as an
+    item.
 
     Raises
     ------
     InputError
-        It is given; the message shows the list.
+        If `given` is a string. The message shows the list to give instead.
     """
     if isinstance(given, str):
         raise InputError(f"{name}: give a list, [{given!r}], not {given!r}")
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """Say which of the `known` names are nearest to a misspelt one, for the end of an error message.
+    """Return the end of an error message about a misspelt name: the `known` names that are most similar to it.
+
+    If none is similar, the first eight known names are listed.
 
     >>> nearest("layer5", ["layer3", "layer4", "fc"])
     'the nearest are: layer4, layer3'

@@ -1,4 +1,8 @@
-"""Reading whole files, and writing files that are complete or absent: written beside, then renamed."""
+"""Reading and writing of whole files.
+
+Files are written under a temporary name in the same folder and then renamed, so that a file is either complete or
+absent.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +22,26 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-# File systems allow 255 bytes; names get a beginning, an ending, and the mark of a file that is not complete yet.
+# File systems allow names of 255 bytes. The limit leaves room for the prefix and the suffixes that are added to a name,
+# among them the ones that mark an incomplete file.
 LONGEST_NAME = 180
 _EXPECTED_NAME = f"one name without slashes or control characters, not only of dots, of at most {LONGEST_NAME} bytes"
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Replace a leading `~` by the user's home; that of a user who is not known stays, as a name that is not there."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises there
+    """Replace a leading `~` or `~user` by the user's home folder; an unknown user's `~user` is left unchanged."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises an error for an unknown user
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Read a whole file, and refuse what would never end, such as a pipe or a device.
+    """Read a whole file. Pipes, devices and other files that might never end are refused.
 
     Raises
     ------
     OSError
-        The file is missing, cannot be read or is not a regular file.
+        If the file is missing, cannot be read or is not a regular file.
     """
-    found = os.stat(path)  # noqa: PTH116 - paths come as plain text too, a million of them
+    found = os.stat(path)  # noqa: PTH116 - there can be a million paths, and creating a Path for each is slow
     if not stat.S_ISREG(found.st_mode):
         code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
         reason = os.strerror(code) if code == errno.EISDIR else "Not a regular file"
@@ -49,9 +54,10 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def name_problem(name: str) -> str | None:
-    """Say why a name cannot be that of one file or folder within another folder; None if it can.
+    """Return the reason why a name cannot name an entry of a folder, or None if it can.
 
-    Names of layers, recipes and weights files become files and folders, and a study's files may come from elsewhere.
+    Names of layers, recipes and weights files become the names of files and folders. They may come from a file that
+    somebody else wrote, and must not lead out of the folder.
 
     >>> name_problem("layer4.2"), name_problem("../layer4")
     (None, 'it would leave its folder')
@@ -70,7 +76,7 @@ def name_problem(name: str) -> str | None:
 
 
 def text_problem(text: str) -> str | None:
-    """Say why a text cannot be a path or be written to a file; None if it can."""
+    """Return the reason why a text cannot be used as a path or be written to a file, or None if it can."""
     if "\0" in text:
         return "it holds a NUL character"
     if any("\ud800" <= character <= "\udfff" for character in text):
@@ -84,16 +90,16 @@ def inside(folder: str | os.PathLike[str], name: str, what: str = "the name") ->
     Parameters
     ----------
     folder
-        Any folder.
+        The folder that contains the entry.
     name
-        The name of one entry of it, which may come from a file that somebody else wrote.
+        The name of the entry. It may come from an untrusted file.
     what
-        What is called so, for the message.
+        A description of the name, which begins the error message.
 
     Raises
     ------
     InputError
-        The name would leave the folder or cannot be that of a file; see `name_problem`.
+        If the name would lead out of the folder or cannot be the name of a file; see `name_problem`.
     """
     if problem := name_problem(name):
         raise InputError(
@@ -107,12 +113,12 @@ def _shortened(name: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """Return a name that can be that of one file within a folder, for the validation of fields.
+    """Return `name` unchanged if it can name a file within a folder. This function validates the fields of a recipe.
 
     Raises
     ------
     ValueError
-        It cannot; see `name_problem`.
+        If the name cannot be used; see `name_problem`.
     """
     if problem := name_problem(name):
         raise ValueError(f"cannot name a file: {problem}; expected {_EXPECTED_NAME}")
@@ -120,14 +126,14 @@ def file_name(name: str) -> str:
 
 
 def refuse_links_out(folder: Path, names: Iterable[str]) -> None:
-    """Refuse folders within `folder` that are links to a place outside of it, before anything is written into them.
+    """Raise if one of the named subfolders is a link that leads out of `folder`, before anything is written there.
 
-    Files need no such check: they are replaced and never written through a link.
+    Files need no such check: they are always replaced, never written to through a link.
 
     Raises
     ------
     InputError
-        One is such a link.
+        If a subfolder is such a link.
     """
     root = folder.resolve()
     for name in names:
@@ -141,9 +147,10 @@ def refuse_links_out(folder: Path, names: Iterable[str]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; rename it to `path` on success, remove it otherwise.
+    """Yield a temporary path in the same folder as `path`; rename it to `path` on success and remove it on failure.
 
-    The file keeps its ending, so that writers that choose a format by it work. Parent folders are made.
+    The temporary path has the suffix of `path`, because some writers choose the format by the suffix. Missing parent
+    folders are created.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -155,14 +162,14 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        # A link of this name would be written through.
+        # If a link of this name exists, writing to it would change the file that it points to.
         beside.unlink(missing_ok=True)
         yield beside
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        # A full disk does not say which file it has no room for.
+        # The error for a full disk does not name the file, so the name is added.
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
@@ -171,18 +178,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8."""
+    """Write `text` to a file as UTF-8."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as indented JSON."""
+    """Write `content` to a file as indented JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index, as parquet or CSV by the path's ending."""
+    """Write a table without its index, as Parquet if the path ends in `.parquet` and as CSV otherwise."""
     with replacing(path) as beside:
         if path.suffix == ".parquet":
             table.to_parquet(beside, index=False)
@@ -191,11 +198,11 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write named NumPy arrays as safetensors."""
+    """Write named NumPy arrays, and optional metadata, to a safetensors file."""
     import numpy as np
     from safetensors.numpy import save
 
-    # Written as bytes, since safetensors' own writer hides why a disk refused (no space left, say).
+    # The bytes are written here because the errors of safetensors' own writer hide the cause, such as a full disk.
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata or {}))
     with replacing(path) as beside:
         beside.write_bytes(content)

@@ -1,4 +1,7 @@
-"""Fingerprints of sets of files: what the files hold, whatever folder they are in."""
+"""Fingerprints of sets of files, by which a study detects that its data have changed.
+
+A fingerprint depends on the names and contents of the files, but not on the folder that contains them.
+"""
 
 from __future__ import annotations
 
@@ -19,31 +22,32 @@ from prunescope.files import replacing
 from prunescope.progress import Progress, silent
 
 HASHED = 10_000
-"""Up to so many images are hashed, all of them."""
+"""The largest number of images of which all are hashed."""
 SAMPLED = 1_000
-"""Of more images, so many are hashed; of files above 1 GiB, so many blocks."""
+"""The number of images that are hashed if there are more than `HASHED`, and of the blocks of a file above 1 GiB."""
 _LARGE, _BLOCK = 1 << 30, 1 << 16
-# Reading small files from a network file system is mostly waiting.
+# Threads help, because reading small files from a network file system consists mostly of waiting.
 _THREADS, _CHUNK = 8, 32
-# Within this time a file may be written again without a change of its time stamps, on the coarsest file systems.
+# On the file systems with the coarsest time stamps, two writes within this time (in ns) can leave the same time stamp.
 _SETTLED = 2_000_000_000
 _SECOND = 1_000_000_000
 
 Digest = Callable[[str, int], str]
-"""Maps a file's path and size to what identifies its content."""
+"""A function from a file's path and size (in bytes) to a digest of its content."""
 
 
 class Listing(NamedTuple):
-    """Some files and the state they are in.
+    """A list of files and the state in which they were found.
 
     Attributes
     ----------
     names
-        What each file is called within the set: its path below the set's folder, with `/`.
+        The name of each file within the set: its path relative to the set's folder, with `/` as separator.
     paths
-        Where each file is.
+        The path of each file.
     states : int64 array [files, 4]
-        Size in bytes, time of change of the content and of the file's entry (in nanoseconds), and inode.
+        The size in bytes, the times of the last change of the content (mtime) and of the metadata (ctime) in
+        nanoseconds, and the inode number of each file.
     """
 
     names: list[str]
@@ -53,16 +57,17 @@ class Listing(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What a set of files holds.
+    """The names, sizes and digests of a set of files.
 
     Attributes
     ----------
     names
-        As in `Listing`; what is not UTF-8 is written with escapes.
+        The names of the files, as in `Listing`. Bytes that are not UTF-8 are written as escapes.
     sizes : int64 array [files]
-        In bytes.
+        The sizes in bytes.
     digests : S32 array [files]
-        The first 32 hexadecimal digits of the content's SHA-256; empty where the content was not read.
+        The digest of each file, which `digest_file` or another `Digest` computes: 32 hexadecimal digits. It is empty
+        if the content was not read.
     """
 
     names: list[str]
@@ -71,7 +76,7 @@ class Fingerprint:
 
     @property
     def content(self) -> str:
-        """All of it in 32 hexadecimal digits."""
+        """A hash of the whole fingerprint: 32 hexadecimal digits."""
         digest = hashlib.sha256("\0".join(self.names).encode())
         digest.update(self.sizes.astype("<i8").tobytes())
         digest.update(self.digests.astype("S32").tobytes())
@@ -79,22 +84,22 @@ class Fingerprint:
 
 
 class Difference(NamedTuple):
-    """The files in which two fingerprints differ, by name."""
+    """The names of the files in which two fingerprints differ."""
 
     changed: list[str]
     added: list[str]
     removed: list[str]
 
     def __str__(self) -> str:
-        """Name the first few of each kind."""
+        """Return the number of changed, added and removed files, with the first few names of each."""
         kinds = zip(self._fields, self, strict=True)
         return "; ".join(f"{_counted(names)} {kind} ({_first(names)})" for kind, names in kinds if names)
 
 
 def difference(before: Fingerprint, after: Fingerprint) -> Difference | None:
-    """Compare two fingerprints; None if they are of the same content.
+    """Return the files in which two fingerprints differ, or None if they agree.
 
-    Where only one of them has read a file's content, the file's name and size are compared.
+    If only one of the fingerprints contains a file's digest, only the file's name and size are compared.
     """
     if before.names == after.names:
         unlike = _unlike(before, slice(None), after, slice(None))
@@ -114,7 +119,7 @@ def difference(before: Fingerprint, after: Fingerprint) -> Difference | None:
 
 
 def list_files(files: Iterable[tuple[str, str]]) -> Listing:
-    """Ask for the state of files that are known by name and path; those that are not there are left out."""
+    """Return the listing of the given files, each a pair of name and path. Missing files are left out."""
     names, paths, states = [], [], array("q")
     for name, path in files:
         if state := state_of(path):
@@ -127,18 +132,18 @@ def list_files(files: Iterable[tuple[str, str]]) -> Listing:
 def walk_files(
     root: str | Path, folders: Sequence[str] = ("",), wanted: Callable[[str], bool] = bool, progress: Progress = silent
 ) -> Listing:
-    """List the files in folders and in all folders within them, in one pass.
+    """List the files of some folders and of all their subfolders, in one pass.
 
     Parameters
     ----------
     root
-        Names begin below it.
+        The folder of the set. The names of the files are relative to it.
     folders
-        Of `root`; those that are not there are left out.
+        The folders to list, relative to `root`. Missing folders are left out.
     wanted
-        Says of a file's name, with the folders before it, whether the file belongs to the set.
+        A function that returns whether a file belongs to the set, given the file's path relative to `root`.
     progress
-        Called with the number of folders that are listed, and of those known so far.
+        Called with the number of folders listed and the number of folders found so far.
     """
     names, paths, states = [], [], array("q")
     left, done = [*reversed(folders)], 0
@@ -146,7 +151,7 @@ def walk_files(
         folder = left.pop()
         within = []
         try:
-            with os.scandir(os.path.join(root, folder)) as found:  # noqa: PTH118 - a Path a file takes too long
+            with os.scandir(os.path.join(root, folder)) as found:  # noqa: PTH118 - creating Path objects is too slow
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
             entries = []
@@ -159,7 +164,7 @@ def walk_files(
                     states.extend(_state(entry.stat()))
                     names.append(name)
                     paths.append(entry.path)
-            except OSError:  # A link to nothing, or a file that has just been removed.
+            except OSError:  # The entry is a broken link, or the file has just been removed.
                 continue
         left += reversed(within)
         done += 1
@@ -168,16 +173,19 @@ def walk_files(
 
 
 def state_of(path: str) -> tuple[int, int, int, int] | None:
-    """Return a file's size, its two times of change and its inode; None if there is no such file."""
+    """Return a file's size, mtime, ctime and inode number as in `Listing`, or None if its state cannot be read."""
     try:
-        # Not a Path: making one takes longer than asking for the file's state, and there are hundreds of thousands.
+        # Creating a Path takes longer than os.stat itself, and there can be hundreds of thousands of files.
         return _state(os.stat(path))  # noqa: PTH116
     except OSError:
         return None
 
 
 def digest_file(path: str, size: int) -> str:
-    """Hash a file: all of it up to 1 GiB; of a larger one its beginning, its end and 1,000 blocks between them."""
+    """Return the first 32 hexadecimal digits of the SHA-256 of a file's size and content.
+
+    Of a file above 1 GiB, only the beginning, the end and 1,000 blocks of 64 KiB are read.
+    """
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123
         if size <= _LARGE:
@@ -192,16 +200,17 @@ def digest_file(path: str, size: int) -> str:
 
 
 class Hashes:
-    """The hashes of files as they were found earlier, so that files that did not change are not read again.
+    """A cache of file hashes, so that unchanged files need not be read again.
 
-    A hash is found again by the file's inode, size and times of change, whatever its path: time stamps are given by
-    the system and cannot be kept while the content changes. Hashes of files that had been written just before, and of
-    files whose times are whole seconds (on some file systems they all are), are not kept.
+    A hash is looked up by the file's size, mtime, ctime and inode number, whatever the file's path. The system sets the
+    ctime itself, so that the content cannot change while all of these stay the same. Hashes are not stored for files
+    that had just been written, and for files with time stamps in whole seconds, as some file systems have for all
+    files, because a further change might not show in their time stamps.
 
     Parameters
     ----------
     path
-        A file that need not be there. One that is damaged counts as absent; None keeps nothing.
+        The file that stores the cache. It may be missing, and a damaged one is ignored. If None, nothing is stored.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -218,20 +227,20 @@ class Hashes:
             self._known = dict(zip(map(bytes, records["state"]), map(bytes, records["digest"]), strict=True))
 
     def find(self, state: Sequence[int]) -> bytes:
-        """Return the hash of a file in this state; empty if it is not known."""
+        """Return the hash of the file in this state, or an empty value if it is not known."""
         key = np.array(state, "<i8").tobytes()
         if found := self._known.get(key, b""):
             self._used[key] = found
         return found
 
     def add(self, state: Sequence[int], digest: bytes) -> None:
-        """Keep the hash of a file that is in this state, unless its times are whole seconds."""
+        """Store the hash of the file in this state, unless one of its time stamps is in whole seconds."""
         _size, modified, changed, _inode = state
         if changed % _SECOND and modified % _SECOND:
             self._used[np.array(state, "<i8").tobytes()] = digest
 
     def save(self) -> None:
-        """Write down the hashes that were found or added; where that is not possible they are made anew next time."""
+        """Write the hashes that were found or added to the file. If that fails, they are computed again next time."""
         if self._path is None or self._used == self._known:
             return
         rows = b"".join(key + digest for key, digest in self._used.items())
@@ -246,23 +255,26 @@ _RECORD = np.dtype([("state", "V32"), ("digest", "V32")])
 
 
 class Watch:
-    """Notices that files change after their fingerprint was taken, without reading those that did not.
+    """Detects files that have changed since their fingerprint was taken, without reading the unchanged ones.
 
     Parameters
     ----------
     listing
         The files, in the states in which they were hashed.
     digests
-        Of each file.
+        The digest of each file.
     digest
-        What made them.
+        The function that computed the digests.
     """
 
     def __init__(self, listing: Listing, digests: Sequence[bytes], digest: Digest) -> None:
         self._listing, self._digests, self._digest = listing, digests, digest
 
     def difference(self) -> Difference | None:
-        """Compare the files as they are now; one that was touched but holds the same is not different."""
+        """Return the files that have changed or are missing, or None if there are none.
+
+        A file with new time stamps but the same content does not count as changed.
+        """
         found = Difference([], [], [])
         names, paths, states = self._listing
         for i, path in enumerate(paths):
@@ -293,30 +305,33 @@ def take_fingerprint(
     digest: Digest = digest_file,
     progress: Progress = silent,
 ) -> tuple[Fingerprint, Watch]:
-    """Take the fingerprint of files, reading those whose hash is not known yet.
+    """Compute the fingerprint of a set of files. Only files that are not in the cache of hashes are read.
 
     Parameters
     ----------
     listing
         The files.
     hashes
-        What is known of them; what is found is added.
+        The cache of hashes. Newly computed hashes are added to it.
     all_content
-        Hash all files. If false, all of 10,000, and a sample of 1,000 of more.
+        Whether to hash all files. If False, all files are hashed if there are at most 10,000, and a random sample of
+        1,000 files otherwise.
     digest
-        Makes a hash.
+        The function that computes the hash of a file.
     progress
-        Called with the number of files that are hashed and of those to hash.
+        Called with the number of files hashed and the number of files to hash.
 
     Returns
     -------
-    Fingerprint, Watch
-        The watch is of at most 10,000 of the files that were hashed.
+    Fingerprint
+        The fingerprint of all files.
+    Watch
+        An object that detects later changes of the hashed files, or of a sample of 10,000 if there are more.
 
     Raises
     ------
     InputError
-        A file cannot be read.
+        If a file cannot be read.
     """
     count = len(listing.names)
     chosen = np.arange(count) if all_content or count <= HASHED else _sample(count)
@@ -330,7 +345,7 @@ def take_fingerprint(
             unknown.append(i)
 
     def read(places: Sequence[int]) -> list[tuple[int, bytes]]:
-        # The time comes first: a change while the file is read has to show.
+        # The time is taken before the file is read, so that a change during the reading is detected.
         return [(time.time_ns(), digest(listing.paths[i], int(states[i, 0])).encode()) for i in places]
 
     chunks = [unknown[first : first + _CHUNK] for first in range(0, len(unknown), _CHUNK)]
@@ -355,7 +370,10 @@ def take_fingerprint(
 
 
 def write_fingerprints(path: Path, parts: Mapping[str, Fingerprint]) -> None:
-    """Write the fingerprints of several sets of files as one table, which holds the names of the files."""
+    """Write the fingerprints of several sets of files as one Parquet table.
+
+    The table has the columns `part` (the name of the set), `file`, `size` and `digest`.
+    """
     import pandas as pd
 
     rows = [
@@ -375,12 +393,12 @@ def write_fingerprints(path: Path, parts: Mapping[str, Fingerprint]) -> None:
 
 
 def read_fingerprints(path: Path) -> dict[str, Fingerprint]:
-    """Read what `write_fingerprints` wrote; nothing if there is no such file.
+    """Read the fingerprints that `write_fingerprints` wrote. The result is empty if there is no such file.
 
     Raises
     ------
     InputError
-        The file is damaged.
+        If the file is damaged.
     """
     import pandas as pd
 
@@ -394,7 +412,7 @@ def read_fingerprints(path: Path) -> dict[str, Fingerprint]:
             )
             for part, rows in table.groupby("part", sort=False, observed=True)
         }
-    # What pyarrow raises for a damaged file is of many types.
+    # For a damaged file, pyarrow raises errors of many types.
     except Exception as error:
         raise InputError(
             f"{path}: cannot be read ({error}); it holds the fingerprints of the study's data. Put it back from a "
@@ -403,12 +421,12 @@ def read_fingerprints(path: Path) -> dict[str, Fingerprint]:
 
 
 def _shown(name: str) -> str:
-    """Write a name that is not UTF-8 with escapes."""
+    """Return a name with the bytes that are not UTF-8 replaced by escapes."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _state(status: os.stat_result) -> tuple[int, int, int, int]:
-    # Some file systems number their files with more than 63 bits.
+    # Some file systems have inode numbers of more than 63 bits, which do not fit into int64.
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (1 << 63) - 1
 
 
@@ -417,12 +435,12 @@ def _as_table(states: array[int]) -> np.ndarray:
 
 
 def _is_settled(state: Sequence[int], began: int) -> bool:
-    """Say whether a change of the file after `began`, in nanoseconds since 1970, would show in its times."""
+    """Return whether a change of the file after `began` (nanoseconds since 1970) would change its time stamps."""
     return began - max(state[1], state[2]) > _SETTLED
 
 
 def _sample(count: int, size: int = SAMPLED) -> np.ndarray:
-    """Choose places at random, the same ones for the same count."""
+    """Return at most `size` random indices below `count` in ascending order, always the same for the same count."""
     return np.sort(np.random.default_rng(0).choice(count, min(size, count), replace=False))
 
 

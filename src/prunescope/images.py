@@ -1,6 +1,6 @@
-"""One decoder for all images: those of a task, and those that are labelled with concepts.
+"""The decoding of image files, which is the same for training images and for images with labelled concepts.
 
-Images come out as 8-bit RGB, whatever they are stored as, or are refused; docs/images.md lists the rule for every mode.
+Every image is converted to 8-bit RGB or refused. The conversion of each Pillow mode is documented in docs/images.md.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-# Pillow refuses images with more pixels, since a small file could then fill the memory.
+# Pillow refuses images with more pixels, because a small file could otherwise fill the memory when it is decoded.
 MOST_PIXELS = 178_956_970
 
-# The modes that Pillow itself converts to RGB as they are meant. Transparency is dropped, and the color below it stays.
+# Pillow converts these modes to RGB correctly. The alpha channel is dropped, and the stored colors are kept.
 _CONVERTED = ("RGB", "L", "P", "1", "LA", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _GRAY_OF_16_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _NO_RANGE = {"I": "32-bit integers", "F": "32-bit floats"}
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # two TIFF tags, and a value of the second
 
 
 class ImageError(ValueError):
-    """An image cannot be used.
+    """The error that is raised when an image cannot be decoded or converted to 8-bit RGB.
 
     Attributes
     ----------
     advice : str or None
-        What to do about it, where something better is known than replacing the image.
+        What the user can do about it, or None if there is no better advice than to replace the image.
     """
 
     def __init__(self, reason: str, advice: str | None = None) -> None:
@@ -39,29 +39,32 @@ class ImageError(ValueError):
 
 @contextmanager
 def open_image(encoded: bytes, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
-    """Open an encoded image; its pixels are decoded when they are first asked for, within the block.
+    """Open an encoded image as a context manager.
+
+    The pixels are decoded on first access, within the `with` block.
 
     Parameters
     ----------
     encoded
-        The content of an image file. Of a file with several images (an animation, pages), the first is opened. An
-        orientation that a camera has noted is not applied.
+        The content of an image file. If the file contains several images (an animation or several pages), the first
+        one is opened. The orientation stored by a camera (EXIF) is not applied.
     formats
-        Pillow's names of the formats to expect. None expects all of them.
+        The allowed formats, by their Pillow names. By default, all formats that Pillow knows are allowed.
 
     Raises
     ------
     ImageError
-        The image is damaged, cut off, of another format or too large, on opening or within the block.
+        If the image is damaged, truncated, of another format or too large. This can happen when the image is opened
+        or later within the block.
     """
     try:
         with Image.open(BytesIO(encoded), formats=formats) as image:
             yield image
     except ImageError:
         raise
-    except UnidentifiedImageError as error:  # Pillow would name the object in memory
+    except UnidentifiedImageError as error:  # Pillow's own message shows the BytesIO object instead of a file name.
         raise ImageError("of no format that is known" if formats is None else "not of this format") from error
-    except Exception as error:  # Pillow's decoders raise errors of many types for damaged images
+    except Exception as error:  # Pillow's decoders raise errors of many types for damaged images.
         raise ImageError(str(error) or type(error).__name__) from error
 
 
@@ -71,12 +74,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Parameters
     ----------
     image
-        Of any of Pillow's modes. Grays of 16 bits keep their high byte, as Pillow does with colors of 16 bits.
+        An image of any Pillow mode. Gray values of 16 bits are reduced to their high byte, as Pillow does with
+        colors of 16 bits.
 
     Raises
     ------
     ImageError
-        The mode has no known range: "I" (32-bit integers) and "F" (32-bit floats).
+        If the range of the values is not known, which is so for the modes "I" (32-bit integers) and "F" (32-bit
+        floats), or if the mode is unknown.
 
     Examples
     --------
@@ -88,26 +93,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     if mode in _GRAY_OF_16_BITS:
         image = _gray_of_8_bits(image)
-    elif mode == "La":  # Pillow converts this one to LA alone
+    elif mode == "La":  # Pillow can convert this mode to LA only.
         image = image.convert("LA")
     elif mode not in _CONVERTED:
         what = f", {_NO_RANGE[mode]} without a known range" if mode in _NO_RANGE else ", which is not known here"
         raise ImageError(f"it has the mode {mode}{what}", "save it with 8 or 16 bits a channel")
-    # Pillow would warn of a palette's transparency, which it drops as asked.
+    # Without this, Pillow warns that it drops the transparency of a palette, which is intended here.
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
 
 def has_16_bits(image: Image.Image) -> bool:
-    """Say whether a file that was just opened stores 16 bits a channel, of which Pillow keeps 8 where there are colors.
+    """Return whether an image is stored with 16 bits per channel. Pillow reduces such color images to 8 bits.
 
-    Has to be asked before the image is decoded.
+    This must be called after the image is opened and before it is decoded.
     """
     return "16" in image.mode or any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _gray_of_8_bits(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
-    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]  # a TIFF's values of 12 bits are not scaled by Pillow
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]  # Pillow does not scale the 12-bit values of a TIFF file to 16 bits.
     grays = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
     return Image.fromarray(~grays if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grays)
