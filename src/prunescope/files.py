@@ -113,7 +113,7 @@ def _shortened(name: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """Return `name` unchanged if it can name a file within a folder. This function validates the fields of a recipe.
+    """Return `name` unchanged if it can name a file within a folder. This function serves as a field validator.
 
     Raises
     ------

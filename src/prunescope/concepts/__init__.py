@@ -1,4 +1,4 @@
-"""Labelled images: Broden's format, read, checked, packed and downloaded."""
+"""Data sets of images with labelled concepts in Broden's format: reading, checking, packing and downloading them."""
 
 from prunescope.concepts.broden import ConceptData, open_concepts, permuted
 from prunescope.concepts.check import Check, check_concepts

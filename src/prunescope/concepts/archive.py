@@ -1,4 +1,4 @@
-"""Unzip an archive that nobody vouches for: nothing is written outside the folder it is unzipped into."""
+"""Extraction of untrusted zip archives, which never writes outside the target folder."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from prunescope.errors import InputError
 
 
 def unzip(archive: Path, folder: Path, progress: Callable[[int, int], None] | None = None) -> None:
-    """Unzip `archive` into the new folder `folder`.
+    """Extract a zip archive into a new folder.
 
-    Every name is looked at before anything is written. Files get no permissions, owners or links from the archive.
+    All names are checked before anything is written. Permissions, owners and links in the archive are not restored.
 
     Parameters
     ----------
     archive : Path
-        A zip file.
+        The zip file.
     folder : Path
-        Is made, and must not be there yet. It is left as it is on an error: remove it then.
+        The folder to create; it must not exist yet. After an error it can contain some of the files, and the caller
+        has to remove it.
     progress : callable, optional
-        Called with the number of bytes written and the number of all bytes.
+        Called with the number of bytes written and the total number of bytes.
 
     Raises
     ------
     InputError
-        The file is not a zip archive or is damaged, or an entry is encrypted, a link or device, or has a name that
-        leaves the folder.
+        If the file is not a zip archive or is damaged, or if an entry is encrypted, is a link or a device, or has an
+        invalid name, such as one that leads out of the folder or that another entry has too.
     OSError
-        The entries need more space than the device has left (ENOSPC).
+        If the device has too little space for the entries (ENOSPC).
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -51,7 +52,7 @@ def unzip(archive: Path, folder: Path, progress: Callable[[int, int], None] | No
                     target.mkdir(parents=True, exist_ok=True)
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                # "x": an entry can replace nothing, not even another entry.
+                # The mode "x" ensures that no entry replaces an existing file or another entry.
                 with opened.open(entry) as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
                 written += entry.file_size
@@ -64,9 +65,9 @@ def unzip(archive: Path, folder: Path, progress: Callable[[int, int], None] | No
 
 
 def damage(archive: Path) -> str | None:
-    """Read a zip archive to its end; say what is damaged, None if nothing is.
+    """Read a zip archive to its end and return a description of the damage, or None if it is not damaged.
 
-    Entries that cannot be read for another reason, as encrypted ones, are left to `unzip`.
+    Entries that cannot be read for another reason, such as encrypted ones, are skipped here; `unzip` refuses them.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -94,8 +95,9 @@ def _refuse_tricks(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _trick(entry: zipfile.ZipInfo) -> str | None:
-    """Say why an entry cannot be unzipped; None if it can."""
-    # The name as it stands in the archive: zipfile cuts it at a NUL and changes separators.
+    """Return the reason why an entry must not be extracted, or None if it can be."""
+    # `orig_filename` is the name as stored in the archive; in `filename`, zipfile cuts it at a NUL character and
+    # replaces separators.
     name = entry.orig_filename
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if ".." in name.split("/"):

@@ -1,4 +1,7 @@
-"""Images with labelled concepts in Broden's format (Bau et al. 2017, section 2.1): tables at once, pixels on demand."""
+"""Data sets of images with labelled concepts in Broden's format (Bau et al. 2017, section 2.1).
+
+The tables are read when a data set is opened; images and labels are read on demand.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +25,30 @@ from prunescope.files import expanded
 
 @dataclass(frozen=True, eq=False)
 class ConceptData:
-    """A data set in Broden's format, read lazily; it can be pickled and used from many processes.
+    """A data set in Broden's format, with images and labels that are read on demand.
+
+    The object can be pickled and used from several processes.
 
     Attributes
     ----------
     root : Path
-        The folder, absolute.
+        The absolute path of the data set's folder.
     categories : tuple of str
-        In category.csv's order.
+        The categories, in the order of category.csv.
     names, splits : tuple of str
-        The index's image and split columns, in index order.
+        The columns `image` and `split` of index.csv.
     image_size, label_size : tuple of int
-        Height and width of the images (ih, iw) and of their labels (sh, sw), in pixels.
+        The height and width of the images (ih, iw) and of their labels (sh, sw), in pixels.
     labels : DataFrame
-        The concepts by ascending number, with `name`, `category` (the primary one: that in which the concept covers
-        most) and `categories` (all of them).
+        The concepts in ascending order of their numbers, which are the index. The columns are `name`, `category` (the
+        primary category, in which the concept covers most pixels) and `categories` (all of its categories).
     rows : tuple of Row
-        The index as read.
+        The rows of index.csv.
     labels_from : int64 array [images]
-        Whose labels each image is held against: its own, unless the data are permuted.
+        For each image, the index of the image that provides its labels. This is the image itself, except in data
+        returned by `permuted`.
     packed : PackedFile or None
-        The packed copy that images and labels are read from, if there is one.
+        The packed copy from which images and labels are read, or None if they are read from the files.
     """
 
     root: Path
@@ -60,24 +66,25 @@ class ConceptData:
         return len(self.rows)
 
     def image(self, i: int) -> np.ndarray:
-        """Read image `i` as uint8 [ih, iw, 3] in RGB.
+        """Return image `i` in RGB as a uint8 array [ih, iw, 3].
 
         Raises
         ------
         InputError
-            The file is missing, damaged or of another size than the index says.
+            If the file is missing or damaged, or if its size differs from that in index.csv.
         """
         if self.packed is not None:
             return self.packed.image(i)
         return clean(read_image(self.root, self.rows[i]))
 
     def image_labels(self, i: int) -> ImageLabels:
-        """Read what is labelled on image `i`.
+        """Return the labels of image `i`.
 
         Raises
         ------
         InputError
-            A layer is missing, damaged or of another size than the index says, or has numbers nobody defines.
+            If a label file is missing or damaged, if its size differs from that in index.csv, or if it contains
+            numbers that label.csv does not define.
         """
         if self.packed is not None:
             return self.packed.labels(self.labels_from[i])
@@ -85,22 +92,30 @@ class ConceptData:
 
 
 def open_concepts(directory: str | Path) -> ConceptData:
-    """Open a data set in Broden's format; the tables are validated now, the images when they are read.
+    """Open a data set in Broden's format.
 
-    Where `pack_concepts` has made a packed copy, images and labels are read from it. Should the files have changed
-    since, which is looked for now and not again, or should the copy's header be damaged or be of another version, a
-    warning says so and the files themselves are read. Damage to an image or its labels is an `InputError` when they
-    are read.
+    The tables are validated when the data set is opened; images and labels are validated when they are read.
+
+    If `pack_concepts` has written a packed copy, images and labels are read from it. If the files have changed since
+    (this is checked only when the data set is opened), or if the copy's header is damaged or of another version, a
+    warning is issued and the files themselves are read. If an image or its labels are damaged in the packed copy,
+    reading them raises an `InputError`.
 
     Parameters
     ----------
     directory : str or Path
-        The folder with index.csv, category.csv, label.csv, optionally c_CATEGORY.csv, and images/.
+        The folder with index.csv, category.csv, label.csv, images/ and, optionally, c_CATEGORY.csv for each category.
+
+    Returns
+    -------
+    ConceptData
+        The open data set.
 
     Raises
     ------
     InputError
-        Naming the first problem of the tables with its file and line, and how many more there are.
+        If the tables have a problem. The message describes the first problem with its file and line, and states how
+        many more there are.
     """
     root = expanded(directory).absolute()
     tables = clean(read_tables(root))
@@ -132,26 +147,32 @@ def _packed(root: Path, tables: Tables) -> PackedFile | None:
 
 
 def as_concepts(given: ConceptData | str | Path) -> ConceptData:
-    """Return a data set that is open, or open the one in a folder."""
+    """Return `given` if it is an open data set; otherwise open the data set in this folder."""
     return given if isinstance(given, ConceptData) else open_concepts(given)
 
 
 def permuted(data: ConceptData | str | Path, seed: int) -> ConceptData:
-    """Hold every image against another image's labels: what a network detects then, it detects by chance.
+    """Return a copy of a data set in which every image has the labels of another image.
 
-    The labels go round one random cycle through all images, so that none keeps its own.
+    Concepts that a network detects in such data are detected by chance, so that they serve as a baseline. The labels
+    are exchanged along a random cycle through all images, so that no image keeps its own.
 
     Parameters
     ----------
     data : ConceptData or path
-        At least two images.
+        The data set, with at least two images.
     seed : int
-        The same seed gives the same exchange.
+        The seed of the random cycle.
+
+    Returns
+    -------
+    ConceptData
+        The data set with exchanged labels.
 
     Raises
     ------
     InputError
-        There is only one image, or there is no such data set.
+        If there is only one image, or if there is no such data set.
     """
     data = as_concepts(data)
     if len(data) < 2:

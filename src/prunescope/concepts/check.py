@@ -1,4 +1,4 @@
-"""Look at every table and every pixel of a data set, and say all that is wrong with it."""
+"""The complete check of a data set in Broden's format: all tables, images and labels."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from prunescope.progress import Progress
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """What a data set holds, and all that is wrong with it.
+    """The result of `check_concepts`: the problems of a data set and a summary of its labels.
 
     Attributes
     ----------
     problems : tuple of Problem
-        Those of the tables, then those of the images in index order; empty for a clean data set.
+        The problems of the tables, followed by those of the images in the order of the index. It is empty if nothing
+        is wrong.
     table : DataFrame
-        A row per category with what has a label of it as primary category: `images`, `concepts` (that stand on a
-        pixel) and `pixels` (at the labels' size), over the images whose labels can be read.
+        A row for each category, with the columns `category`, `images`, `concepts` and `pixels`: the number of images
+        with a label of this primary category, the number of concepts found on any pixel, and the number of labelled
+        pixels (at the resolution of the labels). Only images with readable labels are counted.
     """
 
     problems: tuple[Problem, ...]
@@ -38,30 +40,36 @@ class Check:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What some images hold."""
+    """The problems and label counts of some images."""
 
     problems: list[Problem]
     images: np.ndarray  # int64 [categories]
     pixels: np.ndarray  # int64 [categories]
-    numbers: np.ndarray  # int64: the concepts on them
+    numbers: np.ndarray  # int64, the numbers of the concepts on these images
 
 
 def check_concepts(directory: str | Path, workers: int | None = None, progress: Progress | None = None) -> Check:
-    """Find every problem of a data set in Broden's format, in its tables and in all of its images.
+    """Find all problems of a data set in Broden's format, in its tables and in all of its images and labels.
 
     Parameters
     ----------
     directory : str or Path
         The folder with index.csv.
     workers : int, optional
-        Processes that read images; as many as there are processors unless told.
+        The number of processes that read images. By default, it is the number of processors.
     progress : callable, optional
-        Called with the number of images looked at and the number of all images.
+        Called with the number of images checked and the total number of images.
+
+    Returns
+    -------
+    Check
+        The problems and a summary of the labels.
 
     Raises
     ------
     InputError
-        There is no data set at all: no such folder, or no index.csv in it. Nothing else that is wrong raises.
+        If there is no data set at all, because the folder or its index.csv does not exist. All other problems are
+        returned.
     """
     root = expanded(directory).absolute()
     tables, problems = collect(read_tables(root))

@@ -1,4 +1,4 @@
-"""Work on many images, shared among processes."""
+"""Distribution of work on many images over processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Enough work for a process to be worth a message, little enough for progress to move.
+# Items per chunk: enough to make up for the communication between processes, and few enough for frequent progress.
 _CHUNK = 64
 
 
@@ -22,18 +22,23 @@ def by_chunks(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Generator[Result, None, None]:
-    """Do `work` on the items, chunk by chunk, and yield what it returns in their order.
+    """Apply `work` to consecutive chunks of the items, in several processes, and yield the results in order.
 
     Parameters
     ----------
     work : callable
-        Can be pickled; is given some of the items.
+        The function to apply to each chunk, a sequence of items. It must support pickling.
     items : sequence
-        All there is to work on.
+        All items.
     workers : int or None
-        Processes; as many as there are processors if None.
+        The number of processes. If None, it is the number of processors.
     progress : callable or None
-        Called with the number of items done and of all items.
+        Called with the number of items done and the total number of items.
+
+    Yields
+    ------
+    Result
+        The result of `work` for each chunk.
     """
     chunks = [items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK)]
     done = 0
@@ -52,13 +57,16 @@ def _map(work: Callable[[Item], Result], chunks: Sequence[Item], workers: int) -
         try:
             yield from processes.map(work, chunks)
         except BaseException:
-            # An interrupt should not wait for thousands of images still queued.
+            # After an interrupt, the queued chunks are cancelled, because they could take a long time.
             processes.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent was killed: it would wait for work, and hold what it inherited, for ever."""
+    """Exit this worker process when its parent process has died.
+
+    Otherwise the worker would wait for work forever and keep the resources that it inherited, such as locks.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
 

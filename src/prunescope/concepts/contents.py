@@ -1,4 +1,4 @@
-"""Which files hold a data set's images, labels and tables, and whether they may have changed."""
+"""The files of a data set: which ones belong to it, and whether they may have changed."""
 
 from __future__ import annotations
 
@@ -18,19 +18,26 @@ from prunescope.fingerprints import HASHED, SAMPLED, Listing, list_files, state_
 
 
 def list_concepts(directory: str | Path) -> tuple[Listing, Listing]:
-    """List the files that a data set in Broden's format is read from: its images, then its labels with all tables.
+    """List the files of a data set in Broden's format.
 
-    Other files in the folder do not count, and those that are missing are left out.
+    Only the files that the data set is read from are listed. Missing files are left out.
+
+    Returns
+    -------
+    Listing
+        The images.
+    Listing
+        The tables and the label files.
 
     Raises
     ------
     InputError
-        There is no data set, or its tables have a problem.
+        If there is no data set, or if its tables have a problem.
     """
     root = expanded(directory).absolute()
     tables = clean(read_tables(root))
     names = ["index.csv", "category.csv", "label.csv", *(f"c_{category}.csv" for category in tables.categories)]
-    # Several rows may name one file.
+    # Several rows of the index may name the same file, which is listed once.
     layers = dict.fromkeys(f"images/{item}" for row in tables.rows for item in _labels(row.cells))
     images = dict.fromkeys(f"images/{row.name}" for row in tables.rows)
     below = f"{root}/"
@@ -40,14 +47,16 @@ def list_concepts(directory: str | Path) -> tuple[Listing, Listing]:
 
 
 def list_packed(packed: PackedFile) -> Listing:
-    """List a packed copy, which is one file."""
+    """Return the listing of a packed copy, which is a single file."""
     return list_files([("packed/concepts.safetensors", str(packed.path))])
 
 
 def digest_packed(packed: PackedFile) -> str:
-    """Hash what a packed copy holds: all labels, and its images (a sample of 1,000 where there are over 10,000).
+    """Return 32 hexadecimal digits of a hash of the contents of a packed copy.
 
-    The header is left out: it tells which state of the files the copy was made of, which differs after they were moved.
+    The hash covers all labels and all images, or a sample of 1,000 images if there are more than 10,000. It does not
+    cover the header, which identifies the state of the original files, including their time stamps: these change when
+    the data set is copied or moved.
     """
     digest = hashlib.sha256(np.ascontiguousarray(packed.words).data)
     digest.update(np.ascontiguousarray(packed.spans).data)
@@ -61,11 +70,12 @@ def digest_packed(packed: PackedFile) -> str:
 
 
 def state_of_files(root: Path, tables: Tables) -> str:
-    """Return what changes whenever an image or its labels may have changed: what a packed copy is known by.
+    """Return a hash that changes whenever an image or its labels may have changed.
 
-    It covers the images and labels that the index names, with each file's size and time of change (in nanoseconds),
-    and the numbers of label.csv. Names of concepts and the split are not in it: they are read from the tables anyway.
-    The files are not opened; an edit that keeps both the size and the time goes unnoticed.
+    A packed copy stores this hash, so that it can be compared with the current files. The hash covers the paths of the
+    images and labels in the index, the size and the modification time (in nanoseconds) of each of these files, and the
+    numbers in label.csv. It does not cover the names of concepts and the split, which are always read from the tables.
+    The files are not opened, so that an edit that keeps both the size and the modification time is not detected.
     """
     digest = hashlib.sha256()
     for row in tables.rows:
@@ -78,12 +88,12 @@ def state_of_files(root: Path, tables: Tables) -> str:
 
 
 def refuse_missing(root: Path, rows: Sequence[Row]) -> None:
-    """See that the images and labels that an index names are there; they are not opened.
+    """Raise if an image or label file that the index names is missing. The files are not opened.
 
     Raises
     ------
     InputError
-        The first that is missing, and how many are.
+        If a file is missing. The message names the first one and the number of missing files.
     """
     named = (item for row in rows for item in (row.name, *_labels(row.cells)))
     missing = [item for item in named if state_of(f"{root}/images/{item}") is None]
@@ -95,8 +105,8 @@ def refuse_missing(root: Path, rows: Sequence[Row]) -> None:
 
 
 def _labels(cells: tuple[str, ...]) -> Iterator[str]:
-    """Yield the files of labels that a row of the index names, within images/."""
+    """Yield the label files that a row of the index names, as paths relative to images/."""
     for cell in cells:
-        # Most cells are empty, a number or one file; only lists need splitting.
+        # Most cells are empty, a number or a single file. Splitting only the lists makes this fast.
         if cell and not cell.isdigit():
             yield from (item for item in cell.split(";") if not item.isdigit()) if ";" in cell else (cell,)

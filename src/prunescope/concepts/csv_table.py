@@ -1,4 +1,4 @@
-"""A CSV table read strictly: by column, with the line that every record starts on."""
+"""Strict reading of CSV tables, with the line number of every record."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from prunescope.concepts.problems import Problem, Reading
 from prunescope.errors import nearest
 from prunescope.files import read_file
 
-# A label's number as it stands in a cell.
+# A cell with the number of a label.
 NUMBER = re.compile(r" *[0-9]{1,9} *", re.ASCII)
 
 
 @dataclass(frozen=True)
 class CsvTable:
-    """A table whose records all have as many cells as the header."""
+    """A table stored by column. All of its records have as many cells as the header."""
 
-    numbers: list[int]  # the lines that the records start on
+    numbers: list[int]  # the line number at which each record starts
     columns: dict[str, list[str]]
 
     def cells(self, name: str, absent: str = "") -> list[str]:
-        """Return a column's cells, all `absent` where there is no such column."""
+        """Return the cells of a column. If there is no such column, each cell is `absent`."""
         return self.columns.get(name) or [absent] * len(self.numbers)
 
     def lines(self, *names: str) -> Iterator[tuple[Any, ...]]:
-        """Go through the table: each line's number and its cells in the columns `names`."""
+        """Iterate over the records: each is a tuple of its line number and its cells in the columns `names`."""
         return zip(self.numbers, *map(self.cells, names), strict=True)
 
 
 def read_csv(path: Path, required: Sequence[str]) -> Reading[CsvTable | None]:
-    """Read a table with a header; None if there is no table with the `required` columns in the file."""
+    """Read a table with a header, yielding its problems; return None if a `required` column is missing."""
     try:
-        # Bytes first: a decoding error can then be given its line.
+        # The file is read as bytes, so that the line of a decoding error can be determined.
         raw = read_file(path)
     except OSError as error:
         yield Problem(path, None, f"cannot be read: {error.strerror}; expected a table of {', '.join(required)}")
@@ -46,7 +46,7 @@ def read_csv(path: Path, required: Sequence[str]) -> Reading[CsvTable | None]:
 
 
 def parse_csv(path: Path, raw: bytes, required: Sequence[str]) -> Reading[CsvTable | None]:
-    """Parse the content of a file as `read_csv` does; `path` is named in what is found wrong with it."""
+    """Parse the content of a file as `read_csv` does. The reported problems refer to `path`."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,4 +1,8 @@
-"""Fetch Broden as published: with retries, a recorded checksum, and an unzip that is complete or absent."""
+"""Download of the published Broden data set.
+
+Failed downloads are repeated, the archive's checksum is recorded, and the data set's folder appears only when it is
+complete.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,8 @@ from prunescope.files import expanded, replacing, write_json
 SIZES = (224, 227, 384)
 ADDRESS = "http://netdissect.csail.mit.edu/data/broden1_{size}.zip"
 
-# What is being done ("downloading", "unzipping" or "already there"), bytes done, all bytes (0: not known).
+# The arguments are the current step ("downloading", "unzipping" or "already there"), the number of bytes done and the
+# total number of bytes (0 if unknown).
 Progress = Callable[[str, int, int], None]
 
 
@@ -35,27 +40,28 @@ def download_broden(
     backoff: float = 1.0,
     progress: Progress | None = None,
 ) -> Path:
-    """Download the Broden data set of Bau et al. (2017) and unzip it; do nothing if it is there.
+    """Download the Broden data set of Bau et al. (2017) and extract it, unless it is there already.
 
-    The archive's SHA-256 is recorded beside it (`broden1_224.zip.json`) once it was read to its end and found
-    whole, and whatever comes later under that name must have it. The archive is removed once it is unzipped. An
-    archive fetched by other means and put there under its name is used as if it had been downloaded.
+    When an archive has been read completely and is not damaged, its SHA-256 is recorded in a file beside it
+    (`broden1_224.zip.json`). Every later archive of the same name must have the same checksum. The archive is removed
+    after it has been extracted. If an archive of the expected name (`broden1_224.zip`) is already in the folder, for
+    example because it was downloaded by other means, it is used instead of a download.
 
     Parameters
     ----------
     directory : str or Path
-        The folder to put the data set's folder (broden1_224) into.
+        The folder in which the data set's folder (`broden1_224`) is created.
     size : int
-        224, 227 or 384: the images' height and width in pixels.
+        The height and width of the images in pixels: 224, 227 or 384.
     address : str
-        Where the archive is; `{size}` stands for the size.
+        The URL of the archive, in which `{size}` stands for the size.
     retries : int
-        How often to try again after a failure that may pass.
+        The number of retries after failures that may be temporary.
     backoff : float
-        Seconds to wait before the first retry; twice as long before each further one, at most a minute.
+        The time to wait before the first retry, in seconds. It is doubled for each further retry, up to 60 seconds.
     progress : callable, optional
-        Called with what is being done ("downloading", "unzipping", "already there"), the number of bytes done and the
-        number of all bytes (0 if unknown).
+        Called with the current step ("downloading", "unzipping" or "already there"), the number of bytes done and the
+        total number of bytes (0 if unknown).
 
     Returns
     -------
@@ -65,10 +71,10 @@ def download_broden(
     Raises
     ------
     InputError
-        The size is not published, the address gives no archive, the archive is damaged or not the recorded one, or it
-        holds something that would be written elsewhere.
+        If Broden is not published in this size, if the archive cannot be downloaded, if it is damaged or differs from
+        the recorded checksum, or if it contains an entry that would be written outside the folder.
     OSError
-        No space is left (ENOSPC); what had been written is removed.
+        If the disk is full (ENOSPC). Incomplete files are removed.
     """
     if size not in SIZES:
         raise InputError(f"size {size}: Broden is published for {', '.join(map(str, SIZES))} only; choose one of them")
@@ -99,34 +105,34 @@ def download_broden(
 
 @dataclass
 class DownloadBar:
-    """What pooch takes for a progress bar: tells `show` the bytes done and all bytes."""
+    """A progress bar for pooch that calls `show` with the number of bytes done and the total number of bytes."""
 
     show: Callable[[int, int], None]
     total: int = 0
     done: int = 0
 
     def update(self, count: int) -> None:
-        """Count bytes that came."""
+        """Add `count` received bytes."""
         self.done = min(self.done + count, self.total or self.done + count)
         self.show(self.done, self.total)
 
     def reset(self) -> None:
-        """Begin again."""
+        """Set the number of bytes done to zero."""
         self.done = 0
 
     def close(self) -> None:
-        """Need nothing at the end."""
+        """Do nothing; pooch calls this method at the end."""
 
 
 def _fetch(address: str, archive: Path, retries: int, backoff: float, show: Callable[[int, int], None]) -> None:
-    """Download the archive and verify it; try again after failures that may pass."""
+    """Download the archive and verify it, with retries after failures that may be temporary."""
     for attempt in range(retries + 1):
         try:
             with replacing(archive) as beside:
                 pooch.HTTPDownloader(progressbar=DownloadBar(show), timeout=30)(address, str(beside), None)
                 _verify(beside, archive, address)
                 if why := damage(beside):
-                    # A server that does not say how long the file is can be cut off unnoticed.
+                    # If the server does not send the file's length, an interrupted download is not detected otherwise.
                     raise requests.ConnectionError(f"what came is not a whole zip archive: {why}")
                 _record(beside, archive, address)
             return
@@ -142,7 +148,7 @@ def _fetch(address: str, archive: Path, retries: int, backoff: float, show: Call
 
 
 def _verify(file: Path, archive: Path, address: str) -> None:
-    """Hold a file against the checksum recorded for the archive, if there is one."""
+    """Raise if a checksum is recorded for the archive and the file's checksum differs from it."""
     record = archive.with_name(f"{archive.name}.json")
     if not record.exists():
         return
@@ -161,7 +167,7 @@ def _verify(file: Path, archive: Path, address: str) -> None:
 
 
 def _record(file: Path, archive: Path, address: str) -> None:
-    """Record the checksum of a file that was read to its end and is whole for the archive, unless one is recorded."""
+    """Record the checksum of an undamaged file as that of the archive, unless a checksum is recorded already."""
     record = archive.with_name(f"{archive.name}.json")
     if not record.exists():
         found = pooch.file_hash(str(file), alg="sha256")
@@ -169,7 +175,7 @@ def _record(file: Path, archive: Path, address: str) -> None:
 
 
 def _unzip_whole(archive: Path, target: Path, show: Callable[[int, int], None]) -> None:
-    """Unzip the archive's top folder to `target`: all of it, or nothing."""
+    """Extract the top folder of the archive to `target`, either completely or not at all."""
     beside = target.with_name(f".{target.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
