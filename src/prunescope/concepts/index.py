@@ -1,4 +1,4 @@
-"""The index of a data set in Broden's format: which images there are, and what labels each has."""
+"""Reading of index.csv, which lists the images of a data set in Broden's format and the labels of each image."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from prunescope.concepts.problems import Problem, Reading
 from prunescope.errors import nearest
 from prunescope.images import MOST_PIXELS
 
-# The index's columns that are not categories.
+# The columns of index.csv other than those of the categories.
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 _LENGTH = re.compile(r" *0*[1-9][0-9]{0,4} *", re.ASCII)
 _PLAIN = re.compile(r"[\w-]+(?:[./][\w-]+)*\.png(?:;[\w-]+(?:[./][\w-]+)*\.png)*", re.ASCII)
 
 
 class Size(NamedTuple):
-    """What the index says of an image's size and of its labels' size, in pixels."""
+    """The height and width of an image (ih, iw) and of its labels (sh, sw) according to the index, in pixels."""
 
     ih: int
     iw: int
@@ -30,17 +30,20 @@ class Size(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One image of the index: what could be used of its line."""
+    """One image of the index, with the usable parts of its line."""
 
     line: int
-    name: str  # "" if the path cannot be used
+    name: str  # path relative to images/, or "" if the path cannot be used
     split: str
-    size: Size | None  # None if it cannot be read
-    cells: tuple[str, ...]  # one per category, without the items that cannot be used
+    size: Size | None  # None if the size cannot be used
+    cells: tuple[str, ...]  # one cell for each category, without the items that cannot be used
 
 
 def read_index(path: Path, categories: tuple[str, ...], numbers: Iterable[int]) -> Reading[tuple[Row, ...]]:
-    """Read index.csv, given category.csv's names and label.csv's numbers, yielding every problem."""
+    """Read index.csv, yielding every problem.
+
+    `categories` are the names in category.csv, and `numbers` are the label numbers in label.csv.
+    """
     table = yield from read_csv(path, ["image", *Size._fields])
     if table is None:
         return ()
@@ -64,7 +67,7 @@ def read_index(path: Path, categories: tuple[str, ...], numbers: Iterable[int]) 
     for category in categories:
         cells = table.cells(category, "")
         for at, cell in enumerate(cells):
-            # Nearly every cell is empty, a number or a list of plain paths: told at once, for opening to be quick.
+            # Nearly all cells are empty, a number or a list of plain paths. Recognising these first makes opening fast.
             if cell not in known and not _PLAIN.fullmatch(cell):
                 cells[at] = yield from _usable_items(path, lines[at], cell, known)
         columns.append(cells)
@@ -73,12 +76,12 @@ def read_index(path: Path, categories: tuple[str, ...], numbers: Iterable[int]) 
 
 
 def _usable_names(path: Path, lines: Sequence[int], names: Sequence[str]) -> Reading[list[str]]:
-    """Return the images' paths in their shortest form, "" for those that cannot be used.
+    """Return the paths of the images in normalised form, with "" in place of paths that cannot be used.
 
-    One image may be written in several ways (0.png, ./0.png), and a link is another name of the same image.
+    Different paths of the same image (0.png, ./0.png or a link to it) are reported as duplicates.
     """
     folder = str(path.with_name("images"))
-    folders: dict[str, str] = {}  # by each folder that the paths name, where it really is: there are few
+    folders: dict[str, str] = {}  # the resolved path of each folder, cached because there are only a few
     first: dict[str, tuple[int, str]] = {}
     usable = []
     for line, name in zip(lines, names, strict=True):
@@ -91,7 +94,7 @@ def _usable_names(path: Path, lines: Sequence[int], names: Sequence[str]) -> Rea
         if head not in folders:
             folders[head] = os.path.realpath(f"{folder}/{head}")
         file = f"{folders[head]}/{tail}"
-        if os.path.islink(file):  # noqa: PTH114 - not a Path, since there may be hundreds of thousands
+        if os.path.islink(file):  # noqa: PTH114 - there can be hundreds of thousands, and creating Paths is slow
             file = os.path.realpath(file)
         known, other = first.setdefault(file, (line, name))
         if known != line:
@@ -102,7 +105,7 @@ def _usable_names(path: Path, lines: Sequence[int], names: Sequence[str]) -> Rea
 
 
 def _uniform_sizes(path: Path, lines: Sequence[int], columns: Sequence[Sequence[str]]) -> Reading[list[Size | None]]:
-    """Return the sizes line by line, None where there is none."""
+    """Return the size in each line, or None where it cannot be used. Sizes that differ are reported as problems."""
     parsed: dict[tuple[str, ...], Size | None] = {}
     expected: tuple[Size, int] | None = None
     sizes = []
@@ -126,7 +129,7 @@ def _uniform_sizes(path: Path, lines: Sequence[int], columns: Sequence[Sequence[
 
 
 def _usable_items(path: Path, line: int, cell: str, known: set[str]) -> Reading[str]:
-    """Return the cell without the items that cannot be used."""
+    """Return the cell without the items that cannot be used, yielding a problem for each of these."""
     usable = []
     for item in cell.split(";"):
         if NUMBER.fullmatch(item):
@@ -147,7 +150,7 @@ def _usable_items(path: Path, line: int, cell: str, known: set[str]) -> Reading[
 
 
 def _unusable(path: str) -> str | None:
-    """Say why a path of the index cannot be used; None if it can."""
+    """Return the reason why a path of the index cannot be used, or None if it can."""
     if not path:
         return "is empty"
     if ".." in path and ".." in path.split("/"):
@@ -162,8 +165,12 @@ def _unusable(path: str) -> str | None:
 
 
 def folders_stay_inside(root: Path, rows: Sequence[Row]) -> Reading[None]:
-    """Refuse folders that are links to somewhere else; single files are looked at when they are read."""
-    # A cell up to its last / is a folder, after further paths if it has several: few distinct ones remain to be split.
+    """Yield a problem for each folder that is a link to a place outside the data set.
+
+    Links to single files are checked when the files are read.
+    """
+    # Each cell is cut after its last slash before it is split into paths. Because few distinct cells remain, this is
+    # fast. The paths before the last one are still complete, and are cut after they are split.
     heads = {cell[: cell.rfind("/") + 1] for row in rows for cell in (row.name, *row.cells) if cell}
     folders = {item[: item.rfind("/") + 1] for head in heads for item in head.split(";")} | {""}
     inside = root.resolve()

@@ -1,4 +1,4 @@
-"""Pack a data set: images and labels decoded once, into one file that every later run maps into memory."""
+"""Packing of a data set: all images and labels are decoded once and written to one file, for fast access later on."""
 
 from __future__ import annotations
 
@@ -29,32 +29,33 @@ _SAMPLE = 64
 
 
 def pack_concepts(directory: str | Path, *, workers: int | None = None, progress: Progress | None = None) -> Path:
-    """Pack the images and labels of a data set into one file, which `open_concepts` uses by itself from then on.
+    """Write the decoded images and labels of a data set to one file, so that later runs read them faster.
 
-    The file is `packed/concepts.safetensors` in the data set's folder: complete or absent, whatever happens. If it is
-    there, fits the data set's files and is not damaged anywhere, which takes reading it, it stays. Several processes
-    may pack and read at the same time.
+    The file is `packed/concepts.safetensors` in the data set's folder, and `open_concepts` uses it automatically. It
+    is either complete or absent, even if packing is interrupted. An existing file is read completely, and it is kept
+    if it is undamaged and matches the files of the data set. Several processes may pack and read at the same time.
 
     Parameters
     ----------
     directory : str or Path
         The folder with index.csv.
     workers : int, optional
-        Processes that read images; as many as there are processors unless told.
+        The number of processes that read images. By default, it is the number of processors.
     progress : callable, optional
-        Called with the number of images packed (or found packed) and the number of all images.
+        Called with the number of images packed (or verified in an existing file) and the total number of images.
 
     Returns
     -------
     Path
-        The file.
+        The path of the file.
 
     Raises
     ------
     InputError
-        The data set has a problem, changed while it was packed, or its folder cannot be written to.
+        If the data set has a problem, if it changes while it is packed, or if its folder cannot be written to.
     OSError
-        No space is left (ENOSPC); what had been written is removed. Mostly known before the first image is read.
+        If the disk is full (ENOSPC). The incomplete file is removed. On most file systems, this error is raised before
+        the first image is read, because the space for the images is reserved.
     """
     root = expanded(directory).absolute()
     tables = clean(read_tables(root))
@@ -63,7 +64,8 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
         source = state_of_files(root, tables)
         if _fits(path, layout, source, tables.labels.index.to_numpy(), progress):
             return path
-        # Nobody else is packing: what is there is a copy of another state, or was left by a process that was killed.
+        # No other process is packing now, so that any existing file is outdated, damaged or was left incomplete by a
+        # process that was killed.
         for useless in (path, *path.parent.glob(f".{path.stem}.*.part{path.suffix}")):
             useless.unlink(missing_ok=True)
         with replacing(path) as beside:
@@ -74,16 +76,15 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
 
 
 def packed_size(directory: str | Path) -> int:
-    """Tell how many bytes `pack_concepts` will write.
+    """Estimate the size of the file that `pack_concepts` writes, in bytes.
 
-    Exact for up to 64 images. For more, the images are exact and the labels (a tenth of the whole, at the sizes of
-    Broden) are an upper estimate: the mean over 64 images spread evenly through the index, plus three times its
-    standard error.
+    The result is exact for up to 64 images. For more images, the size of the labels (a tenth of the total for Broden)
+    is an upper estimate: the mean over 64 images spread evenly over the index, plus three standard errors of the mean.
 
     Raises
     ------
     InputError
-        The tables have a problem, or one of the sampled images' labels has.
+        If the tables or the labels of a sampled image have a problem.
     """
     root = expanded(directory).absolute()
     tables = clean(read_tables(root))
@@ -96,7 +97,7 @@ def packed_size(directory: str | Path) -> int:
 
 @contextmanager
 def _alone(root: Path, folder: Path) -> Iterator[None]:
-    """Keep every other process from packing the same data set."""
+    """Hold a lock, so that no other process packs the same data set at the same time."""
     if not Path(os.path.realpath(folder)).is_relative_to(root.resolve()):
         raise InputError(f"{folder}: is a link that leaves the folder; remove it, for the packed copy to be made there")
     try:
@@ -125,10 +126,10 @@ def _fits(path: Path, layout: Layout, source: str, defined: np.ndarray, progress
 
 
 class _Packed(NamedTuple):
-    """The labels of some images, as they are stored."""
+    """The labels of some images in the format of the packed file."""
 
     records: bytes
-    spans: np.ndarray  # int64 [images, 4], counted from the first record
+    spans: np.ndarray  # int64 [images, 4], with positions relative to the first record
     checksums: np.ndarray  # uint32 [images, 2]
 
 
@@ -145,7 +146,7 @@ def _write(
     pack = partial(_pack, path, layout, root, tables.labels.index.to_numpy())
     spans, checksums, words = [], [], 0
     chunks = by_chunks(pack, list(enumerate(tables.rows)), workers, progress)
-    # Closed first, so that no process still works when the file is removed for an error.
+    # The chunks are closed explicitly, so that all worker processes have ended when the file is removed after an error.
     with path.open("wb") as file, closing(chunks):
         _allocate(file, labels_at)
         file.seek(labels_at)
@@ -162,7 +163,7 @@ def _write(
 
 
 def _allocate(file: BinaryIO, length: int) -> None:
-    """Reserve the space where that is possible, so that a full disk is known now and not in an hour."""
+    """Reserve disk space if the system supports it, so that a full disk is detected before the long computation."""
     try:
         os.posix_fallocate(file.fileno(), 0, length)
     except AttributeError:
@@ -173,7 +174,7 @@ def _allocate(file: BinaryIO, length: int) -> None:
 
 
 def _pack(path: Path, layout: Layout, root: Path, defined: np.ndarray, rows: Sequence[tuple[int, Row]]) -> _Packed:
-    """Write some consecutive images to their place in the file; return their labels."""
+    """Write some consecutive images to their position in the file and return their labels."""
     records, spans, checksums, words = [], [], [], 0
     with path.open("rb+") as file:
         file.seek(layout.image(rows[0][0]))

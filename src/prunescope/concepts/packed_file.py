@@ -1,4 +1,4 @@
-"""The packed copy of a data set: one file in safetensors' format, mapped into memory and never copied as a whole."""
+"""The format of the packed copy of a data set: one safetensors file, which is memory-mapped for reading."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from prunescope.concepts.pixels import ImageLabels
 from prunescope.errors import InputError
 from prunescope.progress import Progress, silent
 
-# Changes with whatever is stored in another way, so that copies of other versions are not misread.
+# The version of the format. It has to change with every change of the format, so that copies of other versions are
+# not misread.
 _FORMAT = "prunescope concepts 2"
 _HEADER = 4096
 _SPAN = 32
@@ -25,12 +26,14 @@ _TAIL = _SPAN + 8
 
 
 class Layout(NamedTuple):
-    """Where things are in a packed copy: a header, the images, the labels of each image, their spans, the checksums.
+    """The positions of all parts of a packed copy.
 
-    The labels of an image are 32-bit words: the palette's `starts`, its `numbers`, and the pixels' codes in 1, 2 or 4
-    bytes as the palette needs, filled up to 8 bytes. A span says where they begin (in words), how many words there
-    are, how many rows the palette has, and how many numbers. The checksums are CRC-32s of each image and of its
-    labels; the header holds one of the spans and checksums together.
+    The file consists of a header, the images, the labels of all images, the spans and the checksums. The labels of an
+    image (see `ImageLabels`) are stored as 32-bit words: the palette's `starts`, its `numbers`, and the `codes` of the
+    pixels with 1, 2 or 4 bytes each, depending on the size of the palette. They are padded to a multiple of 8 bytes.
+    The span of an image contains the position of its first word, the number of words, the number of rows of the palette
+    and the number of its `numbers`. The checksums are the CRC-32 of each image and of its labels; the header contains
+    the CRC-32 of all spans and checksums.
     """
 
     images: int
@@ -38,32 +41,34 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Layout:
-        """Return the layout of the packed copy of a data set with these lines in its index, all of one size."""
+        """Return the layout for a data set with these rows in its index. All images must have the same size."""
         size = rows[0].size
         assert size is not None
         return cls(len(rows), size)
 
     def image(self, i: int) -> int:
-        """Return where image `i` begins, in bytes; where the labels begin for `i` = `images`."""
+        """Return the byte offset of image `i`. For `i` equal to `images`, it is the byte offset of the labels."""
         pixels = 3 * self.size.ih * self.size.iw
-        # The header is filled up so that the labels, after any number of bytes, begin at a multiple of 8.
+        # The header is padded so that the labels begin at a multiple of 8 bytes, whatever the size of the images.
         return _HEADER + -self.images * pixels % 8 + i * pixels
 
     def end(self, words: int) -> int:
-        """Return how long the file is whose labels take `words` words, in bytes."""
+        """Return the size of the file in bytes if the labels take `words` words."""
         return self.image(self.images) + 4 * words + _TAIL * self.images
 
     def header(self, words: int, source: str, tail: int) -> bytes:
-        """Return the header of the copy of a `source`: fully determined, so that comparing it is checking it.
+        """Return the header of a packed copy.
+
+        The header is determined completely by the arguments, so that a file's header can be checked by comparing bytes.
 
         Parameters
         ----------
         words
-            How many words the labels take.
+            The number of words of all labels.
         source
-            The fingerprint of what is packed.
+            The hash that identifies the state of the packed files; see `state_of_files`.
         tail
-            The checksum of the spans and checksums.
+            The CRC-32 of the spans and checksums.
         """
         size = self.size
         spans = self.image(self.images) + 4 * words
@@ -84,7 +89,7 @@ class Layout(NamedTuple):
 
 
 def pack_labels(labels: ImageLabels) -> tuple[bytes, tuple[int, int, int]]:
-    """Return an image's labels as they are stored, with how many words, rows of the palette and numbers these are."""
+    """Return the stored form of an image's labels and the numbers of its words, palette rows and concept numbers."""
     rows = len(labels.starts) - 1
     parts = [labels.starts.astype("<i4"), labels.numbers.astype("<i4"), labels.codes.astype(_code_type(rows))]
     record = b"".join(part.tobytes() for part in parts)
@@ -98,30 +103,30 @@ def _code_type(rows: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PackedFile:
-    """A packed copy, mapped for reading; pickling it maps the same file again elsewhere.
+    """A packed copy that is memory-mapped for reading. Unpickling the object maps the same file again.
 
-    Each image and each image's labels are held against their checksum when they are first read.
+    The checksums of an image and of its labels are verified when these are first read.
 
     Attributes
     ----------
     path : Path
-        The file.
+        The path of the file.
     layout : Layout
-        Where things are in it.
+        The positions of all parts of the file.
     source : str
-        The fingerprint of what was packed.
+        The hash that identifies the state of the packed files; see `state_of_files`.
     defined : int64 array
-        The numbers of label.csv, ascending.
+        The numbers in label.csv in ascending order.
     images : uint8 array [images, ih, iw, 3]
-        Read-only.
+        The images, read-only.
     words : int32 array
         The labels of all images, read-only.
     spans : int64 array [images, 4]
-        Which words are an image's.
+        The position and the lengths of each image's labels in `words`; see `Layout`.
     checksums : uint32 array [images, 2]
-        Of each image and of its labels.
+        The CRC-32 of each image and of its labels.
     sound : bool array [images, 2]
-        Which of these have been read and found to be as they were packed.
+        Whether each image and its labels have been read and verified.
     """
 
     path: Path
@@ -138,12 +143,12 @@ class PackedFile:
         return open_packed, (self.path, self.layout, self.source, self.defined)
 
     def image(self, i: int) -> np.ndarray:
-        """Return image `i` as uint8 [ih, iw, 3], read-only, without copying it.
+        """Return a read-only view of image `i`, a uint8 array [ih, iw, 3].
 
         Raises
         ------
         InputError
-            The file is damaged there.
+            If the image is damaged.
         """
         image: np.ndarray = self.images[i]
         if not self.sound[i, 0]:
@@ -158,7 +163,7 @@ class PackedFile:
         Raises
         ------
         InputError
-            The file is damaged there.
+            If the labels are damaged.
         """
         first, length, rows, entries = self.spans[i].tolist()
         record = self.words[first : first + length]
@@ -166,7 +171,7 @@ class PackedFile:
         starts, numbers = record[: rows + 1], record[rows + 1 : rows + 1 + entries]
         codes = record[rows + 1 + entries :].view(_code_type(rows))[: sh * sw].reshape(sh, sw)
         if not self.sound[i, 1]:
-            # Counting pixels relies on all of these without looking again.
+            # The code that counts pixels relies on these conditions and does not check them again.
             if (
                 zlib.crc32(record.data) != self.checksums[i, 1]
                 or (codes.max() >= rows or starts[0] != 0 or starts[-1] != entries)
@@ -178,14 +183,14 @@ class PackedFile:
         return ImageLabels(codes.astype(np.uint16) if codes.itemsize == 1 else codes, starts, numbers)
 
     def verify(self, images: Iterable[int] = (), labels: Iterable[int] = ()) -> None:
-        """Hold some images, and the labels of some, against their checksums, unless that was done before.
+        """Verify the checksums of some images, and of the labels of some images, unless they are verified already.
 
-        `images`, `words` and `spans` can be read directly afterwards.
+        Afterwards these parts of the attributes `images`, `words` and `spans` can be read directly.
 
         Raises
         ------
         InputError
-            The file is damaged there.
+            If one of the images or labels is damaged.
         """
         for i in images:
             if not self.sound[i, 0]:
@@ -195,12 +200,12 @@ class PackedFile:
                 self.labels(i)
 
     def check(self, progress: Progress = silent) -> None:
-        """Read the whole file.
+        """Read and verify all images and labels.
 
         Raises
         ------
         InputError
-            It is damaged anywhere.
+            If an image or its labels are damaged.
         """
         for i in range(self.layout.images):
             self.image(i)
@@ -212,23 +217,36 @@ class PackedFile:
 
 
 def packed_path(root: Path) -> Path:
-    """Return where the packed copy of a data set is, or would be."""
+    """Return the path of the packed copy of a data set, whether or not the file exists."""
     return root / "packed" / "concepts.safetensors"
 
 
 def open_packed(path: Path, layout: Layout, source: str, defined: np.ndarray) -> PackedFile:
-    """Map the packed copy of a `source`, whose labels have the numbers `defined`.
+    """Map a packed copy into memory.
+
+    Images and labels are verified later, when they are read.
+
+    Parameters
+    ----------
+    path
+        The path of the file.
+    layout
+        The expected layout.
+    source
+        The hash that identifies the expected state of the packed files; see `state_of_files`.
+    defined
+        The numbers in label.csv in ascending order.
 
     Raises
     ------
     InputError
-        There is none, or it does not fit: another source, another version, damage to what is not an image or its
-        labels. Those are looked at when they are read.
+        If there is no such file, if it was packed from another state of the files or by another version, or if a part
+        other than the images and labels is damaged.
     """
     try:
         if not path.is_file():
             raise OSError("it is not a regular file")
-        # One plain array: slices of np.memmap itself are ten times slower.
+        # The memmap is converted to a plain array, because slicing an np.memmap is ten times slower.
         content = np.asarray(np.memmap(path, np.uint8, "r"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); {_again(path)}") from error
@@ -265,7 +283,7 @@ def _has_header(content: np.ndarray, layout: Layout, words: int, source: str) ->
 def _inside(spans: np.ndarray, size: Size, words: int) -> bool:
     first, length, rows, entries = spans.T
     widths = np.select([rows <= 1 << 8, rows <= 1 << 16], [1, 2], 4)
-    # Each is bounded first: their sum could overflow.
+    # Each value is bounded first, because the sum below could overflow otherwise.
     bounded = ((spans >= 0) & (spans <= words)).all() and (rows >= 1).all() and (first + length <= words).all()
     return bool(bounded and (rows + 1 + entries + -(-size.sh * size.sw * widths // 4) <= length).all())
 

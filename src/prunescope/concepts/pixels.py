@@ -1,4 +1,4 @@
-"""Images and label layers, read strictly from PNG and JPEG files, and the palette of one image's labels."""
+"""Strict reading of images and label files, and the palette that represents the labels of one image."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ _LABEL_MODES = ("RGB", "RGBA")
 
 @dataclass(frozen=True, eq=False)
 class ImageLabels:
-    """One image's labels as a palette: every pixel has a code, every code a set of concepts.
+    """The labels of one image, stored as a palette.
 
-    A concept stands on a pixel once, however many layers or image-level numbers name it there.
+    Each pixel has a code, which is the index of a row of the palette, and each row is a set of concepts. A pixel has a
+    concept at most once, even if several label files or image-level labels name it.
 
     Attributes
     ----------
     codes : uint16 array (uint32 for more than 65536 rows) [sh, sw]
-        Which row of the palette a pixel has.
+        The row of the palette for each pixel.
     starts : int32 array [palette + 1]
-        Row r names the concepts `numbers[starts[r]:starts[r + 1]]`.
+        The boundaries of the rows in `numbers`: row r consists of `numbers[starts[r]:starts[r + 1]]`.
     numbers : int32 array
-        Concept numbers (label.csv's), ascending and distinct within a row. Image-level labels are in every row.
+        The concept numbers (as in label.csv), ascending and distinct within each row. Image-level labels are included
+        in every row.
     """
 
     codes: np.ndarray
@@ -42,22 +44,22 @@ class ImageLabels:
 
 
 def read_image(root: Path, row: Row) -> Reading[np.ndarray | None]:
-    """Read an image of the index as uint8 [ih, iw, 3]; None if it cannot be read."""
+    """Read an image as a uint8 array [ih, iw, 3], yielding its problems; return None if it cannot be read."""
     size = None if row.size is None else (row.size.ih, row.size.iw)
     return (yield from _read_pixels(root, row.name, row.line, size, _IMAGES, to_rgb))
 
 
 def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabels | None]:
-    """Read the labels of one image; None if a layer cannot be used.
+    """Read the labels of one image, yielding their problems; return None if a label file cannot be used.
 
     Parameters
     ----------
     root : Path
         The data set's folder.
     row : Row
-        The image's line of the index.
+        The image's row of the index.
     defined : int array
-        The numbers of label.csv.
+        The numbers in label.csv.
     """
     size = None if row.size is None else (row.size.sh, row.size.sw)
     files: list[str] = []
@@ -92,14 +94,21 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
 
 
 def _palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Give each distinct combination of the layers' numbers a code.
+    """Assign a code to each distinct combination of labels that occurs on a pixel.
+
+    Parameters
+    ----------
+    layers
+        The labels of each label file, uint16 arrays [sh, sw] of concept numbers, 0 where there is no label.
+    size
+        The height and width (sh, sw).
 
     Returns
     -------
     codes : int array [sh, sw]
-        A code for each pixel.
+        The code of each pixel.
     by_layer : int64 array [palette, layers]
-        The number that each layer has on pixels of that code.
+        For each code, the concept number that each layer has on pixels with this code.
     """
     pixels = size[0] * size[1]
     key = np.zeros(pixels, dtype=np.uint64)
@@ -119,8 +128,8 @@ def _palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.nd
 
 
 def _codes(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the distinct keys in the order in which they come: each pixel's code, and one pixel of each code."""
-    # Neighbours along a row mostly have the same labels: looking up runs of them is many times faster than pixels.
+    """Number the distinct keys in order of first occurrence; return the code of each pixel and one pixel per code."""
+    # Neighbouring pixels mostly have the same labels, so that it is many times faster to factorise runs of equal keys.
     runs = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
     of_runs, distinct = pd.factorize(key[runs])
     some_pixel = np.empty(len(distinct), dtype=np.int64)
@@ -129,7 +138,7 @@ def _codes(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _labels(codes: np.ndarray, table: np.ndarray) -> ImageLabels:
-    """Pack a palette: a row of numbers for each code, 0 where there is none."""
+    """Return the labels for a palette given as a table [palette, numbers] of concept numbers, padded with 0."""
     ordered = np.sort(table, axis=1)
     first = ordered > 0
     first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
@@ -140,7 +149,10 @@ def _labels(codes: np.ndarray, table: np.ndarray) -> ImageLabels:
 
 
 def _numbers(image: Image.Image) -> Image.Image:
-    """Return a label layer whose colors are numbers: exactly those that were written, so nothing may be converted."""
+    """Return the pixels of a label file in RGB.
+
+    The colors encode numbers and must be read exactly as stored. Modes that would have to be converted are refused.
+    """
     if image.mode not in _LABEL_MODES:
         raise ImageError(f"it has the mode {image.mode}", "expected PNG with 8 bits a channel: save it as RGB")
     if has_16_bits(image):
@@ -156,7 +168,7 @@ def _read_pixels(
     formats: tuple[str, ...],
     rgb: Callable[[Image.Image], Image.Image],
 ) -> Reading[np.ndarray | None]:
-    """Read one file below images/ as uint8 [h, w, 3]; None after yielding what is wrong with it."""
+    """Read one file below images/ as a uint8 array [h, w, 3]; yield a problem and return None if that fails."""
     path = root / "images" / name
     where = f"(index.csv, line {line})"
     try:

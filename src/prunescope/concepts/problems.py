@@ -1,4 +1,8 @@
-"""What can be wrong with a data set, said once: opening stops at the first problem, checking collects them all."""
+"""Problems of a data set.
+
+Functions that read a part of a data set are generators that yield its problems. When a data set is opened, the first
+problem raises an error; when it is checked, all problems are collected.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a data set: in which file, on which line (None: the file as a whole), and what."""
+    """A problem of a data set: the file, the line (None if the whole file is concerned) and a message."""
 
     file: Path
     line: int | None
@@ -25,12 +29,12 @@ class Problem:
         return f"{place}: {self.message}"
 
 
-# A function that reads something: it yields the problems it meets and returns what could be read all the same.
+# The return type of functions that read something. They yield each problem and return the part that could be read.
 Reading: TypeAlias = Generator[Problem, None, T]
 
 
 def collect(reading: Reading[T]) -> tuple[T, list[Problem]]:
-    """Read to the end; return what could be read, and every problem."""
+    """Run a reading to its end; return what could be read and all problems."""
     problems = []
     while True:
         try:
@@ -40,12 +44,12 @@ def collect(reading: Reading[T]) -> tuple[T, list[Problem]]:
 
 
 def clean(reading: Reading[T | None]) -> T:
-    """Read to the end; return what was read, which a reading without problems always has.
+    """Run a reading to its end and return the result. A reading without problems never returns None.
 
     Raises
     ------
     InputError
-        Naming the first problem, and how many more there are.
+        If there are problems. The message describes the first one and states how many more there are.
     """
     value, problems = collect(reading)
     if problems:

@@ -1,4 +1,4 @@
-"""The CSV tables of a data set in Broden's format, read strictly: every problem has a file and a line."""
+"""Strict reading of the CSV tables of a data set in Broden's format. Problems are reported with file and line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEMBERSHIP = re.compile(r"(?P<name>[^()]+?)\s*(?:\((?P<count>[0-9]+(?:\.[0-9]*)
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of a data set."""
+    """The contents of the tables of a data set; see `ConceptData` for the fields."""
 
     categories: tuple[str, ...]
     labels: pd.DataFrame
@@ -28,12 +28,12 @@ class Tables:
 
 
 def read_tables(root: Path) -> Reading[Tables]:
-    """Read category.csv, label.csv, c_*.csv and index.csv below `root`, yielding every problem.
+    """Read category.csv, label.csv, c_*.csv and index.csv in the folder `root`, yielding every problem.
 
     Raises
     ------
     InputError
-        There is no data set at all: no such folder, or no index.csv in it.
+        If there is no data set at all, because the folder or its index.csv does not exist.
     """
     if not root.is_dir():
         raise InputError(
@@ -67,7 +67,7 @@ def _read_categories(path: Path) -> Reading[tuple[str, ...]]:
         if not name:
             yield Problem(path, line, "the category has no name; give it one or remove the line")
         elif re.search(r"[/\\;()\x00-\x1f]", name) or name in FIXED:
-            # The name is a column of the index and a part of a file's name (c_NAME.csv).
+            # The name of a category is also a column of index.csv and part of a file name (c_NAME.csv).
             yield Problem(path, line, f"{name!r} cannot be a category's name; choose a plain word, like 'object'")
         elif name in names:
             yield Problem(path, line, f"the category {name!r} is on line {names[name]} already; keep one of them")
@@ -79,7 +79,7 @@ def _read_categories(path: Path) -> Reading[tuple[str, ...]]:
 
 
 def _read_coverage(path: Path) -> Reading[dict[int, float]]:
-    """Read how much each label of one category covers; nothing where the file or a number is missing."""
+    """Return the coverage of each label of one category by its number, without those that are missing."""
     if not path.exists():
         return {}
     table = yield from read_csv(path, ["number"])
@@ -108,7 +108,7 @@ def _float(cell: str) -> float | None:
 def _read_labels(
     path: Path, categories: tuple[str, ...], coverage: Mapping[str, Mapping[int, float]]
 ) -> Reading[pd.DataFrame]:
-    """Read the concepts: a table by ascending number with name, primary category and all categories."""
+    """Return the concepts as a table, by ascending number, with name, primary category and all categories."""
     lines: dict[int, int] = {}
     names, primaries, memberships = [], [], []
     table = yield from read_csv(path, ["number", "name", "category"])
@@ -145,7 +145,7 @@ def _read_labels(
 
 
 def _memberships(path: Path, line: int, cell: str, known: tuple[str, ...]) -> Reading[dict[str, float | None]]:
-    """Read a cell such as `object(18);material(18)`: the categories of a label, with counts where they are given."""
+    """Parse a cell such as `object(18);material(18)`; return a label's categories with their counts or None."""
     counts: dict[str, float | None] = {}
     for item in cell.split(";"):
         match = _MEMBERSHIP.fullmatch(item.strip())
@@ -162,7 +162,11 @@ def _memberships(path: Path, line: int, cell: str, known: tuple[str, ...]) -> Re
 
 
 def _primary(counts: Mapping[str, float | None], coverage: Mapping[str, float | None]) -> str:
-    """Choose the category in which a label covers most; by images where coverage is unknown; the first of equals."""
+    """Return the primary category of a label, which is the one in which it has the largest coverage.
+
+    If the coverage in one of the categories is unknown, the numbers of images are compared instead; they also decide
+    if the coverages are equal. If the categories are still equal, the first one is returned.
+    """
     weights: Iterable[Mapping[str, float | None]] = (coverage, counts)
     known = [weight for weight in weights if all(weight[kind] is not None for kind in counts)]
     return max(counts, key=lambda kind: [weight[kind] or 0.0 for weight in known], default="")
