@@ -1,4 +1,4 @@
-"""The miniature: a small world drawn by rule, labelled to the pixel."""
+"""The miniature: a synthetic data set of small drawn scenes with exact concept labels for every pixel."""
 
 from prunescope.concepts.miniature.colors import color_places
 from prunescope.concepts.miniature.scenes import Picture, draw

@@ -1,4 +1,4 @@
-"""What lies behind and below: sky and ground, or wall and floor."""
+"""The backgrounds of the scenes: sky and ground, or wall and floor."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def _fill(canvas: Canvas, first: int, last: int, upper: Paint, lower: Paint) -> 
 
 
 def outdoors(canvas: Canvas, chance: Chance, ground: str, sky: str, horizon: float) -> None:
-    """Draw sky, perhaps sun or moon, clouds and hills, and the ground; water is labelled as a material."""
+    """Draw the sky, at random with sun or moon, clouds and hills, and the ground.
+
+    If the ground is water, it is labelled with the material "water".
+    """
     size = canvas.size
     line = int(horizon * size + 0.5)
     upper, lower = SKIES[sky]
@@ -85,7 +88,7 @@ def outdoors(canvas: Canvas, chance: Chance, ground: str, sky: str, horizon: flo
 
 
 def sea(canvas: Canvas, chance: Chance, horizon: float) -> None:
-    """Draw a band of water below the horizon."""
+    """Draw a band of water below the horizon, labelled with the material "water"."""
     size = canvas.size
     canvas.begin(None)
     line, shore = int(horizon * size + 0.5), (horizon + chance.uniform(0.07, 0.14)) * size
@@ -94,7 +97,7 @@ def sea(canvas: Canvas, chance: Chance, horizon: float) -> None:
 
 
 def indoors(canvas: Canvas, chance: Chance, floor: str, horizon: float) -> None:
-    """Draw a wall, perhaps with a picture or a dado, and the floor."""
+    """Draw a wall with a skirting board, at random with a picture on it, and the floor."""
     size = canvas.size
     line = int(horizon * size + 0.5)
     wall = chance.pick(WALLPAPERS)

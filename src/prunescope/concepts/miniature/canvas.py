@@ -1,4 +1,4 @@
-"""A picture under way: its light, and for every pixel what is there."""
+"""The canvas on which a picture is drawn: its pixels and the labels of every pixel."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ MATERIAL_CONTRAST = 0.1
 
 @cache
 def _ramp(length: int) -> np.ndarray:
-    """Steps from -1 to 1, float32 [length]."""
+    """Return evenly spaced values from -1 to 1, float32 [length]."""
     return np.arange(length, dtype=np.float32) * (2 / max(length - 1, 1)) - 1
 
 
 def _place(names: tuple[str, ...], name: str | None) -> int:
-    """Place of a name in the vocabulary from 1, 0 for none."""
+    """Return the index of a name in the vocabulary, counted from 1, or 0 for no name."""
     return names.index(name) + 1 if name else 0
 
 
 class Surface(TypedDict, total=False):
-    """What a painted surface is like: see `Canvas.lay`."""
+    """The properties of a painted surface, which are keyword arguments of `Canvas.lay`."""
 
     material: str | None
     texture: str | None
@@ -42,10 +42,10 @@ class Surface(TypedDict, total=False):
 
 
 class Spot(NamedTuple):
-    """Where an object stands, and how it looks.
+    """The position and the appearance of an object.
 
-    Its foot is at (x, y); these and its height are shares of the picture's side. The texture is what its cloth has, if
-    it has cloth.
+    The object's foot is at (x, y). The position and the height are given as fractions of the picture's side. The
+    texture is applied to the parts of the object that are made of cloth.
     """
 
     x: float
@@ -56,17 +56,20 @@ class Spot(NamedTuple):
 
 
 class Canvas:
-    """What is drawn last lies in front; a pixel belongs to what covers more than half of it.
+    """The pixels of a picture and the labels of every pixel.
 
-    Layers hold places in the vocabulary, counted from 1, and 0 for nothing. A base part (a facade) is in `part`; what
-    is set into it (a window) is in `inset`, above the facade that stays in `part`.
+    Shapes that are drawn later hide earlier ones. A pixel is labelled with a shape that covers more than half of it.
+
+    The label layers contain indices in the vocabulary, counted from 1, and 0 where there is no label. The layer `part`
+    contains the base parts (such as a facade). The layer `inset` contains the parts that are set into a base part (such
+    as a window); the base part then remains in `part`.
 
     Parameters
     ----------
     size
-        Side of the picture in pixels.
+        The side of the picture in pixels.
     chance
-        For the grain of materials and where patterns begin.
+        The random numbers for the grain of materials, the light, and the offsets of patterns.
     """
 
     def __init__(self, size: int, chance: Chance) -> None:
@@ -78,16 +81,16 @@ class Canvas:
         self.grain = chance.noise(size, size)
         self.slope = chance.uniform(-0.12, 0.12)
         self._kinds = [0]
-        # Patterns are as large as on a picture of 64 pixels, whatever the size.
+        # Patterns scale with the picture: coordinates are given in units of 1/64 of the picture's side.
         self._across = (np.arange(size, dtype=np.float32) + 0.5) * (64 / size)
         self._down = self._across[:, None]
 
     def begin(self, name: str | None) -> None:
-        """Begin another thing: an object of the vocabulary, or None for what has no name in it."""
+        """Start a new object. `name` is its name in the vocabulary, or None if it has no label."""
         self._kinds.append(OBJECTS.index(name) + 1 if name else 0)
 
     def objects(self) -> np.ndarray:
-        """Which object is seen at every pixel: place in the vocabulary from 1, or 0; uint8 [size, size]."""
+        """Return the object label of every pixel, uint8 [size, size]: its index in the vocabulary from 1, or 0."""
         objects: np.ndarray = np.array(self._kinds, np.uint8)[self._instance]
         return objects
 
@@ -107,15 +110,16 @@ class Canvas:
         Parameters
         ----------
         cover
-            The shape, or None when it lies outside the picture.
+            The shape, or None if it lies outside the picture.
         paint
-            Its color, red, green and blue from 0 to 1.
+            The color of the shape: red, green and blue from 0 to 1.
         part, material, texture
-            What it is, made of, and patterned with.
+            The labels of the shape, or None where it has no such label.
         inset
-            Whether it is set into the part that is there already, which then stays labelled beneath it.
+            Whether the shape is set into a part of the same object that is already drawn. That part then keeps its
+            label.
         relief
-            How much lighter its top is than its bottom, each way.
+            The strength of the shading: the light falls from 1 + relief at the top to 1 - relief at the bottom.
         """
         if cover is None:
             return
@@ -140,7 +144,7 @@ class Canvas:
         np.copyto(self._labels[first:, rows, columns], below, where=inside)
 
     def _pattern(self, window: tuple[slice, slice], material: str | None, texture: str | None) -> np.ndarray | float:
-        """How much lighter or darker a surface is at each pixel of a window; a texture hides the material's relief."""
+        """Return the change in brightness at each pixel of a window. A texture replaces the pattern of the material."""
         x, y = self._across[window[1]], self._down[window[0]]
         if texture:
             shift_x, shift_y = self.chance.uniform(), self.chance.uniform()
@@ -150,7 +154,7 @@ class Canvas:
         return 0.0 if relief is None else MATERIAL_CONTRAST * relief
 
     def shadow(self, x: float, y: float, radius_x: float, radius_y: float, depth: float = 0.3) -> None:
-        """Darken the ground softly around (x, y); lengths as shares of the picture's side, labels stay."""
+        """Darken an ellipse around (x, y) without changing labels. Lengths are fractions of the picture's side."""
         size = self.size
         cover = shapes.ellipse(size, x * size, y * size, radius_x * size, radius_y * size)
         if cover is not None:
@@ -158,16 +162,18 @@ class Canvas:
 
 
 class Pen:
-    """Draws one object in its own coordinates: its foot at (0, 0), y upwards, 1 its height.
+    """Draws one object in the object's own coordinates.
+
+    The foot of the object is at (0, 0), the y axis points upwards, and the object has the height 1.
 
     Parameters
     ----------
     canvas
-        Where it is drawn.
+        The canvas to draw on.
     name
-        The object, or None for what has no name in the vocabulary.
+        The object's name in the vocabulary, or None if it has no label.
     spot
-        Where it stands.
+        The position and the appearance of the object.
     """
 
     def __init__(self, canvas: Canvas, name: str | None, spot: Spot) -> None:
@@ -186,7 +192,7 @@ class Pen:
         radius: float = 0.0,
         **surface: Unpack[Surface],
     ) -> None:
-        """Paint a box with rounded corners: left, bottom, right, top."""
+        """Paint a box with rounded corners. `corners` are the left, bottom, right and top coordinates."""
         left, bottom, right, top = corners
         ends = sorted((self._x + left * self._side, self._x + right * self._side))
         upper, lower = self._y - top * self._scale, self._y - bottom * self._scale
@@ -204,7 +210,7 @@ class Pen:
         tall: float = 1.0,
         **surface: Unpack[Surface],
     ) -> None:
-        """Paint an ellipse, `tall` times as high as wide."""
+        """Paint an ellipse with the centre (x, y). `radius` is horizontal, and `tall` the ratio of height to width."""
         centre_x, centre_y = self._x + x * self._side, self._y - y * self._scale
         wide = radius * self._scale
         cover = shapes.ellipse(self.canvas.size, centre_x, centre_y, wide, wide * tall)

@@ -1,4 +1,4 @@
-"""Chance that is the same on every machine."""
+"""Random numbers that are the same on every machine."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ T = TypeVar("T")
 
 
 class Chance:
-    """A stream of random numbers that belongs to one image of one seed.
+    """A stream of random numbers for one image of one seed.
 
-    Philox's raw bits are fixed for good, its derived distributions are not promised to be: so numbers are made here,
-    from the bits, by steps that IEEE arithmetic rounds alike everywhere.
+    NumPy guarantees the raw bits of the Philox generator, but not the distributions derived from them. All numbers are
+    therefore computed here from the raw bits, with operations that IEEE arithmetic rounds in the same way everywhere.
 
     Parameters
     ----------
     seed, index
-        The seed of the world and the image's index in it, both non-negative and below 2 ** 64.
+        The seed of the world and the index of the image, both non-negative and below 2 ** 64.
     stream
-        Which of the image's streams; they have nothing in common.
+        The number of the stream. The streams of an image are independent of one another.
     """
 
     def __init__(self, seed: int, index: int, stream: int = 0) -> None:
@@ -30,21 +30,21 @@ class Chance:
         self._drawn: list[int] = []
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        """Draw a number from low to high."""
+        """Draw a number from the uniform distribution between `low` and `high`."""
         if not self._drawn:
             self._drawn = self._bits.random_raw(256).tolist()
         return low + (high - low) * ((self._drawn.pop() >> 11) * 2.0**-53)
 
     def coin(self, probability: float) -> bool:
-        """Say yes with the given probability."""
+        """Return True with the given probability."""
         return self.uniform() < probability
 
     def pick(self, options: Sequence[T]) -> T:
-        """Draw one of the options, all equally likely."""
+        """Draw one of the options with equal probabilities."""
         return options[int(self.uniform() * len(options))]
 
     def noise(self, *shape: int) -> np.ndarray:
-        """Draw an array of numbers from -1 to 1 with a bell-like distribution (the sum of two bytes), float32."""
+        """Draw a float32 array of numbers from -1 to 1 with a triangular distribution (the sum of two bytes)."""
         count = 1
         for side in shape:
             count *= side

@@ -1,4 +1,4 @@
-"""Things without a name in the vocabulary, known by what they are made of, if at all."""
+"""Things that have no object label. Most of them are labelled only with the material that they are made of."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wall(canvas: Canvas, chance: Chance, spot: Spot) -> None:
 
 
 def logs(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a pile of three logs, seen at their ends."""
+    """Draw a pile of five logs, seen from their ends."""
     canvas.shadow(spot.x, spot.y, 1.1 * spot.height, 0.12 * spot.height)
     pen = Pen(canvas, None, spot)
     paint = chance.pick(WOODS)
@@ -58,6 +58,6 @@ def pond(canvas: Canvas, chance: Chance, spot: Spot) -> None:
 
 
 def post(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a bar from top to bottom, which hides what is behind."""
+    """Draw a bar from the bottom to the top of the picture, which hides a part of the scene behind it."""
     pen = Pen(canvas, None, spot)
     pen.box((-0.05, 0.0, 0.05, 3.0), chance.pick((*WOODS, *METALS)))

@@ -1,4 +1,4 @@
-"""Names of colors: which of the eleven basic color terms a pixel has (Berlin and Kay 1969)."""
+"""The color names of pixels: the eleven basic color terms of Berlin and Kay (1969)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BITS = 5
 
 @cache
 def _table() -> np.ndarray:
-    """Place in COLORS of every color of 5 bits a channel, uint8 [32768]."""
+    """Return the index in COLORS of every color with 5 bits per channel, uint8 [32768]."""
     steps = np.arange(1 << _BITS, dtype=np.int64) * 255 // ((1 << _BITS) - 1)
     red, green, blue = (axis.ravel() for axis in np.meshgrid(steps, steps, steps, indexing="ij"))
     top = np.maximum(np.maximum(red, green), blue)
@@ -41,17 +41,17 @@ def _table() -> np.ndarray:
 
 
 def color_places(image: np.ndarray) -> np.ndarray:
-    """Name every pixel's color.
+    """Return the color name of every pixel.
 
     Parameters
     ----------
     image
-        Pixels, uint8 [h, w, 3].
+        The pixels in RGB, uint8 [h, w, 3].
 
     Returns
     -------
     numpy.ndarray
-        Places in `COLORS`, uint8 [h, w].
+        The indices of the names in `COLORS`, uint8 [h, w].
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Habits of the scenes: which objects, grounds and textures come together."""
+"""The habits of the scenes: the objects, grounds and textures that tend to occur together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ Draw = Callable[[Canvas, Chance, Spot], None]
 
 
 class Thing(NamedTuple):
-    """Something a scene may hold: how tall, and how far down from the horizon (0) to the lower border (1) it stands."""
+    """A kind of object that a scene may contain.
+
+    `low` and `high` bound its height as a fraction of the picture's side. `near` and `far` bound its vertical position,
+    from 0 at the horizon to 1 at the lower border of the picture.
+    """
 
     draw: Draw
     low: float
@@ -71,12 +75,12 @@ ANYTHING = (
     COW,
     CACTUS,
 )
-"""What may turn up anywhere, a distraction."""
+"""The objects that may occur in any scene as distractors."""
 
 
 @dataclass(frozen=True)
 class Habit:
-    """What a scene tends to hold: things with the chance of each, grounds, and the texture of its cloth."""
+    """The typical content of a scene: its things with their probabilities, its grounds and the texture of its cloth."""
 
     things: tuple[tuple[Thing, float], ...]
     grounds: tuple[str, ...]

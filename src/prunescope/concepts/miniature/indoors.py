@@ -1,4 +1,4 @@
-"""Objects that stand indoors, each drawn from its parts."""
+"""Indoor objects, which are drawn part by part."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def chair(canvas: Canvas, chance: Chance, spot: Spot) -> None:
 
 
 def table(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a table, with a cloth on it where the place has a texture."""
+    """Draw a table, with a tablecloth if the spot has a texture."""
     canvas.shadow(spot.x, spot.y, 1.0 * spot.height, 0.1 * spot.height)
     pen = Pen(canvas, "table", spot)
     wood = chance.pick(WOODS)
@@ -56,7 +56,7 @@ def desk(canvas: Canvas, chance: Chance, spot: Spot) -> None:
 
 
 def computer(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a computer: a screen on its foot, and a keyboard."""
+    """Draw a computer: a screen on a stand, and a keyboard."""
     pen = Pen(canvas, "computer", spot)
     case = chance.pick((INK, METALS[0], CHALK))
     pen.box((-0.07, 0.0, 0.07, 0.3), tone(case, 0.8), None, material="metal")
@@ -90,7 +90,7 @@ def bed(canvas: Canvas, chance: Chance, spot: Spot) -> None:
 
 
 def bookcase(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a bookcase with its books."""
+    """Draw a bookcase with books."""
     canvas.shadow(spot.x, spot.y, 0.42 * spot.height, 0.04 * spot.height)
     pen = Pen(canvas, "bookcase", spot)
     wood = chance.pick(WOODS)

@@ -1,4 +1,4 @@
-"""People, animals and what is made to look like them."""
+"""People, animals and snowmen, which are drawn part by part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects that stand outdoors, each drawn from its parts."""
+"""Outdoor objects, which are drawn part by part."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def house(canvas: Canvas, chance: Chance, spot: Spot) -> None:
 
 
 def tower(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a tall building with rows of windows, some of them lit."""
+    """Draw a tall building with rows of windows, some of which are lit."""
     pen = Pen(canvas, "tower", spot)
     paint = chance.pick((*STONES, (0.36, 0.40, 0.50), (0.58, 0.46, 0.42)))
     wide = chance.uniform(0.15, 0.2)
@@ -116,7 +116,7 @@ def tree(canvas: Canvas, chance: Chance, spot: Spot) -> None:
 
 
 def fir(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a fir, at times with snow on it."""
+    """Draw a fir, at random with snow on it."""
     canvas.shadow(spot.x, spot.y, 0.26 * spot.height, 0.04 * spot.height)
     pen = Pen(canvas, "fir", spot)
     paint = chance.pick(NEEDLES)
@@ -181,7 +181,7 @@ def fence(canvas: Canvas, chance: Chance, spot: Spot) -> None:
 
 
 def slide(canvas: Canvas, chance: Chance, spot: Spot) -> None:
-    """Draw a slide with its ladder."""
+    """Draw a slide with a ladder."""
     canvas.shadow(spot.x, spot.y, 0.6 * spot.height, 0.06 * spot.height)
     pen = Pen(canvas, "slide", spot)
     paint = chance.pick((LIVELY[0], LIVELY[2], LIVELY[6]))

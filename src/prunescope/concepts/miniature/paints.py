@@ -1,4 +1,4 @@
-"""The miniature's paints: one palette, so that its pictures look like one world."""
+"""The colors of the miniature: a common palette, which gives all pictures the same style."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ INK: Paint = (0.16, 0.17, 0.20)
 
 
 def tone(paint: Paint, factor: float) -> Paint:
-    """Make a paint lighter or darker."""
+    """Make a paint lighter (`factor` above 1) or darker (`factor` below 1)."""
     return (min(1.0, paint[0] * factor), min(1.0, paint[1] * factor), min(1.0, paint[2] * factor))
 
 
 def mix(one: Paint, other: Paint, share: float) -> Paint:
-    """Mix two paints, `share` of the other."""
+    """Mix two paints. `share` is the fraction of `other`, from 0 to 1."""
     return (
         one[0] + share * (other[0] - one[0]),
         one[1] + share * (other[1] - one[1]),

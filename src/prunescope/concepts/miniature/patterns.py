@@ -1,7 +1,7 @@
-"""Patterns that textures and materials lay on a surface, as values from -1 to 1.
+"""The patterns of textures and materials, as brightness values from -1 to 1.
 
-A texture is light on half of its area and dark on the other half, all with the same contrast: a strong pattern would be
-"detected" by a network that has learned nothing.
+A texture is light on half of its area and dark on the other half, and all textures have the same contrast. Otherwise,
+even a network that has learned nothing would "detect" the stronger patterns.
 """
 
 from __future__ import annotations
@@ -10,47 +10,47 @@ import numpy as np
 
 
 def _wave(t: np.ndarray) -> np.ndarray:
-    """A triangle wave of period 1 from -1 to 1."""
+    """Return a triangle wave with period 1 and values from -1 to 1."""
     wave: np.ndarray = np.abs((t - np.floor(t)) * 4 - 2) - 1
     return wave
 
 
 def _edge(wave: np.ndarray) -> np.ndarray:
-    """Steepen a wave to light and dark with a soft border between them."""
+    """Steepen a wave, so that it becomes light and dark areas with soft borders between them."""
     edge: np.ndarray = np.maximum(np.minimum(wave * 2, 1), -1)
     return edge
 
 
 def striped(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bands across x."""
+    """Return stripes that alternate along x."""
     return _edge(_wave(x + 0 * y))
 
 
 def dotted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Discs in a square lattice, half of the area."""
+    """Return discs on a square lattice, which cover half of the area."""
     u, v = x - np.floor(x) - 0.5, y - np.floor(y) - 0.5
     return _edge((0.4 - np.sqrt(u * u + v * v)) * 4)
 
 
 def chequered(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A chessboard."""
+    """Return a chessboard pattern."""
     board: np.ndarray = _edge(_wave(x) * 1.5) * _edge(_wave(y) * 1.5)
     return board
 
 
 def zigzagged(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bands that go up and down."""
+    """Return zigzag stripes."""
     return _edge(_wave(y + 0.3 * _wave(x * 0.7)))
 
 
 def woven(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Squares of bands, across and along in turn."""
+    """Return striped squares. The stripes are vertical and horizontal in turn."""
     over = ((np.floor(x) + np.floor(y)) % 2) > 0
     return np.where(over, _edge(_wave(1.5 * x + 0 * y)), _edge(_wave(1.5 * y + 0 * x)))
 
 
 def grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Lines in both directions, half of the area."""
+    """Return lines in both directions, which cover half of the area."""
     return _edge(np.maximum(_wave(x), _wave(y)) * 2 - 0.8)
 
 
@@ -65,16 +65,16 @@ TEXTURE_PATTERNS = {
 
 
 def material_pattern(material: str, x: np.ndarray, y: np.ndarray, grain: np.ndarray) -> np.ndarray | None:
-    """Give the faint relief by which a material is known, or None where it is smooth.
+    """Return the faint pattern that distinguishes a material, or None if the material is smooth.
 
     Parameters
     ----------
     material
-        One of the vocabulary's materials.
+        The name of a material in the vocabulary.
     x, y
-        Position on the surface in 1/64 of the image's side, [columns] and [rows, 1].
+        The positions of the pixels in units of 1/64 of the image's side, [columns] and [rows, 1].
     grain
-        Noise from -1 to 1 at these pixels [rows, columns].
+        Noise from -1 to 1 at these pixels, [rows, columns].
     """
     relief: np.ndarray | None = None
     if material == "brick":

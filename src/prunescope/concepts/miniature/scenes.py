@@ -1,4 +1,4 @@
-"""Scenes: a habit's things, put in their places and drawn."""
+"""Drawing of complete scenes: a background, and objects that are chosen and placed at random."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ SEA = 0.75
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of the miniature, and what is on every pixel of it.
+    """One image of the miniature and its labels.
 
     Attributes
     ----------
     image
-        Pixels, uint8 [size, size, 3].
+        The pixels in RGB, uint8 [size, size, 3].
     scene
-        Its scene's place in `SCENES`.
+        The index of the image's scene in `SCENES`.
     layers
-        By category, label layers uint8 [size, size] of places in the vocabulary counted from 1, 0 where there is none.
-        Parts have two layers: the second holds what is set into a part of the first.
+        The label layers of each category other than "scene", uint8 [size, size]. Their values are indices in the
+        vocabulary, counted from 1, and 0 where there is no label. The category "part" has two layers: the second one
+        contains the parts that are set into a part of the first one.
     """
 
     image: np.ndarray
@@ -43,21 +44,27 @@ class Picture:
 
 
 def draw(seed: int, index: int, size: int = 64) -> Picture:
-    """Draw image `index` of the world `seed`; its scene is `index` modulo 16.
+    """Draw one image of the miniature. Its scene is `index` modulo 16.
 
     Parameters
     ----------
     seed, index
-        Which image, the same on every machine.
+        The seed of the world and the index of the image. They determine the image on every machine.
     size
-        Side of the image in pixels.
+        The side of the image in pixels.
+
+    Returns
+    -------
+    Picture
+        The image and its labels.
 
     Examples
     --------
     >>> draw(seed=0, index=3).image.shape
     (64, 64, 3)
     """
-    # What is where comes from one stream, how surfaces look from another: so it does not depend on the size.
+    # The composition and the appearance of surfaces use separate streams. Only the latter depends on the size, so that
+    # the composition is the same for every size.
     chance, surfaces = Chance(seed, index), Chance(seed, index, stream=1)
     scene = index % len(SCENES)
     canvas = Canvas(size, surfaces)
@@ -104,13 +111,13 @@ def _compose(canvas: Canvas, chance: Chance, habit: Habit) -> None:
 
 
 def _free(chance: Chance, taken: list[float]) -> float:
-    """Choose, of three places, the one that is farthest from those taken."""
+    """Draw three random positions and return the one that is farthest from those taken."""
     candidates = [chance.uniform(0.14, 0.86) for _ in range(3)]
     return max(candidates, key=lambda x: min((abs(x - other) for other in taken), default=1.0))
 
 
 def _develop(canvas: Canvas, chance: Chance) -> np.ndarray:
-    """Set light, tint and noise, and round to bytes."""
+    """Apply random exposure, tint and noise, and return the image as uint8 [size, size, 3]."""
     gain = chance.uniform(0.78, 1.1)
     warmth = chance.uniform(-0.06, 0.06)
     tint = np.array((gain * (1 + warmth), gain, gain * (1 - warmth)), np.float32)[:, None, None]

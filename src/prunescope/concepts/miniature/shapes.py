@@ -1,7 +1,8 @@
-"""Shapes with soft edges: how much of each pixel they cover.
+"""Shapes with soft edges, given by the fraction of each pixel that they cover.
 
-A shape's coverage is clip(d + 1/2, 0, 1) with d the distance to its edge in pixels, positive inside. Only + - * / and
-square roots are used, which are rounded alike on every machine.
+The coverage is clip(d + 1/2, 0, 1), where d is the distance from the pixel's centre to the edge of the shape in pixels,
+positive inside. For boxes with sharp corners, it is exact. Only + - * / and square roots are used, because these are
+rounded in the same way on every machine.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ Point = tuple[float, float]
 
 
 class Cover(NamedTuple):
-    """The part of an image that a shape touches."""
+    """The window of an image that contains a shape, and the coverage of its pixels."""
 
     rows: slice
     columns: slice
-    share: np.ndarray  # float32 [rows, columns], 0 to 1
+    share: np.ndarray  # float32 [rows, columns], the covered fraction of each pixel from 0 to 1
 
 
 @cache
 def _centres(size: int) -> np.ndarray:
-    """Where the pixels' centres are, float32 [size]."""
+    """Return the coordinates of the pixels' centres, float32 [size]."""
     return np.arange(size, dtype=np.float32) + np.float32(0.5)
 
 
@@ -47,14 +48,17 @@ def _covered(distance: np.ndarray) -> np.ndarray:
 
 
 def _overlap(centres: np.ndarray, low: float, high: float) -> np.ndarray:
-    """How much of each pixel lies between low and high along one axis, exactly."""
+    """Return the exact fraction of each pixel between `low` and `high` along one axis."""
     overlap: np.ndarray = np.minimum(centres + 0.5, high) - np.maximum(centres - 0.5, low)
     np.maximum(overlap, 0, out=overlap)
     return overlap
 
 
 def box(size: int, left: float, top: float, right: float, bottom: float, radius: float = 0.0) -> Cover | None:
-    """Cover a box with rounded corners; all lengths in pixels of a size x size image."""
+    """Return the coverage of a box with rounded corners, or None if it lies outside the image of size x size pixels.
+
+    All lengths are in pixels.
+    """
     across, down = _window(left, right, size), _window(top, bottom, size)
     if across is None or down is None:
         return None
@@ -69,7 +73,10 @@ def box(size: int, left: float, top: float, right: float, bottom: float, radius:
 
 
 def ellipse(size: int, x: float, y: float, radius_x: float, radius_y: float) -> Cover | None:
-    """Cover an ellipse with its centre at (x, y); all lengths in pixels."""
+    """Return the coverage of an ellipse with the centre (x, y), or None if it lies outside the image.
+
+    All lengths are in pixels. The distance to the edge is approximate unless the ellipse is a circle.
+    """
     across = _window(x - radius_x, x + radius_x, size)
     down = _window(y - radius_y, y + radius_y, size)
     if across is None or down is None:
@@ -81,7 +88,10 @@ def ellipse(size: int, x: float, y: float, radius_x: float, radius_y: float) -> 
 
 
 def polygon(size: int, corners: Sequence[Point]) -> Cover | None:
-    """Cover a convex polygon; corners in pixels, in either direction around it."""
+    """Return the coverage of a convex polygon, or None if it lies outside the image.
+
+    The corners are in pixels, in clockwise or counterclockwise order.
+    """
     xs, ys = [corner[0] for corner in corners], [corner[1] for corner in corners]
     across, down = _window(min(xs), max(xs), size), _window(min(ys), max(ys), size)
     if across is None or down is None:

@@ -1,4 +1,4 @@
-"""The words of the miniature: every concept, its category, and what is made of what."""
+"""The vocabulary of the miniature: its concepts, their categories, and the parts of each object."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PARTS_OF = {
     "slide": ("chute", "ladder"),
     "rug": (),
 }
-"""The objects, and the parts each is made of."""
+"""The objects and the parts of each object."""
 
 OBJECTS = tuple(PARTS_OF)
 PARTS = tuple(dict.fromkeys(part for parts in PARTS_OF.values() for part in parts))
@@ -79,9 +79,9 @@ NAMES = {
 
 
 def vocabulary() -> dict[str, dict[str, int]]:
-    """Give every concept's number in the data set, by category and name.
+    """Return the number of every concept in the data set, by category and name.
 
-    Numbers count from 1 through the categories in their order; 0 is a pixel without a label.
+    The concepts are numbered from 1 in the order of the categories; 0 stands for a pixel without a label.
 
     >>> vocabulary()["object"]["car"]
     1

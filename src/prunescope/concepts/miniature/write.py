@@ -1,4 +1,4 @@
-"""The miniature as a data set: in Broden's format, and as a classification task."""
+"""Writing of the miniature as a data set, both in Broden's format and for image classification."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prunescope.concepts.miniature.vocabulary import CATEGORIES, NAMES, SCENES, 
 from prunescope.errors import InputError
 from prunescope.progress import Progress
 
-_WORLD = 1  # Counts the versions of the drawn world: images of different versions differ.
+_WORLD = 1  # The version of the drawings. It has to change whenever the images of a seed change.
 _MARK = "miniature.json"
 _CHUNK = 32
 SMALLEST, LARGEST = 16, 1024
@@ -39,7 +39,7 @@ class _Settings:
 
 @dataclass(frozen=True)
 class _Tally:
-    """Rows of the index, and for every concept number its images and pixels."""
+    """Rows of index.csv with the indices of their images, and the numbers of images and pixels of each concept."""
 
     rows: list[tuple[int, str]]
     images: np.ndarray  # int64 [concepts + 1]
@@ -55,27 +55,27 @@ def make_miniature(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the first `images` images of the world `seed` as a data set.
+    """Write a miniature data set: drawn images with exact concept labels, which need no download.
 
-    The folder holds a data set in Broden's format with all six categories, and in `classification/train` and
-    `classification/val` the same images by scene, as torchvision's ImageFolder reads them. Image i shows scene
-    i modulo 16; of every 64 images the last 16 are for validation. The folder appears when it is complete; if the same
-    miniature is there already, nothing is done.
+    The folder contains a data set in Broden's format with all six categories. In addition, `classification/train` and
+    `classification/val` contain the same images sorted by scene, in the layout of torchvision's `ImageFolder`. Image i
+    shows scene i modulo 16, and the last 16 of every 64 images belong to the validation split. The folder appears only
+    when it is complete. If it already contains the same miniature, nothing is done.
 
     Parameters
     ----------
     directory
-        Where to, a folder that is absent, empty, or holds the same miniature.
+        The folder to write. It must be absent, empty, or contain the same miniature.
     images
-        How many.
+        The number of images.
     seed
-        Which world; image i is the same whatever the number of images.
+        The seed of the world. Image i of a seed is the same for every number of images.
     size
-        Side of images and labels in pixels, 16 to 1024.
+        The side of the images and labels in pixels, from 16 to 1024.
     workers
-        Processes that draw; as many as there are processors unless told.
+        The number of processes that draw. By default, it is the number of processors.
     progress
-        Called with the images written and their total.
+        Called with the number of images written and the total number of images.
 
     Returns
     -------
@@ -85,9 +85,9 @@ def make_miniature(
     Raises
     ------
     InputError
-        If a number is out of range, or the folder holds something else.
+        If a number is out of range, or if the folder contains something else.
     OSError
-        If it cannot be written; nothing is left behind then.
+        If the data set cannot be written. No incomplete files are left behind.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def make_miniature(
 
 
 def _processors() -> int:
-    """Count the processors this process may use, where the system tells."""
+    """Return the number of processors that this process may use, or of all processors if that is not known."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -130,7 +130,7 @@ def _check(settings: _Settings) -> None:
 
 
 def _is_made(folder: Path, settings: _Settings) -> bool:
-    """Say whether the same miniature is there; refuse a folder with anything else in it."""
+    """Return whether the folder contains the same miniature; raise if it contains anything else."""
     if not folder.exists():
         return False
     if not folder.is_dir():
@@ -160,7 +160,7 @@ def _told(settings: object) -> str:
 
 @contextmanager
 def _beside(folder: Path, settings: _Settings) -> Iterator[Path]:
-    """Yield a new folder beside `folder`; give it that name on success, remove it otherwise."""
+    """Yield a new temporary folder beside `folder`; rename it to `folder` on success and remove it on failure."""
     whole = folder.resolve()
     part = whole.with_name(f".{whole.name}.{os.getpid()}.part")
     try:
@@ -169,7 +169,7 @@ def _beside(folder: Path, settings: _Settings) -> Iterator[Path]:
         try:
             part.replace(whole)
         except OSError:
-            # Another process may have made the same meanwhile.
+            # Another process may have written the same miniature in the meantime.
             if not _is_made(folder, settings):
                 raise
     finally:
@@ -200,7 +200,7 @@ def _map(part: Path, settings: _Settings, chunks: list[range], workers: int) -> 
         for chunk in chunks:
             yield _draw_chunk(part, settings, chunk)
         return
-    # Forked where that exists, so that a script without a guarded main module works.
+    # Processes are forked where possible, so that scripts without an `if __name__ == "__main__"` guard work.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     with ProcessPoolExecutor(workers, multiprocessing.get_context(method), _leave_interrupts) as pool:
         try:
@@ -211,7 +211,7 @@ def _map(part: Path, settings: _Settings, chunks: list[range], workers: int) -> 
 
 
 def _leave_interrupts() -> None:
-    """Leave Ctrl-C to the process that waits for this one."""
+    """Ignore Ctrl-C in a worker process; the main process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -258,7 +258,7 @@ def _draw_chunk(part: Path, settings: _Settings, chunk: range) -> _Tally:
 
 
 def _encoded(numbers: np.ndarray) -> np.ndarray:
-    """Write concept numbers as colors: red + 256 x green; uint8 [h, w, 3]."""
+    """Return concept numbers encoded as RGB colors, uint8 [h, w, 3]: the number is red + 256 x green."""
     pixels = np.zeros((*numbers.shape, 3), np.uint8)
     pixels[..., 0] = numbers % 256
     pixels[..., 1] = numbers // 256
@@ -272,7 +272,7 @@ def _save(file: Path, pixels: np.ndarray) -> None:
 def _link(file: Path, other: Path) -> None:
     try:
         other.hardlink_to(file)
-    except OSError:  # A file system without hard links.
+    except OSError:  # The file system does not support hard links.
         shutil.copyfile(file, other)
 
 
