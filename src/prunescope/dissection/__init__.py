@@ -1,4 +1,4 @@
-"""Which unit detects what: thresholds, masks, tallies, scores."""
+"""Find the concept that each unit of a network detects: thresholds, masks, pixel counts and scores."""
 
 from prunescope.dissection.published import import_netdissect
 from prunescope.dissection.result import Dissection, LayerDissection, read_summary, read_units

@@ -1,4 +1,4 @@
-"""Activation maps that another framework wrote."""
+"""Read activation maps that were written by another framework."""
 
 from __future__ import annotations
 
@@ -15,15 +15,29 @@ _EXPECTED = "expected an .npz as numpy.savez writes it, with `features` [images,
 
 
 def read_activations(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Read `features` and, where there are any, `thresholds` of an .npz; nothing in it is unpickled.
+    """Read the activation maps, and thresholds if there are any, from an .npz file.
+
+    Nothing in the file is unpickled.
+
+    Parameters
+    ----------
+    path
+        An .npz file as `numpy.savez` writes it, with an array `features` [images, units, h, w] and optionally an array
+        `thresholds` [units].
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        The arrays `features` and, if the file contains it, `thresholds`.
 
     Raises
     ------
     InputError
-        The file cannot be read, is no such .npz, or what it holds are no real numbers.
+        If the file cannot be read, is not an .npz file, contains no `features`, or if one of the two arrays does not
+        consist of real numbers.
     """
     try:
-        # Opening a pipe would wait for another program to write into it.
+        # Opening a pipe would block until another program writes to it.
         if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
             raise InputError(f"{path}: is no file, but a pipe or a device; {_EXPECTED}")
         with Path(path).open("rb") as file:

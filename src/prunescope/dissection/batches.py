@@ -1,4 +1,4 @@
-"""Images and labels of a data set, decoded while the network computes."""
+"""Read the images and labels of a data set in batches, decoded in the background while the network computes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from prunescope.dissection.labels import LabelBatch, join_labels, join_packed
 
 
 class Batch(NamedTuple):
-    """Some images in index order, with their labels."""
+    """A batch of consecutive images of the data set, with their labels."""
 
-    first: int
+    first: int  # index of the batch's first image in the data set
     names: tuple[str, ...]
     images: Tensor | None  # uint8 [images, ih, iw, 3]
     labels: LabelBatch
@@ -30,20 +30,26 @@ class Batch(NamedTuple):
 def batches(
     concepts: ConceptData, size: int, places: range, *, with_images: bool = True, pinned: bool = False
 ) -> Iterator[Batch]:
-    """Read a data set batch by batch, ahead of their use.
+    """Iterate over a data set in batches, which are read in the background before they are needed.
 
     Parameters
     ----------
     concepts
         The data set.
     size
-        Images in a batch; the last may have fewer.
+        The number of images in a batch. The last batch may be smaller.
     places
-        Which images: consecutive ones.
+        The indices of the images to read; they must be consecutive.
     with_images
-        False reads the labels only.
+        If False, only the labels are read.
     pinned
-        Whether the batches are for a GPU: images then lie in page-locked memory, and codes are as small as possible.
+        Whether the batches will be copied to a GPU. If True, the images are in page-locked memory and the codes of a
+        packed data set have the smallest sufficient type.
+
+    Yields
+    ------
+    Batch
+        The next images and their labels, in index order.
     """
     coming: deque[Future[Batch]] = deque()
     with _Reader(concepts, with_images, pinned) as reader:
@@ -56,7 +62,7 @@ def batches(
 
 
 class _Reader(AbstractContextManager["_Reader"]):
-    """Reads batches in threads: a packed copy a batch at a time, files image by image."""
+    """Reads batches in threads: whole batches from a packed copy, or single images from files."""
 
     def __init__(self, concepts: ConceptData, with_images: bool, pinned: bool) -> None:
         self._concepts, self._with_images, self._pinned = concepts, with_images, pinned
@@ -74,7 +80,7 @@ class _Reader(AbstractContextManager["_Reader"]):
         self._last.shutdown(cancel_futures=True)
 
     def read(self, places: range) -> Future[Batch]:
-        """Begin to read the images at these places."""
+        """Start to read the images at these consecutive indices."""
         if self._concepts.packed is not None:
             return self._last.submit(self._from_packed, places)
         reading = [self._readers.submit(self._one, i) for i in places]

@@ -1,4 +1,4 @@
-"""A published CSV table whose cells are taken at their word only where they can be true."""
+"""Read published CSV tables and check that the values of their cells are possible."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from prunescope.concepts.problems import collect
 from prunescope.errors import InputError
 
 MOST_BYTES = 1 << 28
-MOST = 2**53  # Beyond this, floating-point numbers are not exact.
+MOST = 2**53  # Up to here, float64 represents every whole number exactly.
 _NUMBER = re.compile(r"[+-]?([0-9]{1,400}(\.[0-9]{0,400})?|\.[0-9]{1,400})([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _SHOWN = 40
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of text, with the line that each row stands on.
+    """A table of text cells that knows the line of the file that each row came from.
 
     Attributes
     ----------
     path
-        Where it was read from.
+        The file that the table was read from.
     table
-        A column of text for each column of the file; rows from 0.
+        The cells as text, with the columns of the file and rows indexed from 0.
     lines
-        The line of each row, counted from 1.
+        The line number in the file of each row, counted from 1.
     """
 
     path: Path
@@ -45,19 +45,20 @@ class Sheet:
 
     @classmethod
     def read(cls, path: Path, what: str) -> Sheet:
-        """Read a CSV file, also a compressed one (.gz, .bz2, .xz, .zip).
+        """Read a CSV file, which may be compressed (.gz, .bz2, .xz, .zip).
 
         Parameters
         ----------
         path
             The file.
         what
-            Is expected in it, for messages.
+            A description of the expected table, used in error messages.
 
         Raises
         ------
         InputError
-            There is no such file, it cannot be decompressed, or it is no CSV table.
+            If the file does not exist, cannot be read or decompressed, has more than `MOST_BYTES` bytes of content, or
+            is not a CSV table.
         """
         if not path.is_file():
             raise InputError(f"{path}: there is no such file; expected a {what}")
@@ -71,32 +72,32 @@ class Sheet:
 
     @property
     def columns(self) -> list[str]:
-        """The columns' names."""
+        """The names of the columns."""
         return list(self.table.columns)
 
     def where(self, row: int, column: str) -> str:
-        """Say which cell is meant, and what is in it."""
+        """Return a text that names a cell by its file, line and column, and shows its value."""
         cell = self.table[column].iloc[row]
         shown = cell if len(cell) <= _SHOWN else f"{cell[:_SHOWN]}..."
         return f"{self.path}, line {self.lines[row]}: {column} is {shown!r}"
 
     def refuse(self, row: int, column: str, expected: str) -> NoReturn:
-        """Raise an error about one cell.
+        """Raise an error about the value of one cell.
 
         Raises
         ------
         InputError
-            Always; it names file, line, column, value and what was expected.
+            Always. The message names the file, line, column and value, and what was expected.
         """
         raise InputError(f"{self.where(row, column)}, expected {expected}")
 
     def counts(self, column: str, least: int = 0) -> pd.Series[int]:
-        """Return a column of whole numbers from `least` on.
+        """Return a column of whole numbers.
 
         Raises
         ------
         InputError
-            A cell is none.
+            If a cell is not a whole number from `least` to `MOST`.
         """
         values = self._numbers(column)
         bad = ~((values >= least) & (values <= MOST) & (values % 1 == 0))
@@ -108,7 +109,7 @@ class Sheet:
         Raises
         ------
         InputError
-            A cell is none.
+            If a cell is not a number from 0 to 1.
         """
         values = self._numbers(column)
         return self._checked(column, values, ~((values >= 0) & (values <= 1)), "a number from 0 to 1").astype("float64")
@@ -125,7 +126,7 @@ class Sheet:
 
 
 def _content(path: Path, what: str) -> bytes:
-    """Read a file to its end, decompressed by its ending."""
+    """Read a whole file and decompress it according to its file name extension."""
     opening = cast("dict[str, Callable[[Path], IO[bytes]]]", {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open})
     try:
         if path.suffix == ".zip":

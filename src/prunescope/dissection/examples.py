@@ -1,4 +1,4 @@
-"""The images that excite each unit most."""
+"""Keep the images on which each unit is most active."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ EXAMPLES = 4
 
 @dataclass(frozen=True)
 class Examples:
-    """Of each unit the images with the highest peaks, highest first; equal peaks go to the earlier image."""
+    """The images with the highest activations of each unit, in descending order.
 
-    images: Array  # int64 [units, EXAMPLES], -1 where there are fewer images
+    A map's peak is its largest value. Of images with equal peaks, the earlier one comes first.
+    """
+
+    images: Array  # int64 [units, EXAMPLES]: indices in the data set; -1 if there are fewer images
     peaks: Array  # float32 [units, EXAMPLES]
     maps: Array  # float32 [units, EXAMPLES, h, w]
 
     @classmethod
     def empty(cls, units: int, h: int, w: int) -> Examples:
-        """Return the examples of a unit that has seen no image."""
+        """Return the examples before any image has been added."""
         return cls(
             np.full((units, EXAMPLES), -1, np.int64),
             np.full((units, EXAMPLES), -np.inf, np.float32),
@@ -34,7 +37,10 @@ class Examples:
         )
 
     def reduce(self, share: Share) -> None:
-        """Take in what other processes saw of the same units, their images after this one's in order of processes."""
+        """Merge the examples that all processes found for the same units, in place.
+
+        The images must be divided among the processes in order: a process of higher rank has later images.
+        """
         images, peaks, maps = (np.concatenate(share.gather(part), axis=1) for part in vars(self).values())
         best = np.argsort(-peaks, axis=1, kind="stable")[:, :EXAMPLES]
         self.images[:] = np.take_along_axis(images, best, axis=1)
@@ -42,18 +48,18 @@ class Examples:
         self.maps[:] = np.take_along_axis(maps, best[:, :, None, None], axis=1)
 
     def add(self, first_image: int, peaks: Array, maps: Array, workers: Workers) -> None:
-        """Take in a batch of images that come after all earlier ones.
+        """Add a batch of images, all of which must come after the images added before.
 
         Parameters
         ----------
         first_image
-            Place of the batch's first image in the data set.
+            The index of the batch's first image in the data set.
         peaks
             float32 [images, units]: the largest value of each map.
         maps
-            float32 [images, units, h * w].
+            float32 [images, units, h * w]: the activation maps.
         workers
-            To run in.
+            The threads to run in.
         """
         own_maps = self.maps.reshape(*self.images.shape, -1)
         workers.spread(_insert, len(self.images), first_image, peaks, maps, self.images, self.peaks, own_maps)

@@ -1,4 +1,4 @@
-"""What the first pass over the images takes from a layer's maps."""
+"""The first pass over the images, which determines the thresholds of a layer's units."""
 
 from __future__ import annotations
 
@@ -17,61 +17,67 @@ Array = np.ndarray[Any, Any]
 
 
 class Levels(NamedTuple):
-    """What a unit's mask has to be above."""
+    """The thresholds of a layer's units: a unit's mask is where its map exceeds its threshold."""
 
-    thresholds: Array  # float64 [units]; of a dead unit its one value, so that its mask is empty
-    dead: Array  # bool [units]: constant everywhere
+    thresholds: Array  # float64 [units]; for a dead unit, its constant value, so that its mask is empty
+    dead: Array  # bool [units]: whether the unit is constant everywhere
 
 
 class FirstPass(Protocol):
-    """Takes in a layer's maps as they come; what it keeps does not grow with the images, but for the largest values."""
+    """Collects from a layer's activation maps, batch by batch, the values that the thresholds need.
+
+    Memory does not grow with the number of images, except for the stored largest values.
+    """
 
     def add(self, first_image: int, output: Tensor) -> KeptMaps:
-        """Take in the next images.
+        """Add the layer's output for the next images.
 
         Parameters
         ----------
         first_image
-            The first one's place in the data set.
+            The index of the first of these images in the data set.
         output
-            [n, units, h, w] or [n, units]; nothing of it is held on to.
+            [n, units, h, w] or [n, units]. No reference to it is kept.
 
         Returns
         -------
         KeptMaps
-            Copies of those that may reach above their unit's threshold, as far as is known by now.
+            Copies of the maps that may exceed their unit's threshold, according to the images added so far.
 
         Raises
         ------
         NotFiniteError
-            A value is not finite.
+            If a value is not finite.
         """
 
     def above(self, output: Tensor, thresholds: Array) -> KeptMaps:
-        """Copy the maps that reach above their unit's threshold."""
+        """Return copies of the maps that exceed their unit's threshold, given as float64 [units]."""
 
     def still_possible(self, kept: KeptMaps) -> KeptMaps:
-        """Leave out the maps that, by now, cannot reach above their unit's threshold."""
+        """Return only the maps that may still exceed their unit's threshold, after the images added so far."""
 
     def settle(self, share: Share) -> tuple[Levels, Examples]:
-        """Say the thresholds and the most exciting images, once all images of all processes were taken in."""
+        """Return the thresholds and the images with the highest activations of each unit.
+
+        It must be called once, after all processes have added all their images.
+        """
 
 
 class FirstPassOnCpu:
-    """A first pass in compiled kernels.
+    """A first pass on the CPU, in compiled kernels.
 
     Parameters
     ----------
     shape
-        (units, h, w) of the layer's output for one image.
+        The shape (units, h, w) of the layer's output for one image.
     images
-        How many there will be, of all processes.
+        The total number of images over all processes.
     quantile
         The fraction of positions above a threshold.
     given
-        Thresholds float64 [units], instead of the quantile's.
+        Thresholds, float64 [units], to be used instead of the quantile; None to compute them.
     workers
-        To run in.
+        The threads to run in.
     """
 
     def __init__(
@@ -91,7 +97,7 @@ class FirstPassOnCpu:
         return bounds
 
     def add(self, first_image: int, output: Tensor) -> KeptMaps:
-        """Take in the next images: see `FirstPass`."""
+        """Add the layer's output for the next images; see `FirstPass.add`."""
         maps = as_array(output)
         lows, peaks = extremes(maps, self._workers)
         self._lowest = np.minimum(self._lowest, lows.min(axis=0))
@@ -103,16 +109,16 @@ class FirstPassOnCpu:
         return kept
 
     def above(self, output: Tensor, thresholds: Array) -> KeptMaps:
-        """Copy the maps that reach above their unit's threshold."""
+        """Return copies of the maps that exceed their unit's threshold."""
         maps = as_array(output)
         return self._taken(maps, extremes(maps, self._workers)[1], thresholds)
 
     def still_possible(self, kept: KeptMaps) -> KeptMaps:
-        """Leave out the maps that, by now, cannot reach above their unit's threshold."""
+        """Return only the maps that may still exceed their unit's threshold."""
         return kept.above(self._bounds)
 
     def settle(self, share: Share) -> tuple[Levels, Examples]:
-        """Say the thresholds and the most exciting images."""
+        """Return the thresholds and the images with the highest activations; see `FirstPass.settle`."""
         self._examples.reduce(share)
         return settled(self._largest, self._given, self._lowest, self._highest, share), self._examples
 
@@ -123,18 +129,18 @@ class FirstPassOnCpu:
 
 
 def settled(largest: LargestValues | None, given: Array | None, lowest: Array, highest: Array, share: Share) -> Levels:
-    """Fix the thresholds from what all processes saw.
+    """Return the thresholds and the dead units, computed from the values of all processes.
 
     Parameters
     ----------
     largest
-        This process's largest values, unless thresholds are given.
+        The largest values that this process has found; None if thresholds are given.
     given
-        Thresholds float64 [units], or None.
+        Thresholds, float64 [units], to be used instead of the quantile; None to compute them.
     lowest, highest
-        float32 [units]: of all values this process saw.
+        float32 [units]: the smallest and the largest value of each unit in this process.
     share
-        The processes.
+        The processes that share the dissection.
     """
     lowest, highest = np.min(share.gather(lowest), axis=0), np.max(share.gather(highest), axis=0)
     if largest is not None:

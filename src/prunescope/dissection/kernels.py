@@ -1,4 +1,4 @@
-"""Compiled functions, kept on disk where that is possible."""
+"""Compile functions with numba and cache them on disk where possible."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ T = TypeVar("T")
 
 
 def kernel(function: Callable[P, T]) -> Callable[P, T]:
-    """Compile a function on first use, without Python's lock; later processes find it in numba's cache.
+    """Decorate a function so that numba compiles it at its first call.
 
-    Where no cache can be written, as in a container whose installation is read-only and whose user has no home, the
-    function is compiled anew in every process. `NUMBA_CACHE_DIR` names a folder for the cache.
+    The compiled function releases Python's global interpreter lock. It is stored in numba's cache, from which later
+    processes load it. If no cache can be written (for example in a container with a read-only installation and a user
+    without a home directory), every process compiles the function again. The environment variable `NUMBA_CACHE_DIR`
+    sets the folder of the cache.
     """
     try:
         compiled = numba.njit(nogil=True, cache=True)(function)
     except (RuntimeError, OSError):
-        # numba finds no folder that it can write to.
+        # numba raises these errors if it finds no folder that it can write to.
         compiled = numba.njit(nogil=True)(function)
     return cast("Callable[P, T]", compiled)

@@ -1,4 +1,8 @@
-"""The labels of a batch of images, with the palettes of all images in one array."""
+"""Labels of a batch of images, with the palettes of all images concatenated in one array.
+
+An image's palette lists the sets of concepts that its pixels have, one set per row. The entries of a row are its
+concepts, and a pixel's code is the index of its row.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +21,23 @@ Array = np.ndarray[Any, Any]
 
 
 class LabelBatch(NamedTuple):
-    """The labels of some images, with their palettes one after the other; arrays, or tensors of one device."""
+    """Labels of some images, with concatenated palettes, as NumPy arrays or as tensors on one device."""
 
-    codes: Any  # unsigned (uint8 or int32 on a device) [images, sh, sw]
-    first_rows: Any  # int64 [images]: where an image's palette begins
-    starts: Any  # int64 [rows + 1]: which entries a row has
-    columns: Any  # int64 [entries]: a concept's position among the data set's concepts
+    codes: Any  # unsigned integers (on a device uint8 or int32) [images, sh, sw]: row in the image's palette
+    first_rows: Any  # int64 [images]: index of the first row of each image's palette
+    starts: Any  # int64 [rows + 1]: row r has the entries starts[r] to starts[r + 1] - 1
+    columns: Any  # int64 [entries]: index of the entry's concept among the data set's concepts
     entry_rows: Any  # int64 [entries]: the row of each entry
-    categories: Any  # bool [rows, categories]: the categories that have a label on such a pixel
+    categories: Any  # bool [rows, categories]: the primary categories of the row's concepts
     present: Any  # bool [images, categories]: the categories that have a label anywhere in the image
-    pixels: Any  # int64 [rows]: how many pixels have such labels
-    widest: Any  # int64 []: the most rows that a palette has; an array wherever the rest is
+    pixels: Any  # int64 [rows]: number of pixels that have the row's code
+    widest: Any  # int64 []: number of rows of the largest palette; always a NumPy array
 
     def on(self, device: torch.device) -> LabelBatch:
-        """Copy the labels to a device, unless they are there."""
+        """Return the labels as tensors on a device; return them unchanged if they are tensors already."""
         if isinstance(self.codes, Tensor):
             return self
-        # torch has few operations for 16-bit unsigned integers.
+        # PyTorch supports few operations on 16-bit unsigned integers.
         codes = self.codes if self.codes.dtype == np.uint8 else self.codes.astype(np.int32)
         arrays = self._replace(codes=codes)._asdict()
         del arrays["widest"]
@@ -42,36 +46,38 @@ class LabelBatch(NamedTuple):
         )
 
     def add_truth(self, blocks: Array, truth: Array) -> None:
-        """Count each concept's pixels; the labels must be arrays.
+        """Add the number of labelled pixels of each concept to `truth`, in place.
+
+        The labels must be NumPy arrays.
 
         Parameters
         ----------
         blocks
-            int64 [images]: to which block each belongs.
+            int64 [images]: the block that each image belongs to.
         truth
-            int64 [blocks, concepts], added to.
+            int64 [blocks, concepts]: the pixel counts to add to.
         """
         rows = np.diff(self.first_rows, append=len(self.pixels))
         places = np.repeat(blocks, rows)[self.entry_rows] * truth.shape[1] + self.columns
-        # Sums of integers below 2 ** 53 are exact in float64.
+        # bincount adds float64 weights, which is exact for integer sums below 2 ** 53.
         counts = np.bincount(places, self.pixels[self.entry_rows], truth.size)
         truth += counts.astype(np.int64).reshape(truth.shape)
 
 
 def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array, count: int) -> LabelBatch:
-    """Put the palettes of several images one after the other.
+    """Join the labels of several images in one batch.
 
     Parameters
     ----------
     labels
-        Of each image.
+        The labels of each image.
     numbers
-        The data set's concept numbers, ascending; a concept's column is its position here.
+        The concept numbers of the data set in ascending order. A concept's column is its index in this array.
     primary
-        int64 [concepts]: the position of each concept's primary category. A label makes its primary category present,
-        whichever layer names it.
+        int64 [concepts]: the index of each concept's primary category. A label makes the primary category of its
+        concept present in the image, whichever category's label map contains it.
     count
-        Number of categories.
+        The number of categories.
     """
     rows = np.array([len(image.starts) - 1 for image in labels])
     entries = np.array([0, *(len(image.numbers) for image in labels)]).cumsum()
@@ -92,23 +98,23 @@ def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array, c
 def join_packed(
     packed: PackedFile, images: Array, numbers: Array, primary: Array, count: int, *, small: bool = False
 ) -> LabelBatch:
-    """Read the labels of several images from a packed copy, as `join_labels` puts them together.
+    """Read the labels of several images from a packed copy in one batch, as `join_labels` returns it.
 
     Parameters
     ----------
     packed
         The packed copy.
     images
-        int64 [images]: whose labels.
+        int64 [images]: the indices of the images in the packed copy.
     numbers, primary, count
         As in `join_labels`.
     small
-        Whether codes are uint8 where that is enough, instead of uint16.
+        Whether to use uint8 codes, instead of uint16, if no palette has more than 256 rows.
 
     Raises
     ------
     InputError
-        The packed copy is damaged.
+        If the packed copy is damaged.
     """
     packed.verify(labels=images)
     spans = packed.spans[images]

@@ -1,4 +1,4 @@
-"""Networks look at images: what their layers put out is handed on while it is there."""
+"""Run networks on batches of images, and pass the outputs of their layers on as they are computed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _Take = Callable[[Key, Tensor, Batch], None]
 
 
 class Look:
-    """Shows batches of images to networks, and hands on what their layers put out.
+    """Runs networks on batches of images, and passes the outputs of their layers to a callback.
 
-    On a GPU three streams overlap: the next images are copied to it and the networks run on them while what they put
-    out for the last images is still being worked on. Whoever takes the outputs may then wait for the GPU without
-    keeping it from the forward passes.
+    On a GPU, three streams overlap: while the outputs for the previous images are still being processed, the next
+    images are copied to the GPU and the networks run on them. The callback may therefore wait for the GPU without
+    delaying the forward passes.
 
     Parameters
     ----------
     models
-        Networks by name.
+        The networks by name.
     axes
-        By network and layer, which axis of the layer's output holds the units.
+        For each network name and layer name, the axis of the layer's output that holds the units.
     device
-        Where they are.
+        The device that the networks are on.
     mean, std
-        Of each color channel.
+        The mean and standard deviation of each color channel, which normalise images scaled to 0..1.
     """
 
     def __init__(
@@ -57,17 +57,19 @@ class Look:
         self._types = dict.fromkeys(models, torch.float32)
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """See that every network takes images, in its own precision where it does not take float32.
+        """Raise if a network cannot process images, and choose the type of each network's images.
+
+        A network that does not accept float32 images gets images of the type of its own weights.
 
         Parameters
         ----------
         image_size
-            Height and width in pixels.
+            The height and width of the images in pixels.
 
         Raises
         ------
         InputError
-            A network cannot take them; the message says why.
+            If a network cannot process images of this size in either type. The message gives the reason.
         """
         random = torch.rand(2, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(self.device)
         for name, model in self._models.items():
@@ -84,23 +86,27 @@ class Look:
                 self._types[name] = own
 
     def stream(self) -> AbstractContextManager[object]:
-        """Let the block's work on outputs run beside the networks: on a GPU, in a stream of its own."""
+        """Return a context manager for the code that processes outputs.
+
+        On a GPU, operations in its ``with`` block run in a separate stream, concurrently with the networks.
+        """
         return _stream(self.device) if self.on_gpu else nullcontext()
 
     def at(self, batch: Batch, wanted: Sequence[Key], take: _Take, *, to_the_end: bool = True) -> None:
-        """Show a batch to every network that has wanted layers.
+        """Run every network that has wanted layers on a batch, and pass the outputs of these layers to `take`.
 
         Parameters
         ----------
         batch
-            With images.
+            The batch, which must include its images.
         wanted
-            Network and layer.
+            The wanted layers, as pairs of network name and layer name.
         take
-            Called with network and layer, the layer's output, and the batch; on a GPU during the next call or `finish`.
+            A function that is called with the pair of network name and layer name, the layer's output and the batch. On
+            a GPU it is called during the next call of `at` or of `finish`.
         to_the_end
-            Whether a network runs on when its wanted layers have put out: if so, a layer that is called once more is
-            noticed.
+            Whether each network runs to its end, even after all its wanted layers have been computed. If so, a layer
+            that is called a second time is detected.
         """
         assert batch.images is not None
         if not self.on_gpu:
@@ -112,8 +118,8 @@ class Look:
         taken: list[tuple[Key, Tensor]] = []
         with torch.cuda.stream(self._networks):
             pixels.record_stream(self._networks)
-            # Copies, since later layers may write over an output, and the next batch will; each map in one piece, so
-            # that single maps are copied fast.
+            # Outputs are cloned because later layers may overwrite them, and the next batch will. Each map is made
+            # contiguous so that single maps can be copied fast.
             self._run(
                 self._normalised(pixels),
                 wanted,
@@ -125,7 +131,7 @@ class Look:
         self._waiting = partial(self._take, taken, ready, take, batch)
 
     def finish(self) -> None:
-        """Hand on what is still to be handed on of the last batch."""
+        """Pass on the outputs of the last batch that have not been passed on yet."""
         waiting, self._waiting = self._waiting, _nothing
         waiting()
 
@@ -152,7 +158,7 @@ class Look:
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Let the forward pass compute in this precision, for as long as the block lasts."""
+    """Compute the forward passes of the ``with`` block in this precision; restore the previous settings afterwards."""
     matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
@@ -163,11 +169,11 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 class _SeenEnoughError(Exception):
-    """All layers that are wanted have put out; the rest of the network need not run."""
+    """Stops a forward pass when all wanted layers have been computed and the rest of the network is not needed."""
 
 
 def _nothing() -> None:
-    """Hand on nothing."""
+    """Do nothing: no outputs are pending."""
 
 
 def _hand_on(take: _Take, batch: Batch, key: Key, output: Tensor) -> None:
@@ -180,9 +186,12 @@ def _new_stream(device: torch.device, priority: int = 0) -> torch.cuda.Stream:
 
 @contextmanager
 def _stream(device: torch.device) -> Iterator[None]:
-    """Run the block's work in a stream, after what was given to the current one, which waits for it in turn."""
+    """Run the operations of the ``with`` block in a stream of their own.
+
+    They start after the operations already queued in the current stream, which in turn waits for them at the end.
+    """
     before = torch.cuda.current_stream(device)
-    # Its short operations go before the long ones of the networks.
+    # High priority, so that the short operations of this stream do not wait for the long ones of the networks.
     stream = _new_stream(device, priority=-1)
     stream.wait_stream(before)
     with torch.cuda.stream(stream):

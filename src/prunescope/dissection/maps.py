@@ -1,4 +1,4 @@
-"""Activation maps as a layer puts them out: the extremes of each, and copies of those that matter."""
+"""Find the extremes of a layer's activation maps, and copy the maps that may exceed their threshold."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ _BLOCK = 16
 
 
 class KeptMaps(NamedTuple):
-    """Maps that may reach above their unit's threshold, of some images; arrays, or tensors of one device."""
+    """Activation maps that may exceed their unit's threshold, as NumPy arrays or as tensors on one device."""
 
-    units: Any  # int64 [maps]
-    images: Any  # int64 [maps], counted from the first of these images
-    peaks: Any  # float32 [maps]: the largest value of each
+    units: Any  # int64 [maps]: the unit of each map
+    images: Any  # int64 [maps]: the image of each map, as an index in its batch
+    peaks: Any  # float32 [maps]: the largest value of each map
     maps: Any  # float32 [maps, h, w]
 
     def above(self, bounds: Any) -> KeptMaps:
-        """Leave out those that do not reach above their unit's bound, of [units] of the same kind."""
+        """Return only the maps that exceed their unit's bound.
+
+        `bounds` [units] is an array or a tensor, as the maps are.
+        """
         stays = self.peaks > bounds[self.units]
         return KeptMaps(*(part[stays] for part in self))
 
     def split(self, most: int) -> Iterator[KeptMaps]:
-        """Divide them into parts of at most `most` maps."""
+        """Yield the maps in parts of at most `most` maps."""
         for first in range(0, len(self.maps), most):
             yield KeptMaps(*(part[first : first + most] for part in self))
 
 
 class NotFiniteError(Exception):
-    """A map holds a value that is not finite."""
+    """Raised if an activation map contains a value that is not finite."""
 
     def __init__(self, image: int, unit: int, value: float) -> None:
         super().__init__(image, unit, value)
@@ -45,13 +48,20 @@ class NotFiniteError(Exception):
 
 
 def as_maps(output: Tensor) -> Tensor:
-    """[n, units] or [n, units, h, w] of any type -> float32 [n, units, h, w], on its device, in its layout."""
+    """Convert an output [n, units] or [n, units, h, w] of any type to float32 maps [n, units, h, w].
+
+    The maps stay on the output's device and keep its memory layout.
+    """
     plain = output.dequantize() if output.is_quantized else output
     return (plain if plain.ndim == 4 else plain[:, :, None, None]).float()
 
 
 def as_array(output: Tensor) -> Array:
-    """[n, units] or [n, units, h, w] -> float32 [n, units, h * w]; units may come last in memory, nothing is copied."""
+    """Convert an output [n, units] or [n, units, h, w] to a float32 array [n, units, h * w] on the CPU.
+
+    A float32 output on the CPU is not copied if it is contiguous, either as it is or with the units last in memory
+    (`torch.channels_last`).
+    """
     maps = as_maps(output).cpu()
     n, units, h, w = maps.shape
     if maps.is_contiguous():
@@ -66,19 +76,19 @@ def extremes(maps: Array, workers: Workers) -> tuple[Array, Array]:
     Parameters
     ----------
     maps
-        float32 [n, units, positions].
+        float32 [n, units, positions]: the activation maps.
     workers
-        To run in.
+        The threads to run in.
 
     Returns
     -------
     tuple of Array
-        float32 [n, units] each.
+        The smallest and the largest values, float32 [n, units] each.
 
     Raises
     ------
     NotFiniteError
-        A value is not finite.
+        If a value is not finite.
     """
     n, units, positions = maps.shape
     lows = np.full((n, units), np.iinfo(np.int32).max, np.int32)
@@ -98,7 +108,22 @@ def extremes(maps: Array, workers: Workers) -> tuple[Array, Array]:
 
 
 def gather(maps: Array, images: Array, units: Array, workers: Workers) -> Array:
-    """Copy some maps of [n, units, positions], float32 [maps, positions]."""
+    """Copy the maps of the given images and units.
+
+    Parameters
+    ----------
+    maps
+        float32 [n, units, positions]: the activation maps.
+    images, units
+        int64 [maps]: the image (as an index in the batch) and the unit of each map to copy.
+    workers
+        The threads to run in.
+
+    Returns
+    -------
+    Array
+        The copies, float32 [maps, positions].
+    """
     copies = np.empty((len(units), maps.shape[2]), np.float32)
     if len(units):
         workers.spread(_gather, len(units), maps, images, units, copies)
@@ -106,13 +131,16 @@ def gather(maps: Array, images: Array, units: Array, workers: Workers) -> Array:
 
 
 def _ordered(bits: Array) -> Array:
-    """Turn a float's bits into an integer that orders as the float does, NaN beyond infinity; and back."""
+    """Map the bits of floats to integers in the order of the floats, or such integers back to bits.
+
+    The integers of NaNs lie beyond those of the infinities.
+    """
     result: Array = bits ^ ((bits >> 31) & _MAGNITUDE)
     return result
 
 
-# Integers: their smallest and largest need no order of comparisons, so that the compiler takes many at a time, and what
-# is not finite lies at their ends.
+# The kernels compare integers instead of floats. The minimum and maximum of integers do not depend on the order of the
+# comparisons, so the compiler can vectorise them, and values that are not finite become the extremes.
 
 
 @kernel
@@ -141,7 +169,7 @@ def _extremes_units_last(bits: Array, lows: Array, peaks: Array, start: int, sto
 
 @kernel
 def _gather(maps: Array, images: Array, units: Array, copies: Array, start: int, stop: int) -> None:
-    # In blocks of positions, so that what lies side by side in memory is used while it is near, whichever axis is last.
+    # Positions are copied in blocks, so that memory is read with good locality whichever axis is last in memory.
     for first in range(0, maps.shape[2], _BLOCK):
         last = min(first + _BLOCK, maps.shape[2])
         for index in range(start, stop):

@@ -1,4 +1,4 @@
-"""Counting the pixels of masks by two Triton kernels: the same integers as the compiled CPU kernel's."""
+"""Count the pixels of masks with two Triton kernels, which give the same integers as the compiled CPU kernel."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import Stretch
 from prunescope.dissection.tally import Presence
 
-_ROWS = 4  # label rows evaluated at a time, at most
-_ENTRIES = 128  # palette entries added at a time
+_ROWS = 4  # the largest number of label rows that are evaluated at a time
+_ENTRIES = 128  # the number of palette entries that are added at a time
 
 
 class Axes:
-    """Where label pixels lie on the maps, as tensors of a device."""
+    """The positions of the label pixels on the maps, as tensors on a device."""
 
     def __init__(self, down: Stretch, along: Stretch, device: torch.device) -> None:
         self.y_starts = torch.from_numpy(down.starts).to(device)
@@ -41,19 +41,20 @@ def count_masks(
     Parameters
     ----------
     kept
-        Maps, as tensors. Those that do not reach above their unit's threshold add nothing.
+        The maps, as tensors. Maps that do not exceed their unit's threshold add nothing.
     thresholds
-        float64 [units].
+        float64 [units]: the thresholds.
     labels
-        Of these maps' images, as tensors.
+        The labels of the images of these maps, as tensors.
     blocks
-        int64 [images].
+        int64 [images]: the block that each image belongs to.
     axes
-        Where label pixels lie on the maps.
+        The positions of the label pixels on the maps.
     counts
-        Intersect [blocks, units, concepts], activation [blocks, units, categories] and area [blocks, units], added to.
+        The counts to add to: intersect [blocks, units, concepts], activation [blocks, units, categories] and area
+        [blocks, units], as in `MaskCounts`.
     presence
-        As in `dissect`.
+        The images on which mask pixels count as activation, as in `dissect`.
     """
     intersect, activation, area = counts
     maps, (h, w) = kept.maps.contiguous(), kept.maps.shape[1:]
@@ -70,7 +71,7 @@ def count_masks(
         h, w, sh, sw, widest,
         ROWS=min(_ROWS, triton.next_power_of_2(-(-sh // h))), COLUMNS=triton.next_power_of_2(sw),
         CELLS=triton.next_power_of_2(w),
-        # A product and a sum rounded once instead of twice would move pixels that lie on a threshold.
+        # A fused multiply-add rounds once instead of twice, which would change the result for pixels at a threshold.
         enable_fp_fusion=False,
     )  # fmt: skip
     _scatter[grid](
@@ -87,7 +88,7 @@ def _histograms(  # type: ignore[no-untyped-def]
     maps, units, images, peaks, thresholds, codes, y_starts, y_weights, x_cells, x_weights, histograms,
     h, w, sh, sw, widest, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CELLS: tl.constexpr,
 ):  # fmt: skip
-    """Count the pixels of one map's mask by the row of its image's palette."""
+    """Count the pixels of one map's mask for each row of its image's palette."""
     index = tl.program_id(0).to(tl.int64)
     threshold = tl.load(thresholds + tl.load(units + index))
     if tl.load(peaks + index).to(tl.float64) > threshold:
@@ -103,7 +104,7 @@ def _histograms(  # type: ignore[no-untyped-def]
             below = tl.minimum(y + 1, h - 1)
             here = tl.load(values + y * w + lanes, lanes < w, float("-inf"))
             next_row = tl.load(values + below * w + lanes, lanes < w, float("-inf"))
-            # A bilinear patch lies between its corners: without one above the threshold it has no pixel above.
+            # Bilinear values lie between those at the four corners: if no corner exceeds the threshold, no pixel does.
             highest = tl.maximum(tl.max(here, 0), tl.max(next_row, 0))
             if highest.to(tl.float64) > threshold:
                 a = tl.load(values + y * w + cell).to(tl.float64)[None, :]
@@ -128,7 +129,7 @@ def _scatter(  # type: ignore[no-untyped-def]
     intersect, activation, area, image_count, row_count, widest, unit_count, concepts, category_count,
     ENTRIES: tl.constexpr, CATEGORIES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Add one map's histogram to the counts of its unit."""
+    """Add the pixel counts of one map's mask to the counts of its unit."""
     index = tl.program_id(0).to(tl.int64)
     unit = tl.load(units + index)
     if tl.load(peaks + index).to(tl.float64) > tl.load(thresholds + unit):

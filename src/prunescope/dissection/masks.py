@@ -1,4 +1,4 @@
-"""A unit's mask: its map stretched to the label resolution, where it lies above the threshold."""
+"""Upsample activation maps to the label resolution; a unit's mask is where its upsampled map exceeds its threshold."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ Array = np.ndarray[Any, Any]
 
 
 class Stretch(NamedTuple):
-    """Bilinear stretching along one axis, in exact rational positions.
+    """Bilinear interpolation along one axis of a map, with pixel positions computed in exact rational arithmetic.
 
-    Between map row i and the next lie the pixels `starts[i]` to `starts[i + 1]`; pixel p takes the next row with
-    `weights[p]`, from 0 up to but never 1. Beyond the outer centres the outermost row holds.
+    The pixels `starts[i]` to `starts[i + 1] - 1` lie between row i of the map and the next. The value at pixel p is
+    that of row i times `1 - weights[p]` plus that of the next row times `weights[p]`, with 0 <= weights[p] < 1. Pixels
+    beyond the centres of the outermost rows have the value of the outermost row.
     """
 
     starts: Array  # int64 [cells + 1]
@@ -22,7 +23,7 @@ class Stretch(NamedTuple):
 
 
 def stretch_axis(cells: int, pixels: int) -> Stretch:
-    """Place `pixels` pixels over `cells` rows of a map (`align_corners=False`).
+    """Interpolate from `cells` map rows to `pixels` pixels, with half-pixel centres (`align_corners=False`).
 
     >>> stretch_axis(2, 4)
     Stretch(starts=array([0, 3, 4]), weights=array([0.  , 0.25, 0.75, 0.25]))
@@ -32,28 +33,31 @@ def stretch_axis(cells: int, pixels: int) -> Stretch:
 
 
 def anchored_axis(cells: int, pixels: int, image_pixels: int, stride: Fraction, offset: Fraction) -> Stretch:
-    """Place `pixels` pixels over `cells` rows of a map whose row i is at `offset + stride * i` (Bau et al. 2017, 2.2).
+    """Interpolate from `cells` map rows to `pixels` pixels, with rows at the centres of their receptive fields.
+
+    Row i of the map is centred at `offset + stride * i` in the image (Bau et al. 2017, section 2.2).
 
     Parameters
     ----------
     cells
-        Rows of the map.
+        The number of rows of the map.
     pixels
-        Label pixels; they spread over the image evenly.
+        The number of label pixels, which are spread evenly over the image.
     image_pixels
-        Of the image, in which stride and offset are told.
+        The size of the image along this axis, in image pixels.
     stride, offset
-        Of the receptive fields' centres, as `prunescope.networks.receptive_fields` measures them; the first pixel's
-        centre is at 0.5.
+        The stride and offset of the receptive fields' centres in image pixels, as
+        `prunescope.networks.receptive_fields` measures them. The centre of the first image pixel is at 0.5.
 
     Examples
     --------
-    Row i of a map of two, centred at 0.5 + 2 i: pixels at 0.5, 1.5, 2.5 and 3.5.
+    Row i of a map of two rows is centred at 0.5 + 2 i; the four pixels are at 0.5, 1.5, 2.5 and 3.5.
 
     >>> anchored_axis(2, 4, 4, Fraction(2), Fraction(1, 2))
     Stretch(starts=array([0, 2, 4]), weights=array([0. , 0.5, 0. , 0. ]))
     """
-    # Pixel p is at (p + 1/2) image_pixels / pixels: its place on the map as a whole number of 1 / denominator.
+    # Pixel p is centred at (p + 1/2) image_pixels / pixels in the image. Its position on the map is
+    # numerator / denominator, with whole numbers so that it is exact.
     denominator = 2 * pixels * offset.denominator * stride.numerator
     centres = (2 * np.arange(pixels, dtype=np.int64) + 1) * (image_pixels * offset.denominator)
     numerator = (centres - 2 * pixels * offset.numerator) * stride.denominator
@@ -61,27 +65,27 @@ def anchored_axis(cells: int, pixels: int, image_pixels: int, stride: Fraction, 
 
 
 def _placed(numerator: Array, denominator: int, cells: int) -> Stretch:
-    """Pixels at the places `numerator / denominator` on a map, ascending from 0 up to below `cells`."""
+    """Interpolate to pixels at the positions `numerator / denominator`, which ascend from 0 up to below `cells`."""
     starts = np.searchsorted(numerator // denominator, np.arange(cells + 1))
     return Stretch(starts, (numerator % denominator) / denominator)
 
 
 def stretch(maps: Array, shape: tuple[int, int], axes: tuple[Stretch, Stretch] | None = None) -> Array:
-    """Stretch maps to `shape`, bilinearly; with half-pixel centres unless told otherwise (design: Mask).
+    """Upsample maps by bilinear interpolation, by default with half-pixel centres (`align_corners=False`).
 
     Parameters
     ----------
     maps
-        [..., h, w], any real type.
+        [..., h, w]: the maps, of any real type.
     shape
-        (sh, sw).
+        The shape (sh, sw) of the result.
     axes
-        Where the pixels of each axis lie on the maps, instead of half-pixel centres.
+        The interpolation along the vertical and the horizontal axis, to be used instead of half-pixel centres.
 
     Returns
     -------
     Array
-        float64 [..., sh, sw].
+        The upsampled maps, float64 [..., sh, sw].
     """
     result = np.asarray(maps, np.float64)
     h, w = result.shape[-2:]

@@ -1,4 +1,4 @@
-"""NetDissect-Lite's result tables: written in its columns, read into ours."""
+"""Write results in the columns of NetDissect-Lite's tables, and read such tables."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ from prunescope.errors import InputError
 
 FIELDS = ("label", "truth", "activation", "intersect", "iou")
 _WHAT = "CSV table of NetDissect-Lite"
-_PRINTED = 1e-3  # IoUs are printed with three digits or more.
+_PRINTED = 1e-3  # Published IoUs have at least three decimal places.
 
 
 def to_netdissect(units: pd.DataFrame, pairs: pd.DataFrame, categories: list[str]) -> pd.DataFrame:
-    """Lay out results in NetDissect-Lite's columns: units from 1, best score first, a category's best pair each.
+    """Convert results to a table in NetDissect-Lite's columns.
+
+    Units are counted from 1 and sorted by descending score. For each category, the table shows the unit's best concept.
 
     Parameters
     ----------
     units, pairs
-        Tables of `LayerDissection`.
+        The tables of a `LayerDissection`.
     categories
-        In the order of the columns.
+        The categories, in the order of their columns.
+
+    Returns
+    -------
+    pd.DataFrame
+        unit, category, label, score, then for each category CATEGORY-label, -truth, -activation, -intersect and -iou.
     """
     columns: dict[str, Any] = {
         "unit": units["unit"].to_numpy() + 1,
@@ -44,30 +51,37 @@ def to_netdissect(units: pd.DataFrame, pairs: pd.DataFrame, categories: list[str
 
 
 def read_netdissect(path: str | Path, iou: float = 0.05) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Read a published table into units, pairs and summary; what it does not hold is absent.
+    """Read a published table in NetDissect-Lite's columns.
+
+    Columns of a dissection that such a table does not provide, such as thresholds and concept numbers, are absent from
+    the result.
 
     Parameters
     ----------
     path
-        A CSV file in NetDissect-Lite's columns, units counted from 1; it may be compressed (.gz, .bz2, .xz, .zip).
+        A CSV file in NetDissect-Lite's columns, with units counted from 1. It may be compressed (.gz, .bz2, .xz, .zip).
     iou
-        A unit is interpretable when its score is above this.
+        A unit is interpretable if its score is above this bound.
 
     Returns
     -------
-    tuple
-        units (unit from 0, label, category, iou, best by category), pairs (the best of each category that the table
-        names), summary.
+    units : pd.DataFrame
+        A row per unit: unit (counted from 0), label, category, iou, and the best concept of each category.
+    pairs : pd.DataFrame
+        The pairs of unit and concept in the table: each unit's best concept of each category.
+    summary : dict
+        Counts of units, interpretable units and detected concepts, and the settings.
 
     Raises
     ------
     InputError
-        There is no such file, columns are missing, or a cell cannot be: its line, column and value are named.
+        If the file does not exist or cannot be read, if columns are missing, or if the value of a cell is impossible;
+        the message then names its line, column and value.
 
     Warns
     -----
     UserWarning
-        An IoU is not the one that the counts beside it give.
+        If an IoU differs from the one computed from the counts beside it.
     """
     path = Path(path)
     sheet = Sheet.read(path, _WHAT)
@@ -97,7 +111,7 @@ def read_netdissect(path: str | Path, iou: float = 0.05) -> tuple[pd.DataFrame, 
 
 
 def _check_labels(sheet: Sheet, score: pd.Series[float], categories: tuple[str, ...]) -> None:
-    """See that each unit has a label and one of the table's categories, or neither and no score."""
+    """Raise unless each unit has a label and one of the table's categories, or neither of them and a score of 0."""
     table = sheet.table
     for row, (label, category, number) in enumerate(zip(table["label"], table["category"], score, strict=True)):
         if not label.strip() and (category or number > 0):

@@ -1,4 +1,4 @@
-"""The first pass and the counting of masks as tensor work on the network's own device."""
+"""The first pass over the images in tensor operations, on the device of the network."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from prunescope.dissection.thresholds import LargestValues
 
 Array = np.ndarray[Any, Any]
 
-# Elements of the largest tensors that the work is cut into: a few hundred megabytes each.
+# Work is split so that the largest tensors have about this many elements: a few hundred megabytes each.
 AT_ONCE = 1 << 24
 
 
 class LargestOnDevice:
-    """The largest values of each unit in a stream, on a device: see `LargestValues`.
+    """The largest values of each unit in a stream of activation maps, on a device; see `LargestValues`.
 
     Parameters
     ----------
     largest
-        Empty; says how many values are kept, and takes them at the end.
+        An empty `LargestValues`, which sets how many values are kept and receives them at the end.
     device
-        Where the values are.
+        The device that the activation maps are on.
     """
 
     def __init__(self, largest: LargestValues, device: torch.device) -> None:
@@ -39,27 +39,32 @@ class LargestOnDevice:
         self.bounds = torch.full((units,), -torch.inf, device=device)
 
     def add(self, units: Tensor, maps: Tensor) -> None:
-        """Take in maps; one without a value above its unit's bound need not be among them.
+        """Add the values of some maps. Maps without a value above their unit's bound may be left out.
 
         Parameters
         ----------
         units
-            int64 [maps], ascending: whose they are.
+            int64 [maps]: the unit of each map, in ascending order.
         maps
-            float32 [maps, h, w], finite.
+            float32 [maps, h, w]: the maps, with finite values.
         """
         size = max(1, AT_ONCE // maps[0].numel()) if len(maps) else 1
         for some_units, some_maps in zip(torch.split(units, size), torch.split(maps.flatten(1), size), strict=True):
             self._insert(some_units, some_maps)
 
     def on_cpu(self, *, alone: bool) -> LargestValues:
-        """Return the largest values that thresholds need.
+        """Copy the values that the thresholds need to the CPU.
 
         Parameters
         ----------
         alone
-            Whether no other process saw values of these units. Then two values of each unit are enough: those between
-            which its threshold lies.
+            Whether no other process has values of these units. If so, two values of each unit are enough: those
+            between which its threshold lies.
+
+        Returns
+        -------
+        LargestValues
+            The object given at construction, now filled.
         """
         count = min(self._keep, self._buffer.shape[1])
         size = max(1, AT_ONCE // self._buffer.shape[1])
@@ -96,14 +101,14 @@ class LargestOnDevice:
 
 
 class FirstPassOnDevice:
-    """A first pass in tensor work.
+    """A first pass in tensor operations on a device.
 
     Parameters
     ----------
     shape, images, quantile, given
         As in `FirstPassOnCpu`.
     device
-        Where the layer's output is.
+        The device that the layer's output is on.
     """
 
     def __init__(
@@ -126,7 +131,7 @@ class FirstPassOnDevice:
         return bounds
 
     def add(self, first_image: int, output: Tensor) -> KeptMaps:
-        """Take in the next images: see `FirstPass`."""
+        """Add the layer's output for the next images; see `FirstPass.add`."""
         maps = as_maps(output)
         lows, peaks = maps.amin((2, 3)), maps.amax((2, 3))
         kept = _taken(maps, peaks, self._bounds)
@@ -139,16 +144,16 @@ class FirstPassOnDevice:
         return kept
 
     def above(self, output: Tensor, thresholds: Array) -> KeptMaps:
-        """Copy the maps that reach above their unit's threshold."""
+        """Return copies of the maps that exceed their unit's threshold."""
         maps = as_maps(output)
         return _taken(maps, maps.amax((2, 3)), torch.from_numpy(thresholds).to(self._device))
 
     def still_possible(self, kept: KeptMaps) -> KeptMaps:
-        """Leave out the maps that, by now, cannot reach above their unit's threshold."""
+        """Return only the maps that may still exceed their unit's threshold."""
         return kept.above(self._bounds)
 
     def settle(self, share: Share) -> tuple[Levels, Examples]:
-        """Say the thresholds and the most exciting images."""
+        """Return the thresholds and the images with the highest activations; see `FirstPass.settle`."""
         examples = Examples(*(part.cpu().numpy() for part in self._best))
         examples.reduce(share)
         largest = None if self._largest is None else self._largest.on_cpu(alone=share.processes == 1)
@@ -156,7 +161,7 @@ class FirstPassOnDevice:
         return settled(largest, self._given, lowest, highest, share), examples
 
     def _rank(self, first_image: int, peaks: Tensor, maps: Tensor) -> None:
-        """Keep the most exciting images; equal peaks go to the earlier one."""
+        """Update the images with the highest activations; of images with equal peaks, the earlier one comes first."""
         images, own_peaks, own_maps = self._best
         candidates = torch.cat([own_peaks, peaks.T], 1)
         best = candidates.sort(dim=1, descending=True, stable=True).indices[:, :EXAMPLES]
@@ -171,7 +176,7 @@ class FirstPassOnDevice:
 
 
 def _taken(maps: Tensor, peaks: Tensor, bounds: Tensor) -> KeptMaps:
-    """Copy the maps of [n, units, h, w] that reach above their unit's bound, by ascending unit."""
+    """Return copies of the maps in `maps` [n, units, h, w] that exceed their unit's bound, sorted by unit."""
     units, images = (peaks > bounds).T.nonzero(as_tuple=True)
     return KeptMaps(units, images, peaks[images, units], maps[images, units])
 

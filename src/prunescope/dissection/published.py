@@ -1,4 +1,4 @@
-"""Published tables, as if they had been dissected here."""
+"""Import published result tables as dissections."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ def import_netdissect(path: str | Path, *, out: str | Path | None = None, iou: f
     Parameters
     ----------
     path
-        The CSV file.
+        The CSV file, which may be compressed (.gz, .bz2, .xz, .zip).
     out
-        Where to write units, pairs and summary; nothing is written unless told. Another table's dissection that is
-        there is not overwritten.
+        The directory in which to write the tables of units and pairs and the summary. By default nothing is written. A
+        dissection of another table in this directory is not overwritten.
     iou
-        A unit is interpretable when its score is above this.
+        A unit is interpretable if its score is above this bound.
+
+    Returns
+    -------
+    LayerDissection
+        The units, pairs and summary, without pixel counts (`tally`) and examples.
 
     Raises
     ------
     InputError
-        It is no such table, `iou` is out of its range, or `out` holds another dissection.
+        If the file is not such a table or cannot be read, if `iou` is out of range, if `out` contains another
+        dissection, or if writing to `out` would overwrite the file itself.
     """
     if not 0 <= iou < 1:
         raise InputError(f"iou is {iou}, expected a bound from 0 up to 1 (0.05 in the paper)")

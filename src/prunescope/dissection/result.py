@@ -1,4 +1,4 @@
-"""What a dissection found, in memory and on disk."""
+"""The results of a dissection, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class LayerDissection:
-    """What the units of one layer detect.
+    """The concepts that the units of one layer detect.
 
     Attributes
     ----------
     layer
-        As `named_modules()` names it.
+        The name of the layer in `named_modules()`; empty for an imported table.
     units
         A row per unit: unit, label, category, iou, threshold, dead, number, `CATEGORY-label` and `CATEGORY-iou`.
-        `label`, `number` (of label.csv) and `category` are its concept's; an imported table has no `number`. `unit` is
-        the row's place, or where filters were removed the place of the dense network's unit.
+        `label`, `category` and `number` (in label.csv) are those of the unit's concept. `unit` is the index of the
+        unit in the layer or, if filters were removed, in the layer of the dense network. An imported table has no
+        `threshold`, `dead` and `number`.
     pairs
-        A row for every unit and concept that meet: unit, label, number, category, truth, activation, intersect, iou.
+        A row for each pair of unit and concept that have pixels in common: unit, label, number, category, truth,
+        activation, intersect, iou.
     summary
-        Counts of units, interpretable units, detected concepts (also by category), and the settings. Concepts are
-        counted by their numbers; in an imported table, by category and name.
+        The numbers of units, interpretable units and detected concepts (in total and by category), and the settings.
+        Concepts are distinguished by their numbers or, in an imported table, by category and name.
     tally
-        The pixel counts, as `tally_arrays` names them, a row for each row of `units`; None in an imported table.
+        The pixel counts, named as in `tally_arrays`, with a row for each row of `units`; None for an imported table.
     examples
-        The most exciting images, a row for each row of `units`; None in an imported table.
+        The images with the highest activations, with a row for each row of `units`; None for an imported table.
     """
 
     layer: str
@@ -50,22 +52,22 @@ class LayerDissection:
     examples: Examples | None = None
 
     def numbered(self, numbers: Array) -> LayerDissection:
-        """Give the units other numbers: those they have in the dense network, where filters were removed.
+        """Renumber the units, as in the dense network if filters were removed.
 
         Parameters
         ----------
         numbers
-            int64 [units]: of each row of `units`, as `prunescope.pruning.unit_numbers` gives them.
+            int64 [units]: the new number of each row of `units`, as `prunescope.pruning.unit_numbers` returns them.
 
         Returns
         -------
         LayerDissection
-            The same counts and examples, row by row.
+            The renumbered dissection; its rows, counts and examples are otherwise the same.
 
         Raises
         ------
         InputError
-            There are more or fewer numbers than units.
+            If the number of elements in `numbers` differs from the number of units.
         """
         if len(numbers) != len(self.units):
             raise InputError(f"layer {self.layer!r} has {len(self.units)} units, but {len(numbers)} numbers are given")
@@ -82,22 +84,29 @@ class LayerDissection:
         )
 
     def save(self, directory: str | Path, *, replace: bool = False) -> Path:
-        """Write the layer's files into `directory/LAYER`; summary.json comes last and says that all are there.
+        """Write the layer's files to `directory/LAYER`.
 
-        Beside its own arrays, tally and examples hold `units`, int64: which unit each of their rows is.
+        The file summary.json is written last, so that its presence shows that all files are complete. The files of the
+        tally and the examples also contain an array `units`, int64 [units], with the unit of each of their rows.
 
         Parameters
         ----------
         directory
-            New, or one in which the layer was dissected with the same settings: then its files are written anew.
+            The directory to write to. If it already contains a dissection of this layer with the same settings, the
+            files are overwritten.
         replace
-            Overwrite a dissection with other settings too.
+            Whether to overwrite a dissection with other settings too.
+
+        Returns
+        -------
+        Path
+            The folder `directory/LAYER`, or `directory` itself for an imported table.
 
         Raises
         ------
         InputError
-            A dissection with other settings is there (the differences are shown), or the layer's name cannot be that
-            of a folder.
+            If the directory contains a dissection with other settings (the message shows the differences), or if the
+            layer's name cannot be the name of a folder.
         """
         if not replace:
             refuse_other(directory, self.layer, self.summary.get("settings", {}))
@@ -118,7 +127,10 @@ class LayerDissection:
 
 @dataclass(frozen=True)
 class Dissection(Mapping[str, LayerDissection]):
-    """What the units of a network's layers detect: layer name -> `LayerDissection`."""
+    """The concepts that the units of a network's layers detect.
+
+    It is a mapping from layer names to `LayerDissection` objects.
+    """
 
     layers: dict[str, LayerDissection]
 
@@ -133,17 +145,21 @@ class Dissection(Mapping[str, LayerDissection]):
 
     @property
     def units(self) -> pd.DataFrame:
-        """The units of all layers, `layer` in the first column."""
+        """The units of all layers, with `layer` as the first column."""
         return self._joined("units")
 
     @property
     def pairs(self) -> pd.DataFrame:
-        """Every unit and concept that meet, of all layers, `layer` in the first column."""
+        """The pairs of unit and concept of all layers, with `layer` as the first column."""
         return self._joined("pairs")
 
     @property
     def summary(self) -> pd.DataFrame:
-        """A row per layer: units, interpretable, concepts, dead, and a column of concepts for each category."""
+        """Counts for each layer.
+
+        The columns are layer, units, interpretable, concepts and dead, and for each category its number of detected
+        concepts.
+        """
         rows = []
         for name, layer in self.items():
             counts = {key: layer.summary[key] for key in ("units", "interpretable", "concepts", "dead")}
@@ -151,19 +167,25 @@ class Dissection(Mapping[str, LayerDissection]):
         return pd.DataFrame(rows)
 
     def numbered(self, numbers: Mapping[str, Array]) -> Dissection:
-        """Give every layer's units other numbers; see `LayerDissection.numbered`."""
+        """Renumber the units of every layer; see `LayerDissection.numbered`.
+
+        Raises
+        ------
+        InputError
+            If a layer has no numbers, or if the numbers of a layer are more or fewer than its units.
+        """
         missing = [name for name in self if name not in numbers]
         if missing:
             raise InputError(f"no unit numbers are given for layer {missing[0]!r}; {nearest(missing[0], numbers)}")
         return Dissection({name: layer.numbered(numbers[name]) for name, layer in self.items()})
 
     def save(self, directory: str | Path, *, replace: bool = False) -> Path:
-        """Write each layer's files into `directory/LAYER`; see `LayerDissection.save`.
+        """Write the files of each layer to `directory/LAYER`; see `LayerDissection.save`.
 
         Raises
         ------
         InputError
-            A dissection of one of the layers with other settings is there; then nothing is written.
+            If the directory contains a dissection of one of the layers with other settings; nothing is written then.
         """
         for layer in self.values() if not replace else ():
             refuse_other(directory, layer.layer, layer.summary.get("settings", {}))
@@ -178,21 +200,22 @@ class Dissection(Mapping[str, LayerDissection]):
 
 
 def refuse_other(directory: str | Path, layer: str, settings: Mapping[str, Any], *, known: bool = False) -> None:
-    """Refuse to overwrite a layer's dissection that was made with other settings.
+    """Raise if a directory contains a dissection of a layer that was made with other settings.
 
     Parameters
     ----------
     directory, layer
-        Where it would be.
+        The directory, and the name of the layer in it.
     settings
-        Of the new dissection, as its summary notes them.
+        The settings of the new dissection, as its summary stores them.
     known
-        Compare only those, since others are not known before the work.
+        Whether to compare only the settings given. Before a dissection runs, not all its settings are known.
 
     Raises
     ------
     InputError
-        One is there; each difference is shown.
+        If the directory contains a dissection of the layer with other settings (the message shows each difference), or
+        a summary that cannot be read.
     """
     path = layer_folder(directory, layer) / "summary.json"
     if not path.is_file():
@@ -219,27 +242,29 @@ def _told(settings: Mapping[str, Any], name: str) -> str:
 
 
 def layer_folder(directory: str | Path, layer: str) -> Path:
-    """Return the folder of a layer's files: the directory itself for an imported table, which names no layer.
+    """Return the folder of a layer's files.
+
+    It is the directory itself for an imported table, which has an empty layer name.
 
     Raises
     ------
     InputError
-        The layer's name would lead out of the directory, or cannot be that of a folder.
+        If the layer's name would lead out of the directory, or cannot be the name of a folder.
     """
     return inside(directory, layer, "the layer") if layer else Path(directory)
 
 
 def read_units(directory: str | Path, layer: str) -> pd.DataFrame:
-    """Read the units table of a layer that `save` wrote."""
+    """Read the table of units of a layer, as written by `LayerDissection.save`."""
     return pd.read_parquet(layer_folder(directory, layer) / "units.parquet")
 
 
 def is_complete(directory: str | Path, layer: str) -> bool:
-    """Say whether `save` finished for this layer."""
+    """Return whether `LayerDissection.save` has finished for this layer."""
     return all((layer_folder(directory, layer) / name).is_file() for name in ("units.parquet", "summary.json"))
 
 
 def read_summary(directory: str | Path, layer: str) -> dict[str, Any]:
-    """Read the summary of a layer that `save` wrote."""
+    """Read the summary of a layer, as written by `LayerDissection.save`."""
     summary: dict[str, Any] = json.loads((layer_folder(directory, layer) / "summary.json").read_text(encoding="utf-8"))
     return summary

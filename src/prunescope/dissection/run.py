@@ -1,4 +1,8 @@
-"""Dissection: the network looks at every image once, then each unit's mask is held against the labels."""
+"""Dissect networks and activation maps.
+
+A network runs once over all images, which determines the thresholds. Each unit's masks are then compared with the
+labels.
+"""
 
 from __future__ import annotations
 
@@ -60,68 +64,72 @@ def dissect(
     settings: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Dissection:
-    """Say which unit of which layer detects which concept (Bau et al. 2017; Frankle and Bau 2019, section 3).
+    """Find the concepts that the units of a network detect (Bau et al. 2017; Frankle and Bau 2019, section 3).
 
-    The network runs once over the data set's images, in evaluation mode, and observes all layers. The results do not
-    depend on the batch size, the budget or the number of processes beyond the network's own floating point.
+    The network runs once over the images of the data set, in evaluation mode, and all layers are observed in the same
+    pass. The batch size, the budget and the number of processes affect the results only through rounding errors in the
+    network's own computations.
 
     Parameters
     ----------
     model
-        Takes [n, 3, ih, iw].
+        A network that takes images [n, 3, ih, iw].
     layers
-        Names as `named_modules()` gives them; their outputs are [n, units, h, w], [n, h, w, units] or [n, units], or
-        tokens, [n, tokens, units] or [n, units, tokens], that form a grid.
+        The names of the layers in `named_modules()`. The layers' outputs must have the shape [n, units, h, w],
+        [n, h, w, units] or [n, units], or consist of tokens that form a grid, [n, tokens, units] or [n, units, tokens].
     concepts
-        Labelled images in Broden's format: a folder, or what `open_concepts` returned.
+        Labelled images in Broden's format: a folder, or a data set returned by `open_concepts`.
     units_axis
-        Which axis of the layers' outputs holds the units, counted from 0, which is the images' axis, or from the end if
-        negative: one number for all layers, or numbers by layer. Layers for which it is not given are measured, with a
-        few forward passes on blank images of other sizes (`find_axes` says how).
+        The axis of the layers' outputs that holds the units: one number for all layers, or a mapping from layer names
+        to numbers. Axes are counted from 0, the axis of the images, or from the end if negative. For layers without a
+        given axis, it is determined by a few forward passes on blank images of other sizes (see `find_axes`).
     quantile
-        The fraction of all positions above a unit's threshold.
+        The fraction of all positions at which a unit's activation exceeds its threshold.
     iou
-        A unit is interpretable when the IoU with its concept is above this.
+        A unit is interpretable if the IoU with its concept is above this bound.
     presence
-        On which images a mask counts as activation for a category: `image`, those with a label of the category
-        anywhere; `overlap`, those with one under the mask.
+        The images on which mask pixels count as activation for a category. With `image`, these are the images that have
+        a label of the category anywhere; with `overlap`, the images that have one under the mask.
     align
-        How maps lie on the labels: `half-pixel`, stretched over the whole image; `receptive-field`, anchored at the
-        centres of the units' receptive fields, measured from the network (Bau et al. 2017, section 2.2).
+        The alignment of activation maps with the labels. With `half-pixel`, maps are stretched over the whole image;
+        with `receptive-field`, map positions are placed at the centres of the units' receptive fields, which are
+        measured from the network (Bau et al. 2017, section 2.2).
     batch_size
-        Images at a time.
+        The number of images in a batch.
     device
-        Where the network runs.
+        The device that the network runs on.
     precision
-        Of the forward pass: `fp32`; `tf32`, on GPUs that have it; `bf16`, mixed.
+        The precision of the forward pass: `fp32`, `tf32` (on NVIDIA GPUs that support it) or `bf16` (mixed precision).
     mean, std
-        Of each color channel, for images scaled to 0..1; ImageNet's unless told.
+        The mean and standard deviation of each color channel, which normalise images scaled to 0..1; those of ImageNet
+        by default.
     budget
-        How much may wait for the thresholds in memory and on disk. A layer that needs more than both gets a second
-        forward pass, alone.
+        The amounts of memory and disk space in which activation maps may be stored until the thresholds are known. A
+        layer that needs more than both together gets a second forward pass.
     settings
-        More to note in the summary (a network's name, say).
+        Further settings to store in the summary, such as the name of the network.
     progress
-        Called with images done and images in all, of this process; a layer that needs a second forward pass doubles
-        the latter.
+        A function that is called with the number of images done and the total number of images of this process. The
+        total doubles if a layer needs a second forward pass.
 
     Returns
     -------
     Dissection
-        Its `.units` is a DataFrame; each layer's parts are under its name.
+        The results. `.units` is a DataFrame with the units of all layers; indexing with a layer's name returns the
+        results of that layer.
 
     Raises
     ------
     InputError
-        A layer that is not there or has another output, or of which it cannot be told which axis holds the units; a
-        data set that cannot be read, activations that are not finite, a value out of its range.
+        If a layer does not exist, its output has an unsupported shape, or the axis of its units cannot be determined;
+        if the data set cannot be read; if an activation is not finite; or if an argument is out of range.
     OSError
-        The disk has no room for what waits; nothing is left there.
+        If there is not enough disk space for the stored activation maps. The temporary file is removed.
 
     Warns
     -----
     UserWarning
-        The network has the random weights that `build_network` drew.
+        If the network has random weights from `build_network`.
 
     Examples
     --------
@@ -157,22 +165,32 @@ def dissect_networks(
     settings: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Dissection]:
-    """Dissect several networks, decoding images and labels once.
+    """Dissect several networks in one pass over the data set, so that images and labels are decoded only once.
 
     Parameters
     ----------
     models
-        Networks by name, all with these layers.
+        The networks by name. All of them must have the given layers.
     layers, concepts, units_axis, quantile, iou, presence, align, batch_size, device, precision, mean, std, budget, \
     progress
         As in `dissect`.
     settings
-        To note in every summary, beside the network's name.
+        Further settings to store in every summary, in addition to the network's name.
 
     Returns
     -------
-    dict
-        A `Dissection` by the network's name.
+    dict of str to Dissection
+        The results of each network, by its name.
+
+    Raises
+    ------
+    InputError, OSError
+        As in `dissect`.
+
+    Warns
+    -----
+    UserWarning
+        As in `dissect`.
     """
     check_settings(quantile, iou, presence, batch_size, mean, std)
     check_choice("align", align, Align)
@@ -274,21 +292,28 @@ def dissect_activations(
     settings: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> LayerDissection:
-    """Dissect activation maps from any framework; the layer is called `activations`.
+    """Dissect activation maps that were computed elsewhere, by any framework.
 
     Parameters
     ----------
     features
-        [images, units, h, w] or [images, units], a real type, held as float32; images in the data set's index order.
+        The activation maps, [images, units, h, w] or [images, units], of any real type; they are converted to float32.
+        The images must be in the order of the data set's index.
     concepts, quantile, iou, presence, settings, progress
         As in `dissect`.
     thresholds
-        [units], instead of the exact quantile of `features`.
+        The threshold of each unit, [units], to be used instead of the exact quantile of `features`.
+
+    Returns
+    -------
+    LayerDissection
+        The results, with `activations` as the name of the layer.
 
     Raises
     ------
     InputError
-        Another number of images than the data set's, another shape or type, values that are not finite.
+        If the number of images differs from that of the data set; if `features` or `thresholds` have an unsupported
+        shape or type, or values that are not finite; or if an argument is out of range.
     """
     check_settings(quantile, iou, presence, 1, (), ())
     data = as_concepts(concepts)
@@ -311,7 +336,7 @@ def dissect_activations(
     maps = features.reshape(*features.shape[:2], *(features.shape[2:] or (1, 1)))
     given = None if thresholds is None else np.asarray(thresholds, np.float64)
     share, truth = Share(), no_truth(data)
-    # The maps are in memory already: those that wait take no more than they do.
+    # The maps are in memory already, and their copies that are stored until the thresholds are known fit there too.
     budget = Budget(memory=2 * features.nbytes + (1 << 30))
     with Spill(budget) as spill, Workers(torch.get_num_threads()) as workers:
         holding = Holding(data, quantile, presence, iou, workers, spill, tensors_on(torch.device("cpu")))

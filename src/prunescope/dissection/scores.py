@@ -1,4 +1,4 @@
-"""Which unit detects what: from pixel counts to IoU, pairs, units and a summary."""
+"""Compute IoUs from pixel counts, find the concept of each unit, and summarise the results."""
 
 from __future__ import annotations
 
@@ -12,39 +12,42 @@ from prunescope.dissection.tally import Counts, Tally
 Array = np.ndarray[Any, Any]
 
 
-CONCEPT = ("number", "category", "label")  # what tells a concept from others, in tables of units
+CONCEPT = ("number", "category", "label")  # the columns that identify a concept in a table of units
 
 
 def concept_columns(*units: pd.DataFrame) -> list[str]:
-    """Name the columns in which rows of units tables have to agree to detect the same concept.
+    """Return the names of the columns that identify a concept in all of the given tables of units.
 
-    A concept is a number of label.csv: two of them may have the same name, such as a window that is an object and one
-    that is a part. Imported tables have no numbers; a concept there is a name within a category.
+    Two units detect the same concept if they agree in these columns. A concept is identified by its number in
+    label.csv, since two concepts may have the same name, such as a window that is an object and one that is a part.
+    Imported tables have no numbers; there, a concept is identified by its category and name.
 
     Parameters
     ----------
     units
-        Tables to compare. Columns that one of them lacks are left out.
+        The tables to compare. Columns that one of them lacks are left out.
     """
     return [column for column in CONCEPT if all(column in table.columns for table in units)]
 
 
 def pair_scores(tally: Counts, labels: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
-    """Score every unit and concept that meet: IoU = I / (A + G - I) (Bau et al. 2017, section 2.3).
+    """Compute the IoU of each pair of unit and concept that have pixels in common.
+
+    IoU = I / (A + G - I), where I is `intersect`, A is `activation` and G is `truth` (Bau et al. 2017, section 2.3).
 
     Parameters
     ----------
     tally
-        Pixel counts.
+        The pixel counts.
     labels
-        The concepts, indexed by number in the tally's order, with `name` and (primary) `category`.
+        The concepts in the order of the tally, indexed by number, with the columns `name` and (primary) `category`.
     categories
-        In the tally's order.
+        The categories in the order of the tally.
 
     Returns
     -------
     pd.DataFrame
-        unit, label, number, category, truth, activation, intersect, iou; by unit, then number.
+        unit, label, number, category, truth, activation, intersect and iou, sorted by unit, then number.
     """
     unit, concept = np.nonzero(tally.intersect)
     primary = np.array([categories.index(name) for name in labels["category"]], np.int64)
@@ -65,26 +68,27 @@ def pair_scores(tally: Counts, labels: pd.DataFrame, categories: tuple[str, ...]
 
 
 def tally_arrays(tally: Tally, labels: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Array]:
-    """Name the counts that are stored: those of the whole data set, and by block for the pairs that matter.
+    """Return the pixel counts to store, as named arrays.
 
-    These are the pairs that are the best of their unit within a category, or have an IoU above 0.01; all others would
-    take a hundred times the room and can change no verdict.
+    They are the counts of the whole data set and, for the relevant pairs of unit and concept, the counts of each block.
+    A pair is relevant if its IoU is above 0.01, or if it is the best of its unit within a category. All other pairs
+    would take a hundred times the space and cannot change a verdict.
 
     Parameters
     ----------
     tally
-        Pixel counts by block.
+        The pixel counts by block.
     labels
-        The concepts, indexed by number in the tally's order.
+        The concepts in the order of the tally, indexed by number.
     pairs
-        From `pair_scores`.
+        The table returned by `pair_scores`.
 
     Returns
     -------
     dict
-        `numbers` int64 [concepts]; `truth`, `intersect`, `activation`, `area` as in `Counts`; `block_pairs` int64
-        [pairs, 2], unit and number; `block_intersect` [blocks, pairs]; `block_truth` [blocks, concepts];
-        `block_activation` [blocks, units, categories].
+        `numbers` int64 [concepts], the concept numbers; `truth`, `intersect`, `activation` and `area` as in `Counts`;
+        `block_pairs` int64 [pairs, 2], the unit and the concept number of each relevant pair; `block_intersect`
+        [blocks, pairs]; `block_truth` [blocks, concepts]; `block_activation` [blocks, units, categories].
     """
     best = pairs.sort_values("iou", ascending=False, kind="stable").drop_duplicates(["unit", "category"]).index
     mattering = pairs[(pairs["iou"] > 0.01) | pairs.index.isin(best)]
@@ -99,23 +103,24 @@ def tally_arrays(tally: Tally, labels: pd.DataFrame, pairs: pd.DataFrame) -> dic
 
 
 def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
-    """Give every unit its concept, the one of highest IoU over all categories, and the best of each category.
+    """Find the concept of each unit, which is the one with the highest IoU, and its best concept of each category.
 
-    Equal IoUs go to the lower concept number.
+    Of concepts with equal IoUs, the one with the lower number is chosen.
 
     Parameters
     ----------
     pairs
-        From `pair_scores`.
+        The table returned by `pair_scores`.
     units
-        A row per unit: `unit`, and what else is known of it (`threshold`, `dead`).
+        A row per unit, with the column `unit` and others to copy to the result, such as `threshold` and `dead`.
     categories
-        Each adds the columns `CATEGORY-label` and `CATEGORY-iou`; a missing label means that the unit meets none.
+        The categories. Each of them adds the columns `CATEGORY-label` and `CATEGORY-iou`; a missing label means that
+        the unit's masks have no pixel in common with any concept of the category.
 
     Returns
     -------
     pd.DataFrame
-        unit, label, category, iou, the other columns of `units`, number, and the best of each category.
+        unit, label, category, iou, the other columns of `units`, number, and the best concept of each category.
     """
     ranked = pairs.sort_values(["iou", "number"], ascending=[False, True], kind="stable")
     best = ranked.drop_duplicates("unit").set_index("unit")
@@ -136,18 +141,25 @@ def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str,
 
 
 def summarise(units: pd.DataFrame, categories: tuple[str, ...], iou: float, settings: dict[str, Any]) -> dict[str, Any]:
-    """Count interpretable units and the distinct concepts they detect (Frankle and Bau 2019, section 3).
+    """Count the interpretable units and the distinct concepts that they detect (Frankle and Bau 2019, section 3).
 
     Parameters
     ----------
     units
-        A table of units with `label`, `category`, `iou` and, where known, `number` and `dead`.
+        A table of units with the columns `label`, `category`, `iou` and, if known, `number` and `dead`.
     categories
-        In the order to list them.
+        The categories, in the order in which the summary lists them.
     iou
-        A unit is interpretable when its IoU is above this.
+        A unit is interpretable if its IoU is above this bound.
     settings
-        What the table was made with.
+        The settings of the dissection, to be stored in the summary.
+
+    Returns
+    -------
+    dict
+        The numbers of `units`, `interpretable` units, detected `concepts` and, if known, `dead` units; the number of
+        detected concepts (`by_category`) and of interpretable units (`units_by_category`) of each category; and the
+        `settings`, including `iou`.
     """
     interpretable = units[units["iou"] > iou]
     concepts = interpretable.drop_duplicates(concept_columns(units))

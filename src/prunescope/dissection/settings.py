@@ -1,4 +1,4 @@
-"""What a dissection can be told, and what of that makes no sense."""
+"""The settings of a dissection, and checks of their values."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def check_settings(
     quantile: float, iou: float, presence: str, batch_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> None:
-    """Refuse numbers that make no sense; no `mean` and `std` are none to check.
+    """Raise if a setting of a dissection is out of range. `mean` and `std` are not checked if both are empty.
 
     Raises
     ------
     InputError
-        Says what was expected.
+        If a setting is out of range. The message says what was expected.
     """
     if not LEAST_QUANTILE <= quantile <= 1 - LEAST_QUANTILE:
         raise InputError(f"quantile is {quantile}, expected a fraction between 0 and 1 (0.005 keeps the top 0.5 %)")
@@ -45,12 +45,12 @@ def check_settings(
 
 
 def check_precision(precision: str, device: str | torch.device) -> None:
-    """Refuse a precision that is none, or that a device does not have.
+    """Raise if a precision does not exist or a device does not support it.
 
     Raises
     ------
     InputError
-        Says which there are.
+        If `precision` is unknown, or is `tf32` on a device that is not an NVIDIA GPU. The message names an alternative.
     """
     check_choice("precision", precision, Precision)
     if precision == "tf32" and torch.device(device).type != "cuda":
@@ -58,12 +58,12 @@ def check_precision(precision: str, device: str | torch.device) -> None:
 
 
 def check_choice(what: str, given: str, choices: Any) -> None:
-    """Refuse what is none of a `Literal`'s choices.
+    """Raise if a value is not one of the choices of a `Literal` type.
 
     Raises
     ------
     InputError
-        Names the nearest.
+        If `given` is not one of `choices`. The message starts with `what` and names the nearest choice.
     """
     if given not in get_args(choices):
         raise InputError(f"{what} is {given!r}; {nearest(given, get_args(choices))}")

@@ -1,4 +1,7 @@
-"""Several processes share one dissection: each has its images; thresholds and counts are reduced."""
+"""Share a dissection among several processes.
+
+Each process handles a part of the images; thresholds and pixel counts are reduced over all processes.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,21 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Share:
-    """One process among those that share a dissection; alone, every operation gives back what it was given."""
+    """A process among those that share a dissection.
+
+    A single process has all images, and the operations on arrays leave them unchanged.
+    """
 
     rank: int = 0
     processes: int = 1
-    group: distributed.ProcessGroup | None = None  # through which arrays go; None: the default group
+    group: distributed.ProcessGroup | None = None  # the group that exchanges arrays; None for the default group
 
     def images(self, count: int) -> range:
-        """Return the places of this process's images: consecutive ones, in the order of the processes."""
+        """Return the indices of this process's images, which are consecutive and ordered by process."""
         return range(self.rank * count // self.processes, (self.rank + 1) * count // self.processes)
 
     def gather(self, array: Array) -> list[Array]:
-        """Return every process's array, of one shape and type, in the order of the processes."""
+        """Return the arrays of all processes, in their order. The arrays must have the same shape and type."""
         if self.processes == 1:
             return [array]
         mine = torch.from_numpy(np.ascontiguousarray(array))
@@ -37,7 +43,7 @@ class Share:
         return [one.numpy() for one in found]
 
     def add(self, array: Array) -> None:
-        """Add up every process's array of integers, in place."""
+        """Replace an array of integers by the sum over all processes, in place."""
         if self.processes > 1:
             total = torch.from_numpy(array)
             distributed.all_reduce(total, group=self.group)
@@ -45,9 +51,10 @@ class Share:
 
 @contextmanager
 def sharing() -> Iterator[Share]:
-    """Share work among the processes that are connected by now, whoever connected them; alone, do it all.
+    """Share a dissection among the processes of the current `torch.distributed` group, whoever initialised it.
 
-    Where they are connected by what carries a GPU's tensors only (nccl), arrays go through a group of their own.
+    Without such a group, this process handles all images. If the backend of the group only supports GPU tensors (NCCL),
+    arrays are exchanged through a separate Gloo group, which exists for the duration of the ``with`` block.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         yield Share()
@@ -65,7 +72,10 @@ def sharing() -> Iterator[Share]:
 
 @contextmanager
 def processes() -> Iterator[Share]:
-    """Join the processes that `torchrun` started, if it did, for as long as the block lasts."""
+    """Connect the processes that `torchrun` started, if any, for the duration of the ``with`` block.
+
+    Processes that are connected already stay connected after the block.
+    """
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if not alone and not distributed.is_initialized():
         distributed.init_process_group("gloo")

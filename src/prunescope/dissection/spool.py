@@ -1,4 +1,4 @@
-"""What has to wait until the thresholds are known: in memory, then on disk, within a budget."""
+"""Store data until the thresholds are known: in memory first, then on disk, within a budget."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from torch import Tensor
 from prunescope.bounds import MOST_GIGABYTES, check_number
 
 Array = np.ndarray[Any, Any]
-Record = tuple[Any, ...]  # arrays, or tensors on a device
+Record = tuple[Any, ...]  # NumPy arrays, or tensors on a device
 
 _DEFAULT_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be held until the thresholds are known.
+    """The amounts of memory and disk space in which data may be stored until the thresholds are known.
 
     Attributes
     ----------
     memory
-        Bytes in memory, or in a GPU's memory for the maps of a network that runs there. Unless given: 1 GiB, or half of
-        the GPU memory that is free when the dissection begins.
+        The number of bytes in main memory or, for the activation maps of a network on a GPU, in the memory of the GPU.
+        The default is 1 GiB or, on a GPU, half of the memory that is free when the dissection begins.
     disk
-        Bytes on disk, for anything beyond `memory`; a layer that needs more than both gets a second forward pass.
-        Maps on a GPU are not written to disk, since a second forward pass is faster.
+        The number of bytes on disk; anything beyond `memory` is written to disk. A layer that needs more than both gets
+        a second forward pass. Activation maps on a GPU are not written to disk, since a second forward pass is faster.
     folder
-        Where on disk; the system's temporary folder unless given. The file has no name there, so that nothing stays
-        behind, however the process ends.
+        The folder for the file on disk; by default the system's temporary folder. The file has no name in this folder,
+        so that nothing is left behind, however the process ends.
     """
 
     memory: int | None = None
@@ -45,35 +45,41 @@ class Budget:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse amounts that cannot be.
+        """Raise if an amount is not possible.
 
         Raises
         ------
         InputError
-            An amount is no number of bytes.
+            If `memory` or `disk` is not a valid number of bytes.
         """
         for name, given in (("memory", 0 if self.memory is None else self.memory), ("disk", self.disk)):
             check_number(f"Budget: {name}", given, 0, MOST_GIGABYTES * 1e9, "in bytes")
 
     def on(self, device: torch.device) -> Budget:
-        """Return the budget of a network that runs on a device, with its bytes of memory."""
+        """Return this budget for a network on a device.
+
+        The default of `memory` is replaced by a number of bytes; on a GPU, `disk` is 0.
+        """
         if device.type != "cuda":
             return replace(self, memory=_DEFAULT_MEMORY if self.memory is None else self.memory)
-        # What PyTorch holds in reserve is free too.
+        # Memory that PyTorch has reserved but not allocated is free too.
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         free = torch.cuda.mem_get_info(device)[0] + reserve
         return replace(self, memory=free // 2 if self.memory is None else self.memory, disk=0)
 
 
 class Stored(NamedTuple):
-    """A record on disk."""
+    """A record on disk: its offset in the file, and the type and shape of each of its arrays."""
 
     offset: int
     layout: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
 
 
 class Spill(AbstractContextManager["Spill"]):
-    """Owns the records that wait, and the file of those that memory has no room for."""
+    """Manages the stored records of all spools, and the file for those that exceed the memory budget.
+
+    As a context manager, it closes and thereby deletes the file at the end of the ``with`` block.
+    """
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -90,18 +96,25 @@ class Spill(AbstractContextManager["Spill"]):
         self._spools.clear()
 
     def spool(self, shrink: Callable[[Record], Record] | None = None) -> Spool:
-        """Begin a sequence of records; one that can `shrink` may also overflow, and is then dropped."""
+        """Create an empty sequence of records.
+
+        Parameters
+        ----------
+        shrink
+            A function that returns a record without the data that is no longer needed. A spool with such a function may
+            overflow, which means that all its records are dropped if memory and disk are full.
+        """
         spool = Spool(self, shrink)
         self._spools.append(spool)
         return spool
 
     def make_room(self) -> None:
-        """Bring what is in memory under the budget."""
+        """Reduce the records in memory to the memory budget."""
         if self._in_memory() <= self._memory:
             return
         for spool in self._spools:
             spool.shrink()
-        # Down to half, so that room is not made for every record.
+        # Free half of the memory, so that this is not repeated for every record.
         for spool in sorted(self._spools, key=lambda spool: -spool.in_memory):
             if self._in_memory() > self._memory // 2:
                 spool.leave_memory(self.budget.disk - self._end)
@@ -112,7 +125,7 @@ class Spill(AbstractContextManager["Spill"]):
         Raises
         ------
         OSError
-            The disk is full, say; the folder is named.
+            If the file cannot be written, for example because the disk is full. The error names the folder.
         """
         folder = self.budget.folder or Path(tempfile.gettempdir())
         try:
@@ -129,7 +142,7 @@ class Spill(AbstractContextManager["Spill"]):
         return stored
 
     def read(self, stored: Stored) -> Record:
-        """Read a record back, as arrays."""
+        """Read a record from the file, as NumPy arrays."""
         assert self._file is not None
         arrays, offset = [], stored.offset
         for dtype, shape in stored.layout:
@@ -145,7 +158,7 @@ class Spill(AbstractContextManager["Spill"]):
 
 
 class Spool:
-    """A sequence of records in the order in which they came."""
+    """A sequence of records in the order in which they were appended."""
 
     def __init__(self, spill: Spill, shrink: Callable[[Record], Record] | None) -> None:
         self._spill, self._shrink = spill, shrink
@@ -154,7 +167,7 @@ class Spool:
         self.overflowed = False
 
     def append(self, record: Record) -> None:
-        """Add a record; the spill may move earlier ones to disk."""
+        """Add a record. Records may be moved to disk to keep to the memory budget."""
         if self.overflowed:
             return
         self._records.append(record)
@@ -166,17 +179,21 @@ class Spool:
             yield self._spill.read(record) if isinstance(record, Stored) else record
 
     def shrink(self) -> None:
-        """Drop what turned out not to matter from the records in memory."""
+        """Drop data that is no longer needed from the records in memory."""
         if self._shrink is None:
             return
-        # One after the other, so that there is never a second copy of all.
+        # Records are replaced one at a time, so that there is never a second copy of all of them.
         for place, record in enumerate(self._records):
             if not isinstance(record, Stored):
                 self._records[place] = self._shrink(record)
         self.in_memory = sum(_size(one) for one in self._records if not isinstance(one, Stored))
 
     def leave_memory(self, room: int) -> None:
-        """Move the records in memory to disk; without room there, overflow."""
+        """Move the records in memory to disk.
+
+        If they take more than `room` bytes, a spool that can shrink overflows: it drops all its records. Any other
+        spool then keeps its records in memory.
+        """
         if self.in_memory > room:
             if self._shrink is not None:
                 self._records, self.in_memory, self.overflowed = [], 0, True

@@ -1,4 +1,4 @@
-"""One layer's maps as they come: thresholds, the maps that may pass them, the most exciting images."""
+"""Dissect one layer from a stream of its activation maps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Holding:
-    """How maps are held against labels: see `dissect`."""
+    """The data set, settings and resources of a dissection; see `dissect` for the settings."""
 
     concepts: ConceptData
     quantile: float
@@ -40,41 +40,42 @@ class Holding:
     iou: float
     workers: Workers
     spill: Spill
-    device: torch.device | None = None  # where maps are held as tensors, instead of by compiled kernels
+    device: torch.device | None = None  # processes maps as tensors on this device; None for compiled CPU kernels
 
     def blocks(self, first_image: int, count: int) -> Array:
-        """Say to which block of consecutive images each of `count` images belongs, int64 [count]."""
+        """Return the block of consecutive images that each of `count` images belongs to, int64 [count]."""
         return (first_image + np.arange(count)) * BLOCKS // len(self.concepts)
 
     def placed(self, labels: LabelBatch) -> LabelBatch:
-        """Bring labels to where the maps are held."""
+        """Return labels on the device that processes the maps."""
         return labels if self.device is None else labels.on(self.device)
 
     @property
     def block_pixels(self) -> int:
-        """Label pixels of a block's images, at most."""
+        """The largest number of label pixels in the images of a block."""
         sh, sw = self.concepts.label_size
         return -(-len(self.concepts) // BLOCKS) * sh * sw
 
 
 class LayerStream:
-    """Collects what one layer's dissection needs in a single pass over the images.
+    """Dissects one layer in a single pass over the images.
 
-    A map whose largest value is at or under its unit's running bound can never reach above the threshold; only the
-    others wait until the thresholds are known.
+    During the pass, each unit has a lower bound of its threshold that rises as images are added. Maps with a value
+    above the bound are stored until the thresholds are known; the others cannot exceed the threshold and are dropped.
 
     Parameters
     ----------
     layer
-        Its name.
+        The name of the layer.
     shape
-        (units, h, w) of the layer's output for one image.
+        The shape (units, h, w) of the layer's output for one image.
     holding
-        The data set and the settings.
+        The data set, the settings and the resources.
     geometry
-        Where the units look, for maps anchored at receptive fields; half-pixel centres without it.
+        The stride and offset of the centres of the units' receptive fields, which are then the positions of the map
+        values. Without it, maps are upsampled with half-pixel centres.
     thresholds
-        float64 [units], instead of the quantile's.
+        Thresholds, float64 [units], to be used instead of the quantile.
     """
 
     def __init__(
@@ -103,25 +104,26 @@ class LayerStream:
 
     @property
     def overflowed(self) -> bool:
-        """Whether the maps did not fit the budget, so that the network has to run for this layer once more."""
+        """Whether the stored maps exceeded the budget, so that this layer needs a second forward pass."""
         return self._kept.overflowed
 
     def add(self, first_image: int, output: Tensor, names: Sequence[str]) -> None:
-        """Take in the layer's output for the next images.
+        """Add the layer's output for the next images.
 
         Parameters
         ----------
         first_image
-            The first one's place in the data set.
+            The index of the first of these images in the data set.
         output
-            [images, units, h, w] or [images, units]; nothing of it is held on to.
+            [images, units, h, w] or [images, units]. No reference to it is kept.
         names
-            Of the images, for errors.
+            The names of the images, for error messages.
 
         Raises
         ------
         InputError
-            A map is of another shape than the first, or holds a value that is not finite; layer, unit and image named.
+            If the maps have another shape than those of earlier images, or if a value is not finite; the message then
+            names the layer, unit and image.
         """
         if shape_of(output) != self._shape:
             raise InputError(
@@ -138,24 +140,24 @@ class LayerStream:
         self._kept.append(kept)
 
     def settle(self, share: Share) -> None:
-        """Fix the thresholds, once all images of all processes were taken in."""
+        """Compute the thresholds. It must be called once, after all processes have added all their images."""
         self._levels, self._examples = self._first.settle(share)
 
     def kept(self) -> Iterator[KeptMaps]:
-        """Give back the maps that wait, batch by batch as `add` took them in."""
+        """Return the stored maps of each batch, in the order of the calls of `add`."""
         return (KeptMaps(*record) for record in self._kept)
 
     def count(self, kept: KeptMaps | Tensor, first_image: int, labels: LabelBatch) -> None:
-        """Hold the maps of some images against their labels.
+        """Count the pixels that the masks of some images have in common with the labels.
 
         Parameters
         ----------
         kept
-            What waited of these images, or the layer's whole output for them.
+            The stored maps of these images, or the layer's whole output for them.
         first_image
-            The first one's place in the data set.
+            The index of the first of these images in the data set.
         labels
-            Of these images, where the maps are held.
+            The labels of these images, as returned by `Holding.placed`.
         """
         thresholds = self._levels.thresholds
         if isinstance(kept, Tensor):
@@ -163,16 +165,21 @@ class LayerStream:
         self._tally.add(kept, thresholds, labels, self._holding.blocks(first_image, len(labels.codes)))
 
     def finish(self, truth: Array, share: Share, settings: dict[str, Any]) -> LayerDissection:
-        """Score the units.
+        """Compute the scores of the units from the counts of all processes.
 
         Parameters
         ----------
         truth
-            int64 [blocks, concepts]: pixels of each concept on all images.
+            int64 [blocks, concepts]: the number of pixels of each concept in the images of all processes.
         share
-            The processes to add up.
+            The processes that share the dissection.
         settings
-            What to note in the summary.
+            The settings to store in the summary.
+
+        Returns
+        -------
+        LayerDissection
+            The results for this layer.
         """
         counts = self._tally.counts()
         counts.reduce(share)
@@ -191,17 +198,20 @@ class LayerStream:
 
 
 def tensors_on(device: torch.device) -> torch.device | None:
-    """Say where maps of a network on this device are held as tensors; None: by compiled kernels on the CPU."""
+    """Return the device itself if it is a GPU, where maps are processed as tensors; None for compiled CPU kernels."""
     return device if device.type == "cuda" else None
 
 
 def no_truth(concepts: ConceptData) -> Array:
-    """Return the truth of no image yet, int64 [blocks, concepts]."""
+    """Return label pixel counts of zero, int64 [blocks, concepts]."""
     return np.zeros((BLOCKS, len(concepts.labels)), np.int64)
 
 
 def shape_of(output: Tensor) -> tuple[int, int, int]:
-    """Return (units, h, w) of a layer's output [n, units, h, w] or [n, units]."""
+    """Return the shape (units, h, w) of a layer's output for one image.
+
+    The output is [n, units, h, w] or [n, units]; in the latter case h = w = 1.
+    """
     units, h, w = (*output.shape[1:], 1, 1)[:3]
     return units, h, w
 

@@ -1,4 +1,4 @@
-"""Counting pixels: how often each unit's mask meets each concept."""
+"""Count the pixels that each unit's masks have in common with each concept."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ BLOCKS = 32
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixel counts over a whole data set, exact integers."""
+    """Pixel counts over a whole data set, as exact integers."""
 
-    truth: Array  # int64 [concepts]: G, pixels of each concept
-    intersect: Array  # int64 [units, concepts]: I
-    activation: Array  # int64 [units, categories]: A, mask pixels on the images where the category is present
-    area: Array  # int64 [units]: mask pixels on all images
+    truth: Array  # int64 [concepts]: G, the pixels of each concept
+    intersect: Array  # int64 [units, concepts]: I, the pixels in both the unit's mask and the concept
+    activation: Array  # int64 [units, categories]: A, the mask pixels in images in which the category is present
+    area: Array  # int64 [units]: the mask pixels in all images
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Pixel counts by block of consecutive images, for error bars; their sums are the data set's counts."""
+    """Pixel counts for each block of consecutive images, from which error bars are computed.
+
+    The fields are those of `Counts`, which are their sums over the blocks.
+    """
 
     truth: Array  # int64 [blocks, concepts]
     intersect: Array  # int32 or int64 [blocks, units, concepts]
@@ -40,13 +43,13 @@ class Tally:
     area: Array  # int64 [blocks, units]
 
     def total(self) -> Counts:
-        """Add up the blocks."""
+        """Return the sums over all blocks."""
         return Counts(*(part.sum(axis=0, dtype=np.int64) for part in vars(self).values()))
 
 
 @dataclass(frozen=True)
 class MaskCounts:
-    """What masks add to a tally: see there; the truth is the labels' alone."""
+    """The counts of a `Tally` that depend on masks: all but `truth`, which depends on the labels alone."""
 
     intersect: Array
     activation: Array
@@ -54,7 +57,10 @@ class MaskCounts:
 
     @classmethod
     def empty(cls, units: int, concepts: int, categories: int, block_pixels: int, blocks: int = BLOCKS) -> MaskCounts:
-        """Return the counts of nothing yet; none can pass `block_pixels`, the pixels of a block's images."""
+        """Return counts of zero.
+
+        No count of a block can exceed `block_pixels`, the number of label pixels in the images of a block.
+        """
         return cls(
             np.zeros((blocks, units, concepts), np.int32 if block_pixels < 2**31 else np.int64),
             np.zeros((blocks, units, categories), np.int64),
@@ -62,7 +68,7 @@ class MaskCounts:
         )
 
     def reduce(self, share: Share) -> None:
-        """Add what other processes counted."""
+        """Replace the counts by their sums over all processes, in place."""
         for part in vars(self).values():
             share.add(part)
 
@@ -71,45 +77,45 @@ class MaskTally(Protocol):
     """Counts the pixels of masks."""
 
     def add(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, blocks: Array) -> None:
-        """Hold the masks of some images against their labels.
+        """Add the pixels that the masks of some images have in common with their labels.
 
         Parameters
         ----------
         kept
-            Maps of these images. Every map with a value above its unit's threshold must be among them.
+            The maps of these images, which must include every map with a value above its unit's threshold.
         thresholds
-            float64 [units].
+            float64 [units]: the thresholds.
         labels
-            Of these images.
+            The labels of these images.
         blocks
-            int64 [images]: to which block each belongs.
+            int64 [images]: the block that each image belongs to.
         """
 
     def counts(self) -> MaskCounts:
-        """Give back what was counted."""
+        """Return the counts."""
 
 
 class MaskTallyOnCpu:
-    """Counts the pixels of masks in a compiled kernel.
+    """Counts the pixels of masks on the CPU, in a compiled kernel.
 
     Parameters
     ----------
     counts
-        Added to.
+        The counts to add to.
     presence
-        On which images mask pixels count as activation: those with a label of the category anywhere (`image`,
+        The images in which mask pixels count as activation: those with a label of the category anywhere (`image`,
         Bau et al. 2017) or under the mask (`overlap`, NetDissect-Lite).
     axes
-        Where the label pixels lie on the maps, down and along.
+        The positions of the label pixels on the maps, along the vertical and the horizontal axis.
     workers
-        To run in.
+        The threads to run in.
     """
 
     def __init__(self, counts: MaskCounts, presence: Presence, axes: tuple[Stretch, Stretch], workers: Workers) -> None:
         self._counts, self._presence, self._axes, self._workers = counts, presence, axes, workers
 
     def add(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, blocks: Array) -> None:
-        """Hold the masks of some images against their labels: see `MaskTally`."""
+        """Add the pixels that the masks of some images have in common with their labels; see `MaskTally.add`."""
         above = np.flatnonzero(kept.peaks > thresholds[kept.units])
         order = above[np.argsort(kept.units[above], kind="stable")]
         unit_starts = np.searchsorted(kept.units[order], np.arange(len(thresholds) + 1))
@@ -121,7 +127,7 @@ class MaskTallyOnCpu:
         )  # fmt: skip
 
     def counts(self) -> MaskCounts:
-        """Give back what was counted."""
+        """Return the counts."""
         return self._counts
 
 
@@ -161,7 +167,8 @@ def _count_masks(
             first, count, pixels, block = first_rows[image], 0, 0, blocks[image]
             for y in range(h):
                 below = min(y + 1, h - 1)
-                # A bilinear patch lies between its corners: without one above the threshold it has no pixel above.
+                # Bilinear values lie between those at the four corners: if no corner exceeds the threshold, then no
+                # pixel does.
                 above = 0
                 for x in range(w):
                     above += max(values[y, x], values[below, x]) > threshold
@@ -179,7 +186,7 @@ def _count_masks(
                     for row in range(y_starts[y], y_starts[y + 1]):
                         start = a + (c - a) * y_weights[row]
                         slope = (b + (d - b) * y_weights[row]) - start
-                        # Along a row of the patch values only rise or only fall, rounding included.
+                        # Values along a row of pixels between two map columns are monotonic, even after rounding.
                         ends = max(start + slope * x_weights[left_end], start + slope * x_weights[right_end - 1])
                         if ends <= threshold:
                             continue

@@ -1,4 +1,4 @@
-"""Counting pixels of masks as tensor work: the same integers as the compiled kernel's."""
+"""Count the pixels of masks on a device, which gives the same integers as the compiled CPU kernel."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Array = np.ndarray[Any, Any]
 
 
 class _Axis(NamedTuple):
-    starts: Tensor  # int64 [cells]: the first pixel between a map's row and the next
-    counts: Tensor  # int64 [cells]: how many there are
-    weights: Tensor  # float64 [pixels]
+    starts: Tensor  # int64 [cells]: the first pixel between each map row and the next
+    counts: Tensor  # int64 [cells]: the number of pixels between each map row and the next
+    weights: Tensor  # float64 [pixels]: the weight of the next map row
 
     @classmethod
     def on(cls, device: torch.device, axis: Stretch) -> _Axis:
@@ -31,14 +31,14 @@ class _Axis(NamedTuple):
 
 
 class MaskTallyOnDevice:
-    """Counts the pixels of masks on a device.
+    """Counts the pixels of masks on a device, with Triton kernels or, without Triton, tensor operations.
 
     Parameters
     ----------
     counts, presence, axes
         As in `MaskTallyOnCpu`.
     device
-        Where the maps are.
+        The device that the maps are on.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class MaskTallyOnDevice:
         self._down, self._along = (_Axis.on(device, axis) for axis in axes)
 
     def add(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, blocks: Array) -> None:
-        """Hold the masks of some images against their labels: see `MaskTally`."""
+        """Add the pixels that the masks of some images have in common with their labels; see `MaskTally.add`."""
         kept = KeptMaps(*(torch.as_tensor(part, device=self._device) for part in kept))
         all_levels, at_blocks = (torch.from_numpy(part).to(self._device) for part in (thresholds, blocks))
         widest = int(labels.widest)
@@ -68,7 +68,7 @@ class MaskTallyOnDevice:
             self._add(KeptMaps(*(part[some] for part in kept)), levels[some], labels, at_blocks, widest)
 
     def counts(self) -> MaskCounts:
-        """Give back what was counted."""
+        """Return the counts."""
         return MaskCounts(*(part.cpu().numpy() for part in (self._intersect, self._activation, self._area)))
 
     def _add(self, kept: KeptMaps, levels: Tensor, labels: LabelBatch, blocks: Tensor, widest: int) -> None:
@@ -90,11 +90,11 @@ class MaskTallyOnDevice:
         self._area.view(-1).index_add_(0, places, pixels)
 
     def _histograms(self, kept: KeptMaps, levels: Tensor, labels: LabelBatch, widest: int) -> Tensor:
-        """Count the pixels of each map's mask by the row of its image's palette, int64 [maps, widest]."""
+        """Count the pixels of each map's mask for each row of its image's palette, int64 [maps, widest]."""
         corners = kept.maps.double()
         right = torch.cat([corners[:, :, 1:], corners[:, :, -1:]], 2)
         below, across = (torch.cat([part[:, 1:], part[:, -1:]], 1) for part in (corners, right))
-        # A bilinear patch lies between its corners: without one above the threshold it has no pixel above.
+        # Bilinear values lie between those at the four corners: if no corner exceeds the threshold, no pixel does.
         highest = torch.maximum(torch.maximum(corners, right), torch.maximum(below, across))
         cells = (highest > levels[:, None, None]).nonzero(as_tuple=True)
         maps, y, x = cells
@@ -118,9 +118,9 @@ class MaskTallyOnDevice:
 
 
 def _kernels(device: torch.device) -> ModuleType | None:
-    """Return the module of Triton kernels for an NVIDIA GPU, or None where Triton is not installed.
+    """Return the module of Triton kernels; None if the device is not an NVIDIA GPU or Triton is not installed.
 
-    Masks are then counted by tensor operations, which take longer.
+    Without the kernels, masks are counted by tensor operations, which take longer.
     """
     if device.type != "cuda" or find_spec("triton") is None:
         return None
@@ -130,7 +130,9 @@ def _kernels(device: torch.device) -> ModuleType | None:
 
 
 def _spread(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """For things of `counts` parts each: of every part, whose it is and which of its parts, int64 [parts] each.
+    """Enumerate the parts of items, where item i has `counts[i]` parts.
+
+    Returns the item that each part belongs to, and the index of the part in its item, int64 [parts] each.
 
     >>> _spread(torch.tensor([2, 0, 1]))
     (tensor([0, 0, 2]), tensor([0, 1, 0]))

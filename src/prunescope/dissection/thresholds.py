@@ -1,4 +1,4 @@
-"""Exact thresholds from one pass: of every unit only the largest values are kept."""
+"""Compute exact thresholds in one pass, storing only the largest values of each unit."""
 
 from __future__ import annotations
 
@@ -15,36 +15,40 @@ Array = np.ndarray[Any, Any]
 
 
 class QuantilePosition(NamedTuple):
-    """Where a quantile lies among sorted values: between `lower` and the next, at `fraction` of the way."""
+    """The position of a quantile among sorted values: at `fraction` of the way from index `lower` to the next."""
 
     lower: int
     fraction: float
 
 
 def quantile_position(count: int, quantile: float) -> QuantilePosition:
-    """Find where `numpy.quantile(values, 1 - quantile)` interpolates among `count` sorted values (linear method)."""
+    """Return where `numpy.quantile(values, 1 - quantile)` interpolates among `count` sorted values (linear method)."""
     virtual = (count - 1) * (1 - quantile)
     lower = min(math.floor(virtual), count - 1)
     return QuantilePosition(lower, virtual - lower)
 
 
 def capacity(positions: int, keep: int) -> int:
-    """Return how many values a unit's buffer holds, of which `keep` are needed: room to compact it seldom."""
+    """Return the number of values in a unit's buffer, of which `keep` are needed.
+
+    The additional space makes it rarely necessary to compact the buffer.
+    """
     return min(positions, keep + max(keep // 2, 256))
 
 
 class LargestValues:
-    """The largest values of each unit in a stream, as many as its threshold needs.
+    """The largest values of each unit in a stream of activation maps, as many as its threshold needs.
 
-    The number of positions is known beforehand, so the number of values at or above the threshold's rank is too. Values
-    that cannot be among them are dropped as they come: `bounds` only rises, and never above the threshold.
+    The number of positions is known in advance, and therefore also the number of values at or above the rank of the
+    threshold. Values that cannot be among them are dropped immediately: these are the values up to the unit's entry in
+    `bounds`, which only increases and never exceeds the threshold.
 
     Parameters
     ----------
     units
-        Number of units.
+        The number of units.
     positions
-        Values each unit will have in all: images x h x w.
+        The total number of values of each unit: images x h x w.
     quantile
         The fraction of positions above the threshold (Bau et al. 2017, section 2.2).
     """
@@ -57,16 +61,16 @@ class LargestValues:
         self.bounds = np.full(units, -np.inf, np.float32)
 
     def add(self, units: Array, maps: Array, workers: Workers) -> None:
-        """Take in maps; one without a value above its unit's bound need not be among them.
+        """Add the values of some maps. Maps without a value above their unit's bound may be left out.
 
         Parameters
         ----------
         units
-            int64 [maps]: whose they are.
+            int64 [maps]: the unit of each map.
         maps
-            float32 [maps, h, w], finite.
+            float32 [maps, h, w]: the maps, with finite values.
         workers
-            To run in.
+            The threads to run in.
         """
         maps = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
         order = np.argsort(units, kind="stable")
@@ -76,14 +80,26 @@ class LargestValues:
         )  # fmt: skip
 
     def reduce(self, share: Share) -> None:
-        """Take in what other processes saw of the same units."""
+        """Add the values that other processes stored for the same units."""
         self._pad()
         if share.processes > 1:
             self.buffer = np.concatenate(share.gather(self.buffer), axis=1)
             self.filled = np.full_like(self.filled, self.buffer.shape[1])
 
     def thresholds(self) -> Array:
-        """T_k of every unit, float64 [units]: equal to `numpy.quantile(values.astype(float64), 1 - quantile)`."""
+        """Return the threshold T_k of each unit.
+
+        Returns
+        -------
+        Array
+            float64 [units]. The thresholds are equal to `numpy.quantile(values.astype(float64), 1 - quantile)`, where
+            `values` are all values of a unit.
+
+        Raises
+        ------
+        ValueError
+            If fewer values have been added than the thresholds need.
+        """
         self._pad()
         result = np.empty(len(self.buffer), np.float64)
         fraction = self._position.fraction
@@ -141,7 +157,10 @@ def _add(
 
 @kernel
 def _largest_first(values: Array, keep: int) -> None:
-    """Move the `keep` largest values to the front (quickselect with three-way partition, so that ties cost nothing)."""
+    """Move the `keep` largest values to the front, in place.
+
+    The method is quickselect with a three-way partition, so that ties cost nothing.
+    """
     start, stop = 0, len(values)
     while stop - start > 1:
         a, b, c = values[start], values[(start + stop) // 2], values[stop - 1]

@@ -1,4 +1,4 @@
-"""Kernels run in threads: each on its piece of the work."""
+"""Run compiled kernels in several threads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ _PIECES = 4
 
 
 class Workers(AbstractContextManager["Workers"]):
-    """Threads that wait without spinning, so that a network's own threads have the cores in between.
+    """A pool of threads that run compiled kernels.
+
+    Idle threads wait without spinning, so that the network's own threads can use the cores between kernels.
 
     Parameters
     ----------
     threads
-        How many.
+        The number of threads.
     """
 
     def __init__(self, threads: int) -> None:
@@ -30,16 +32,17 @@ class Workers(AbstractContextManager["Workers"]):
         self._pool.shutdown(cancel_futures=True)
 
     def spread(self, kernel: Callable[..., None], count: int, *arguments: Any) -> None:
-        """Call `kernel(*arguments, start, stop)` for pieces that make up `range(count)`.
+        """Split `range(count)` into pieces and call `kernel(*arguments, start, stop)` for each piece, in parallel.
 
         Parameters
         ----------
         kernel
-            Compiled without the interpreter's lock; its pieces write to different places.
+            A compiled function that releases the global interpreter lock. Calls for different pieces must write to
+            different memory locations.
         count
-            Of what is divided.
+            The number of items to split.
         arguments
-            Before the piece's bounds.
+            The arguments of the kernel before the bounds `start` and `stop` of the piece.
         """
         if self._threads == 1 or count == 1:
             kernel(*arguments, 0, count)
