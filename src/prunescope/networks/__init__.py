@@ -1,4 +1,4 @@
-"""Where a network comes from, its weights and its layers."""
+"""Build networks, load and save their weights, and inspect their layers."""
 
 from prunescope.networks.geometry import Geometry, receptive_fields
 from prunescope.networks.layers import check_layers, list_layers, observe, units_axes

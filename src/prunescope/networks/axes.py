@@ -1,4 +1,8 @@
-"""Which axis of a layer's output holds its units: measured, not read off the shape."""
+"""Find the axis of a layer's output that holds its units.
+
+The axis is determined mainly by running the network on images of several sizes, because the shape of one output is
+often ambiguous.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from prunescope.networks.tokens import as_maps, has_proportions, tensors_in
 
 Shape = tuple[int, ...]
 
-# PyTorch defines that these put out [n, units, ...], and the ones below [n, ..., units].
+# By PyTorch's definition, these modules return [n, units, ...], and those in _UNITS_LAST return [n, ..., units].
 _UNITS_FIRST = (
     _ConvNd, _NormBase, nn.GroupNorm, _MaxPoolNd, _AvgPoolNd, _AdaptiveMaxPoolNd, _AdaptiveAvgPoolNd, nn.Upsample,
     nn.PixelShuffle,
@@ -27,22 +31,33 @@ _UNITS_LAST = (nn.Linear, nn.LayerNorm)
 
 
 class Output(NamedTuple):
-    """A tensor that a module put out, without its values."""
+    """The shape and strides of a tensor that a module returned."""
 
     shape: Shape
-    stride: Shape | None  # None where the values do not lie in strides
+    stride: Shape | None  # None if the tensor is not strided (sparse, for example)
 
     @classmethod
     def of(cls, tensor: Tensor) -> Output:
-        """Take a tensor's."""
+        """Return the shape and strides of a tensor."""
         return cls(tuple(tensor.shape), tensor.stride() if tensor.layout == torch.strided else None)
 
 
-Outputs = dict[str, list[list[Output]]]  # by module, a list per call: the tensors that it put out
+Outputs = dict[str, list[list[Output]]]  # for each module, one list per call with the tensors that the call returned
 
 
 class Sizes(NamedTuple):
-    """What the modules put out for images of one size, and for images of other sizes, one image at a time."""
+    """The outputs of a network's modules for images of several sizes.
+
+    Attributes
+    ----------
+    images
+        The shape of the batch of images, [n, channels, h, w].
+    outputs
+        The outputs for these images.
+    taller, wider, larger
+        The outputs for one image of twice the height, twice the width, and twice both; empty if the network was not
+        run on such an image. If it failed on it, only the outputs of the modules that ran before the failure.
+    """
 
     images: Shape
     outputs: Outputs
@@ -53,16 +68,16 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class Unknown:
-    """The axis of a layer's units cannot be told.
+    """The result for a layer whose units axis cannot be determined.
 
     Attributes
     ----------
     shape
-        Of the output, without the images.
+        The shape of the layer's output, without the batch axis.
     reason
-        A clause that says why.
+        A clause that explains why the axis cannot be determined.
     needs
-        What can be done instead of giving the axis, where that would not be enough.
+        What the user can do, if giving the axis would not be enough; otherwise empty.
     """
 
     shape: Shape
@@ -72,7 +87,10 @@ class Unknown:
 
 @contextmanager
 def watching(model: nn.Module) -> Iterator[Outputs]:
-    """Record the shapes and strides of everything that a network's modules put out, and leave nothing behind."""
+    """Record the shapes and strides of all outputs of a network's modules.
+
+    The hooks used for this are removed when the context ends.
+    """
     outputs: Outputs = defaultdict(list)
 
     def keep(name: str, output: Any) -> None:
@@ -81,7 +99,7 @@ def watching(model: nn.Module) -> Iterator[Outputs]:
     handles = [
         module.register_forward_hook(lambda _module, _arguments, output, name=name: keep(name, output))
         for name, module in model.named_modules()
-        # Modules that are scripted take no hooks.
+        # Scripted modules do not accept hooks.
         if name and not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
@@ -92,30 +110,34 @@ def watching(model: nn.Module) -> Iterator[Outputs]:
 
 
 def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None) -> dict[str, int | Unknown]:
-    """Find out which axis of each layer's output holds the units.
+    """Find the axis of each layer's output that holds the units.
 
-    These are asked in turn, for every tensor that a module puts out:
+    The following criteria are tried in this order for every tensor that a module returns:
 
-    1. How its shape changes with the images' size: axes that change are places, and the one that does not holds the
-       units.
-    2. What PyTorch defines about the module itself: a convolution puts its units first, a linear module last.
-    3. The order in memory: a tensor that was turned around from [n, h, w, units] or [n, units, h, w] shows it.
-    4. All outputs of the same shape for which one of these tells, elsewhere in the network, where they agree.
-    5. The images' proportions, where only maps with units first have them, or only tokens with units last form a grid.
+    1. The change of the shape with the size of the images: axes that change are spatial, and the axis that does not
+       change holds the units.
+    2. PyTorch's definition of the module: the units come first in a convolution's output and last in a linear
+       module's.
+    3. The order in memory: the strides reveal a tensor that was permuted from [n, h, w, units] or [n, units, h, w].
+    4. Other outputs of the same shape in the network: their axis is used if criteria 1 to 3 determine it and it is the
+       same for all of them.
+    5. The aspect ratio of the images: it decides if only maps with the units first have that ratio, or only tokens
+       with the units last form a grid.
 
     Parameters
     ----------
     modules
         The network's modules by name.
     sizes
-        What they put out; see `Sizes`.
+        The outputs of the modules for images of several sizes; see `Sizes`.
     prefix
-        How many tokens stand before an image's patches, where the network tells.
+        The number of tokens before the image patches, or None if the network does not specify it.
 
     Returns
     -------
     dict of str to int or Unknown
-        By layer, the axis counted from 0, or why it cannot be told. Layers that put out no maps are left out.
+        For each layer, the axis counted from 0, or the reason why it cannot be determined. Layers that return no maps
+        are omitted.
     """
     told = {
         (name, call, place): _told(modules[name], output, _Changes.of(sizes, name, call, place), sizes.images)
@@ -148,13 +170,13 @@ def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None
     return found
 
 
-# No axis of a tensor: of one in which no axis can hold units.
+# The value that stands for "no axis of this tensor can hold units"; axis 0 is always the batch.
 _NOT_MAPS = 0
 
 
 @dataclass(frozen=True)
 class _Changes:
-    """Which axes of an output change with the images' size; None where that could not be seen."""
+    """The axes of an output that change with the size of the images; None where this could not be measured."""
 
     taller: frozenset[int] | None
     wider: frozenset[int] | None
@@ -165,7 +187,7 @@ class _Changes:
         calls = sizes.outputs[name]
 
         def changed(others: Outputs) -> frozenset[int] | None:
-            # A module that is called another number of times, or puts out something else, cannot be compared.
+            # The outputs cannot be compared if the number of calls, or of tensors returned, differs between sizes.
             if len(others.get(name, ())) != len(calls) or len(others[name][call]) != len(calls[call]):
                 return None
             before, after = calls[call][place].shape, others[name][call][place].shape
@@ -185,13 +207,13 @@ class _Changes:
 
 
 def _told(module: nn.Module, output: Output, changes: _Changes, images: Shape) -> int | Unknown | None:
-    """Tell the axis from the output itself; None if it does not tell."""
+    """Determine the units axis of an output by criteria 1 to 3 of `find_axes`; return None if they do not decide."""
     axes = frozenset(range(1, len(output.shape)))
     left = axes - changes.all
     if not left:
         return _NOT_MAPS
     if len(axes) == 3 and changes.taller is not None and changes.taller == changes.wider and len(changes.taller) == 1:
-        # The only axis that grows holds tokens: what is put out are, for example, the queries of each head.
+        # Only one axis grows, so it holds tokens. Such a tensor holds, for example, the queries of each attention head.
         return _NOT_MAPS
     if len(axes) == 3 and len(left) == 1:
         down, along = sorted(changes.all)
@@ -202,7 +224,7 @@ def _told(module: nn.Module, output: Output, changes: _Changes, images: Shape) -
                 "let it put out [n, units, h, w] (`transpose` swaps two axes)",
             )
     if changes.all:
-        # An axis of one cell can hold a place as well, such as a pooled one, and then it does not change.
+        # An axis of length 1 does not change either if it is a spatial axis that was pooled, so prefer longer axes.
         left = frozenset(axis for axis in left if output.shape[axis] > 1) or left
     elif len(axes) == 3:
         longer = {axis for axis in axes if output.shape[axis] > 1}
@@ -220,7 +242,7 @@ def _defined(module: nn.Module, output: Output, images: Shape) -> int | None:
     if isinstance(module, _UNITS_FIRST):
         return 1
     last = len(output.shape) - 1
-    # Not classes of their own, which often turn their input around, as normalisation over the channels of maps does.
+    # Subclasses are excluded because they often permute their input, for example to normalise over channels of maps.
     if type(module) not in _UNITS_LAST or (last == 3 and not has_proportions(output.shape[1:3], images)):
         return None
     return last
@@ -259,7 +281,10 @@ def _by_shape(output: Output, agreed: Mapping[Shape, set[int]], images: Shape, p
 
 
 def _mixes_tokens(output: Output, agreed: Mapping[Shape, set[int]], images: Shape, prefix: int | None) -> bool:
-    """Tell whether linear modules mix tokens as well as units: then their definition does not tell them apart."""
+    """Return whether linear modules mix tokens as well as units, as in MLP-Mixer.
+
+    The definition of a linear module does not determine the units axis in that case.
+    """
     shape = output.shape[1:]
     return (
         len(shape) == 2

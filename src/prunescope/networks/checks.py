@@ -1,4 +1,4 @@
-"""Whether a network can be used at all, and what is wrong where it cannot take images."""
+"""Check that a network can be used, and explain why it fails on a batch of images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ _SHARING = ("DistributedDataParallel", "FullyShardedDataParallel")
 
 
 def check_network(model: object) -> None:
-    """Check that a network is given, of a kind whose layers can be looked at.
+    """Check that an object is a network with layers that can be observed.
+
+    Parameters
+    ----------
+    model
+        The object to check.
 
     Raises
     ------
     InputError
-        It is anything else than a module, such as a network's name; or it is scripted, exported, or wrapped for
-        several devices.
+        If it is not an `nn.Module` (a network's name, for example), or is a scripted or exported module, or is wrapped
+        for several devices.
     """
     if not isinstance(model, nn.Module):
         name = repr(model) if isinstance(model, str) else "NAME"
@@ -56,10 +61,16 @@ def check_network(model: object) -> None:
 def check_ready(model: nn.Module) -> None:
     """Check that every parameter and buffer of a network has a shape and values.
 
+    Parameters
+    ----------
+    model
+        The network.
+
     Raises
     ------
     InputError
-        A tensor belongs to a lazy module that has not run yet, or lies on the meta device: it is named.
+        If `check_network` refuses the network, or if a tensor belongs to a lazy module that has not run yet or is on
+        the meta device. The message names the tensor.
     """
     check_network(model)
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
@@ -69,12 +80,19 @@ def check_ready(model: nn.Module) -> None:
 
 
 def refuse_quantised(model: nn.Module) -> None:
-    """Refuse a network with quantised modules, whose weights are no parameters: it cannot be trained or pruned.
+    """Raise if a network has quantised modules.
+
+    The weights of such modules are not parameters, so that they can be neither trained nor pruned.
+
+    Parameters
+    ----------
+    model
+        The network.
 
     Raises
     ------
     InputError
-        It has one, which is named.
+        If a module is quantised. The message names the first one.
     """
     for name, module in model.named_modules():
         if type(module).__module__.startswith("torch.ao.nn.") and ".quantized." in f"{type(module).__module__}.":
@@ -85,12 +103,19 @@ def refuse_quantised(model: nn.Module) -> None:
 
 
 def refuse_meta(name: str, tensor: Tensor) -> None:
-    """Refuse a tensor that has a shape and no values.
+    """Raise if a tensor is on the meta device, where it has a shape but no values.
+
+    Parameters
+    ----------
+    name
+        The tensor's name, for the message.
+    tensor
+        The tensor.
 
     Raises
     ------
     InputError
-        It is named.
+        If the tensor is on the meta device.
     """
     if tensor.is_meta:
         raise InputError(
@@ -100,17 +125,19 @@ def refuse_meta(name: str, tensor: Tensor) -> None:
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """Undo `torch.compile` in a network: what is compiled hides its layers, and cannot be copied.
+    """Undo `torch.compile` in a network.
+
+    A compiled network hides its layers and cannot be copied.
 
     Parameters
     ----------
     model
-        Changed in place.
+        The network. It is changed in place.
 
     Returns
     -------
     nn.Module
-        The network, or the one inside if `torch.compile` wrapped it.
+        The network, or the original network if `torch.compile` wrapped it.
     """
     model = without_wrapper(model)
     for module in model.modules():
@@ -127,7 +154,7 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def without_wrapper(model: nn.Module) -> nn.Module:
-    """Return the network that `torch.compile` wrapped; any other as it is."""
+    """Return the network inside a `torch.compile` wrapper; return any other network unchanged."""
     while type(model).__name__ == "OptimizedModule":
         model = model.get_submodule("_orig_mod")
     return model
@@ -135,7 +162,7 @@ def without_wrapper(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def running_eagerly(model: nn.Module) -> Iterator[None]:
-    """Let a compiled network run as if it were not; one that is not compiled is left alone."""
+    """Run a compiled network without compilation within the context; other networks are not affected."""
     compiled = any(
         module._compiled_call_impl is not None
         or type(module).__name__ == "OptimizedModule"
@@ -151,19 +178,19 @@ def running_eagerly(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def taking(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Say of whatever goes wrong while a network runs on images why it cannot take them.
+    """Turn errors of a network's forward pass into an `InputError` that explains why it cannot take the images.
 
     Parameters
     ----------
     model
         The network.
     images
-        What it is run on, [n, 3, h, w].
+        The images that it runs on, [n, 3, h, w].
 
     Raises
     ------
     InputError
-        Something went wrong; one that is raised within stays as it is.
+        If the code within the context raises an exception. An `InputError` is passed on unchanged.
     """
     try:
         yield
@@ -181,7 +208,7 @@ def taking(model: nn.Module, images: Tensor) -> Iterator[None]:
 
 
 def _reason(model: nn.Module, images: Tensor, error: Exception) -> str | None:
-    """Find out what is wrong other than the images' size."""
+    """Find a reason for a failed forward pass other than the size of the images; return None if there is none."""
     said = str(error)
     needed = _needed(model)
     if needed != 1:
@@ -206,7 +233,7 @@ def _reason(model: nn.Module, images: Tensor, error: Exception) -> str | None:
 
 
 def _reason_of_module(model: nn.Module, images: Tensor, error: Exception) -> str | None:
-    """Find out whether the images, as they are, are no input for the module that they are given to."""
+    """Find the module that failed, and return why it cannot take its input; return None if no reason is found."""
     found = _failed(error)
     if found is None:
         return None
@@ -239,13 +266,13 @@ def _reason_of_module(model: nn.Module, images: Tensor, error: Exception) -> str
 
 
 def _last_line(error: Exception) -> str:
-    """Give the line of code at which an error arose."""
+    """Return the source line that raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
     return (frames[-1].line or "") if frames else ""
 
 
 def _needed(model: nn.Module) -> int:
-    """Count the inputs that a network cannot run without."""
+    """Return the number of inputs that a network's forward method requires."""
     try:
         parameters = inspect.signature(model.forward).parameters.values()
     except (TypeError, ValueError):
@@ -260,7 +287,7 @@ def _needed(model: nn.Module) -> int:
 
 
 def _failed(error: Exception) -> tuple[nn.Module, Tensor] | None:
-    """Find the innermost module that was running when an error arose, and its input."""
+    """Return the innermost module that was running when an error was raised, and its input."""
     found = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         there = frame.f_locals

@@ -1,4 +1,4 @@
-"""torchvision's classifiers by name, with their published weights."""
+"""Build torchvision's classifiers by name, with or without their published weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prunescope.errors import InputError, nearest
 from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.networks.weights import tensors_only
 
-# torchvision's folders beside its classifiers, and why what is in them cannot be dissected.
+# torchvision's subpackages of other models, and the reasons why these models cannot be used here.
 _NOT_CLASSIFIERS = {
     "detection": "it finds objects in lists of images",
     "segmentation": "it labels pixels, not images",
@@ -32,17 +32,17 @@ def check_classifier(name: str) -> int | None:
     Parameters
     ----------
     name
-        Such as `resnet50` or `resnet50@IMAGENET1K_V2`.
+        The name, for example `resnet50` or `resnet50@IMAGENET1K_V2`.
 
     Returns
     -------
     int or None
-        For how many classes the published weights are that it names; None if it names none.
+        The number of classes of the published weights in the name; None if the name contains no weights.
 
     Raises
     ------
     InputError
-        If torchvision has no such classifier or no such weights for it.
+        If torchvision has no such classifier, or no such weights for it.
     """
     models = import_torchvision().models
     architecture, at, published = name.partition("@")
@@ -68,20 +68,20 @@ def check_classifier(name: str) -> int | None:
 def build_classifier(name: str, classes: int | None) -> nn.Module:
     """Build one of torchvision's classifiers.
 
-    GoogLeNet and Inception come without the additional heads that they have for training.
+    GoogLeNet and Inception are built without their auxiliary classifiers for training.
 
     Parameters
     ----------
     name
-        As `check_classifier` accepts it. Published weights are downloaded by torchvision into torch's cache, verified
-        by their checksum and read without unpickling.
+        The name, as `check_classifier` accepts it. torchvision downloads published weights into torch's cache and
+        verifies their checksum. Only tensors are read from the file, and no code in it is run.
     classes
-        The number of outputs; None is torchvision's default.
+        The number of outputs. None means torchvision's default.
 
     Returns
     -------
     nn.Module
-        In training mode, on the CPU.
+        The network in training mode, on the CPU.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which of the user's own files a network is made from."""
+"""List the user's files that a network is built from."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from prunescope.fingerprints import Listing, list_files
 
 
 def list_network(name: str) -> Listing:
-    """List the user's own files that a network is made from.
+    """List the user's files that a network is built from.
 
     Parameters
     ----------
     name
-        As `build_network` takes it. Of `path/to/file.py:function` the list holds the file and the modules of its folder
-        that it imports, and those that these import, as far as their import statements tell; of `hf:FOLDER` the
-        configuration and the weights. Other networks have no files of the user's, and the list is empty.
+        The network's name, as `build_network` takes it.
+
+    Returns
+    -------
+    Listing
+        For `path/to/file.py:function`, the file and the modules in its folder that it imports, directly or through
+        other modules of the folder; only import statements are followed. For `hf:FOLDER`, the configuration and the
+        weights. For other networks, which use no files of the user, the list is empty.
     """
     kind, _, rest = name.partition(":")
     if kind == "hf":
@@ -35,7 +40,7 @@ def list_network(name: str) -> Listing:
 
 
 def _imported(file: Path, folder: Path) -> list[Path]:
-    """Follow import statements from a file through its folder; the file itself comes first."""
+    """Return a file followed by the files of its folder that it imports, directly or indirectly."""
     found, left = {file: None}, [file]
     while left:
         path = left.pop()
@@ -52,7 +57,7 @@ def _modules(path: Path, folder: Path) -> Iterator[Path]:
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        # Running the file says what is wrong with it.
+        # Running the file later raises an error that explains what is wrong with it.
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -69,7 +74,7 @@ def _modules(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _files(start: Path, parts: list[str]) -> Iterator[Path]:
-    """Yield the files of a module and of the packages that it is in."""
+    """Yield the files of a module and of the packages that contain it."""
     for length in range(1, len(parts) + 1):
         at = start.joinpath(*parts[:length])
         yield from (file for file in (at.with_name(f"{at.name}.py"), at / "__init__.py") if file.is_file())

@@ -1,4 +1,4 @@
-"""Where networks run."""
+"""Choose the device that networks run on."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ from prunescope.errors import InputError
 
 
 def choose_device(name: str, rank: int = 0) -> str:
-    """Return the device called `name`; `auto` is a GPU where there is one.
+    """Return the name of the device to run on, after checking that it can be used.
 
     Parameters
     ----------
     name
-        As torch names devices, or `auto`. `cuda` without a number, and `auto`, are the GPU of this process's number on
-        its machine.
+        A device name as PyTorch spells it, or `auto`, which means a GPU if there is one and otherwise the CPU. If there
+        are GPUs, `auto` and `cuda` without a number choose the GPU with this process's local rank.
     rank
-        That number, where `torchrun` did not say it (`LOCAL_RANK`).
+        The local rank to use if the environment variable `LOCAL_RANK`, which `torchrun` sets, is missing. Ranks beyond
+        the number of GPUs wrap around.
+
+    Returns
+    -------
+    str
+        The device's name as PyTorch spells it.
 
     Raises
     ------
     InputError
-        There is no such device.
+        If the device cannot be used.
     """
     if name in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}"

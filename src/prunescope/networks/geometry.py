@@ -1,4 +1,4 @@
-"""Where in the image a unit looks: strides and centres of receptive fields, measured from the network itself."""
+"""Measure the receptive fields of a layer's units: their strides and centres in the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from prunescope.errors import InputError
 from prunescope.networks.layers import UnitsAxis, blank_images, evaluating, observe, prefix_tokens, units_axes
 from prunescope.networks.tokens import as_maps
 
-# Lengths by which an image grows to count how the map grows with it; the last tells strides up to 90 pixels apart.
+# The amounts in pixels by which images are lengthened to measure a stride. The longest suffices to determine strides of
+# up to 90 pixels exactly.
 _GROWTHS = (1024, 2048, 4096, 16384)
 _LONGEST = 16384
 _NARROWEST = 8
@@ -25,51 +26,58 @@ _INSTEAD = "choose another layer, or use the default alignment (half-pixel)"
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the units of a layer look.
+    """The positions of the receptive fields of a layer's units.
 
-    The receptive field of map position (y, x) is centred at `offset + stride * (y, x)`, in pixels of the image; the
-    image spans 0 to its height and width, and the centre of its first pixel is at 0.5.
+    The receptive field of map position (y, x) is centred at `offset + stride * (y, x)`, in pixels of the image. The
+    image extends from 0 to its height and from 0 to its width, so that the centre of its first pixel is at 0.5.
+
+    Attributes
+    ----------
+    stride
+        The vertical and the horizontal distance between neighbouring fields, in pixels.
+    offset
+        The vertical and the horizontal centre of the field of position (0, 0), in pixels.
     """
 
-    stride: tuple[Fraction, Fraction]  # down, along
+    stride: tuple[Fraction, Fraction]
     offset: tuple[Fraction, Fraction]
 
 
 def receptive_fields(
     model: nn.Module, layers: Sequence[str], image_size: tuple[int, int], *, units_axis: UnitsAxis | None = None
 ) -> dict[str, Geometry]:
-    """Measure where the units of some layers look (the anchors of Bau et al. 2017, section 2.2).
+    """Measure the receptive fields of layers (the anchors of Bau et al. 2017, section 2.2).
 
-    The network runs on blank strips of image of which one end is NaN. Whatever depends on NaN, by whichever operation,
-    is NaN itself, and 0 times NaN is too: the edge at which a map position falls blind is the edge of its receptive
-    field, pruned weights included. Strips are as long as the fields need, so that borders cut none off; the network
-    runs no further than the layer. It is left as it was.
+    The network runs on blank strips of image that are NaN at one end. Every operation passes NaN on, and even 0 times
+    NaN is NaN. A position of the map is therefore NaN exactly if its receptive field reaches the NaN end, and moving
+    the edge of that end finds the edges of the field, pruned weights included. The strips are long enough that no
+    field is cut off at a border. The network runs only as far as the layer, and it is left unchanged.
 
     Parameters
     ----------
     model
-        Takes images [n, 3, h, w], larger ones than `image_size` too up to the layer.
+        The network. It takes images [n, 3, h, w]; up to the layers, it must also take images larger than `image_size`.
     layers
-        Names as `named_modules()` gives them; their outputs are maps, or what `as_maps` takes as such. A position's
-        field reaches from the first pixel that any of the layer's units sees there to the last; pixels between them
-        that none sees (strides larger than kernels, dilation) count as seen.
+        Names of layers, as in `named_modules()`. Their outputs are maps, or tensors that `as_maps` turns into maps. The
+        field of a map position extends from the first to the last pixel that affects any unit there. Pixels in between
+        that affect none (with strides larger than kernels, or dilation) count as part of the field.
     image_size
-        ih, iw: the images' height and width in pixels.
+        The height and the width of the images in pixels, (ih, iw).
     units_axis
-        As in `dissect`.
+        The axis of the layers' outputs that holds the units, as in `dissect`.
 
     Returns
     -------
     dict of str to Geometry
-        By layer.
+        The strides and centres for each layer.
 
     Raises
     ------
     InputError
-        A layer that is not there or has another output; units that look at the whole image (after global pooling,
-        attention, squeeze-and-excitation); a map whose positions are not evenly spread over the image, or not the same
-        number of pixels apart in larger images (adaptive pooling, upsampling, windows); a network that takes images of
-        one size only. Then there are no centres to anchor at, and the default alignment is the one to use.
+        If a layer does not exist or does not return maps; if its units depend on the whole image (after global pooling,
+        attention or squeeze-and-excitation); if the map positions are not evenly spread over the image, or their
+        distance changes with the size of the image (adaptive pooling, upsampling, windows); or if the network takes
+        images of one size only. The default alignment (half-pixel) can be used in these cases.
 
     Examples
     --------
@@ -94,8 +102,8 @@ def receptive_fields(
 
 
 def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, int], axes: Mapping[str, int]) -> None:
-    """Check that layers put out maps."""
-    # Two, so that an output that does not begin with the images is told apart.
+    """Check that layers return maps without NaN."""
+    # A batch of two images, because a batch of one cannot reveal that the first axis is not the batch axis.
     images = blank_images(model, 2, image_size)
     with observe(model, layers, axes) as outputs:
         _run(model, images)
@@ -117,7 +125,7 @@ def _geometry(model: nn.Module, layer: str, image_size: tuple[int, int], units_a
 
 
 class _RefusedError(Exception):
-    """The network cannot take images of a size."""
+    """The network cannot take images of this size (height, width)."""
 
     def __init__(self, size: tuple[int, ...]) -> None:
         super().__init__(size)
@@ -125,31 +133,31 @@ class _RefusedError(Exception):
 
 
 class _ReachedError(Exception):
-    """The layer has put out what is needed; the rest of the network need not run."""
+    """The layer has returned its output, and the rest of the network need not run."""
 
 
 class _Edges(NamedTuple):
-    """Which positions see what of two strips, one blind from its start up to a pixel, one from a pixel to its end."""
+    """The map positions affected by NaN in two strips, the first with NaN at its start, the second at its end."""
 
-    first: int  # position from which on none sees the first strip's blind pixels
-    last: int  # position before which none sees the second strip's
-    begin: int  # the first that sees any pixel, and the one after the last: beyond, there is but padding
-    end: int
+    first: int  # the first position from which on none is affected by the NaN pixels of the first strip
+    last: int  # all positions before this one are unaffected by the NaN pixels of the second strip
+    begin: int  # the first affected position of the first strip; positions before it may depend on padding only
+    end: int  # the position after the last affected one of the second strip
 
 
 class _Strips:
-    """A network up to a layer, on strips of image that are long in one direction and narrow in the other.
+    """Run a network up to a layer, on strips of image that are long in one direction and narrow in the other.
 
     Parameters
     ----------
     model, layer
         The network and the layer's name.
     units_axis
-        Of the layer's output.
+        The axis of the layer's output that holds the units.
     axis
-        In which direction strips are long: 0 down, 1 along.
+        The direction in which strips are long: 0 is vertical, 1 is horizontal.
     width
-        Of the images, across.
+        The size of the images in the other direction, in pixels.
     """
 
     def __init__(self, model: nn.Module, layer: str, units_axis: int, axis: int, width: int) -> None:
@@ -157,10 +165,11 @@ class _Strips:
         self._model, self._units_axis, self._axis, self._width = model, units_axis, axis, width
 
     def narrow(self, length: int) -> None:
-        """Find the narrowest strips that the network takes and of which the layer sees anything.
+        """Find a small width of strips that the network accepts and that affect the layer's output.
 
-        Where a strip has shrunk to few positions across, a dilated window looks past them on either side, into padding:
-        nothing along the strip would be seen either.
+        In a map with few positions across the strip, the window of a dilated convolution can miss them and cover only
+        padding on either side. The output would then not depend on the strip at all, so strips are widened until it
+        does.
         """
         images_width = self._width
         self._width = min(_NARROWEST, images_width)
@@ -174,16 +183,16 @@ class _Strips:
             if self._width < images_width:
                 self._width = min(self._width + max(self._width // 2, _NARROWEST), images_width)
             else:
-                # The images themselves shrink to nothing to see, in either direction.
+                # Even strips as wide as the images do not affect the output, so enlarge them in both directions.
                 self._width, length = 2 * self._width, 2 * length
         raise InputError(f"layer {self.layer!r}: its units see nothing of the image; {_INSTEAD}")
 
     def cells(self, length: int) -> int:
-        """Count the map's positions along a strip."""
+        """Return the number of map positions along a strip of this length in pixels."""
         return self._blind(self._blank(1, length)).shape[1]
 
     def edges(self, length: int, before: int, after: int) -> _Edges:
-        """Blind a strip from its start up to pixel `before`, and another from pixel `after` to its end."""
+        """Return the positions affected by NaN in the pixels before `before`, and in those from `after` on."""
         images = self._blank(2, length)
         along = images.transpose(2, 2 + self._axis)
         along[0, :, :before] = torch.nan
@@ -200,7 +209,7 @@ class _Strips:
         return blank_images(self._model, count, size)
 
     def _blind(self, images: Tensor) -> Tensor:
-        """Bool [strips, positions]: where along the strips the layer's output has a NaN."""
+        """Return where along the strips the layer's output has a NaN, as a bool tensor [strips, positions]."""
         output = _output(self._model, self.layer, images)
         if isinstance(output, Tensor) and output.ndim == 4:
             maps: Tensor | None = output.movedim(self._units_axis, 1)
@@ -216,12 +225,15 @@ class _Strips:
 
 @dataclass(frozen=True)
 class _Fields:
-    """The receptive fields along one axis: position i sees pixels `start + stride * i` up to `stop + stride * i`."""
+    """The receptive fields along one axis, in pixels.
+
+    The field of position i extends from `start + stride * i` to `stop + stride * i`, in the coordinates of `Geometry`.
+    """
 
     stride: int
     start: int
     stop: int
-    length: int  # of the strips that showed them
+    length: int  # the length of the strips on which the fields were measured
 
     @property
     def centre(self) -> Fraction:
@@ -229,16 +241,19 @@ class _Fields:
 
 
 class _Room(NamedTuple):
-    """A length of strips with which fields end on either side of the middle, and where they do."""
+    """A length of strips that is sufficient to measure fields, and the positions with fields that end at the middle."""
 
     length: int
-    first: int  # position from which on none sees a pixel before the middle
-    last: int  # position before which none sees a pixel after the middle
-    far: int  # how many more there are, at least, beyond both
+    first: int  # the first position from which on no field reaches a pixel before the middle
+    last: int  # no field of a position before this one reaches a pixel after the middle
+    far: int  # the number of further positions on either side that can be checked too
 
 
 def _measure(strips: _Strips, pixels: int, like: _Fields | None) -> _Fields:
-    """Find the fields along one axis of images that are `pixels` long; where they are `like` others, soon."""
+    """Measure the fields along one axis of images of length `pixels`.
+
+    If `like` is given, these fields are tried first, because both axes usually have the same ones.
+    """
     strips.narrow(pixels)
     if like is not None and _hold(strips, like, _room(strips, pixels, like.stride, max(like.length, pixels))):
         return like
@@ -254,8 +269,8 @@ def _measure(strips: _Strips, pixels: int, like: _Fields | None) -> _Fields:
 
 
 def _close_in(strips: _Strips, stride: int, room: _Room) -> _Fields:
-    """Find the ends of two fields to the pixel, by halving."""
-    # Position `first` sees nothing before pixel `low`, position `last - 1` nothing from pixel `high` on.
+    """Find the start and the end of the fields to the pixel by bisection."""
+    # The field of position `first` has no pixel before `low`, and that of `last - 1` no pixel from `high` on.
     low = high = room.length // 2
     step = (1 << (stride - 1).bit_length()) >> 1
     while step:
@@ -267,7 +282,7 @@ def _close_in(strips: _Strips, stride: int, room: _Room) -> _Fields:
 
 
 def _hold(strips: _Strips, fields: _Fields, room: _Room) -> bool:
-    """Check that fields begin and end at their very pixels, near the middle and far from it."""
+    """Return whether fields start and end at exactly the expected pixels, near the middle and far from it."""
     return all(
         strips.edges(
             room.length,
@@ -281,14 +296,14 @@ def _hold(strips: _Strips, fields: _Fields, room: _Room) -> bool:
 
 
 def _stride(strips: _Strips, pixels: int) -> int:
-    """How many pixels longer an image must be for one more position, to the nearest pixel."""
+    """Return the stride in pixels: the additional image length per additional map position."""
     cells = strips.cells(pixels)
     for growth in _GROWTHS:
         grown = strips.cells(pixels + growth) - cells
         if grown <= 0:
             break
         stride = max(round(growth / grown), 1)
-        # The growth is known to less than one position: enough to tell whole pixels apart.
+        # The number of new positions is off by less than one, which here determines the stride to the pixel.
         if grown >= 2 * stride:
             return stride
     raise InputError(
@@ -299,9 +314,9 @@ def _stride(strips: _Strips, pixels: int) -> int:
 
 
 def _room(strips: _Strips, pixels: int, stride: int, wanted: int) -> _Room:
-    """Find strips, `wanted` pixels long or more, in which fields have room."""
+    """Find a length of at least `wanted` pixels for strips in which fields are not cut off by the borders."""
     while wanted <= _LONGEST:
-        # Whole strides longer than the images: then padding that depends on the size is the same.
+        # The strip is longer than the images by a multiple of the stride, so that size-dependent padding is the same.
         length = pixels + -(-(wanted - pixels) // stride) * stride
         first, last, begin, end = strips.edges(length, length // 2, length // 2)
         far = min(end - 1 - first, last - 1 - begin, length // 2 // stride - 2)
@@ -324,7 +339,7 @@ def _run(model: nn.Module, images: Tensor) -> None:
 
 
 def _output(model: nn.Module, layer: str, images: Tensor) -> Any:
-    """Run a network as far as a layer, and return what that puts out; None if the network does not come there."""
+    """Run a network up to a layer and return the layer's output; return None if the layer is not called."""
     outputs: list[Any] = []
 
     def stop(_module: nn.Module, _arguments: Any, output: Any) -> None:
@@ -342,9 +357,9 @@ def _output(model: nn.Module, layer: str, images: Tensor) -> Any:
 
 @contextmanager
 def _plain_convolutions() -> Iterator[None]:
-    """Keep to convolutions that sum products: fast ones (Winograd, Fourier) mix neighbours and would spread a NaN.
+    """Disable backends with fast convolution algorithms (Winograd, FFT), which would spread a NaN to its neighbours.
 
-    oneDNN, PyTorch's usual backend on a CPU, sums products and stays.
+    oneDNN, PyTorch's usual backend on a CPU, computes convolutions as sums of products and stays enabled.
     """
     with torch.backends.cudnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
         yield

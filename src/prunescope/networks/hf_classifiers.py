@@ -1,4 +1,4 @@
-"""transformers' image classifiers, from a folder or from the Hugging Face hub."""
+"""Build transformers' image classifiers from a folder or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def read_config(name: str, classes: int | None, *, own_weights: bool) -> Any:
-    """Read what describes a network, and check that it can be built. No code that lies beside it is run.
+    """Read the configuration of a network and check that the network can be built.
+
+    Python code that is stored with the configuration is not run.
 
     Parameters
     ----------
     name
-        A folder with a `config.json`, or a name on the hub such as `google/vit-base-patch16-224`: then transformers
-        downloads it into its cache.
+        A folder with a `config.json`, or a name on the hub such as `google/vit-base-patch16-224`, which transformers
+        downloads into its cache.
     classes
-        The number of outputs; with weights of its own None or theirs.
+        The number of outputs, or None for that of the configuration. If the network's own weights are used, it must be
+        None or their number of classes.
     own_weights
-        Whether the weights that lie beside the configuration are wanted.
+        Whether to use the weights that are stored with the configuration.
 
     Returns
     -------
     transformers.PreTrainedConfig
-        For `build_hf`.
+        The configuration, to be given to `build_hf`.
 
     Raises
     ------
     InputError
-        If transformers is not installed, there is no such configuration, it is of no classifier of images that
-        transformers knows, its weights are for another number of classes, or in files that would have to be unpickled.
+        If transformers is not installed; if the configuration cannot be read, or does not belong to a supported image
+        classifier of transformers; or if the weights have another number of classes or would have to be unpickled.
     """
     transformers = _import_transformers(name)
     folder = _folder(name)
     try:
         config = transformers.AutoConfig.from_pretrained(folder or name, trust_remote_code=False)
-    # Damaged files and the hub raise anything.
+    # Damaged files and errors of the hub can raise any exception.
     except Exception as error:
         raise _unreadable(f"hf:{name} cannot be read", error, folder) from error
     classifiers = transformers.AutoModelForImageClassification._model_mapping
@@ -60,7 +63,7 @@ def read_config(name: str, classes: int | None, *, own_weights: bool) -> Any:
         raise InputError(f"hf:{name} is a {config.model_type}, which takes {takes} and not images; give another")
     if config.model_type == "hiera":
         raise InputError(f"hf:{name} is a hiera: its tokens are in an order of their own, which is no map's")
-    # Where there are several classifiers (DeiT), transformers looks for the one that is meant here.
+    # For configurations with several classifiers (DeiT), transformers reads which one to build from `architectures`.
     config.architectures = config.architectures or [classifier.__name__]
     has_weights = own_weights and (folder is None or _has_weights(folder))
     if has_weights and classes is not None and classes != config.num_labels:
@@ -72,35 +75,37 @@ def read_config(name: str, classes: int | None, *, own_weights: bool) -> Any:
 
 
 def has_weights(name: str) -> bool:
-    """Say whether weights lie beside a network's configuration; a name on the hub always has them."""
+    """Return whether weights are stored with a network's configuration; on the hub they are assumed to be."""
     folder = _folder(name)
     return folder is None or _has_weights(folder)
 
 
 def build_hf(name: str, config: Any, classes: int | None, *, own_weights: bool) -> nn.Module:
-    """Build one of transformers' image classifiers; it puts out logits [n, classes], not a structure that holds them.
+    """Build one of transformers' image classifiers.
+
+    Unlike transformers' own models, it returns logits [n, classes] instead of an output object that contains them.
 
     Parameters
     ----------
     name
-        As `read_config` accepts it.
+        The folder or the name on the hub, as `read_config` accepts it.
     config
-        What that returned.
+        The configuration that `read_config` returned.
     classes
-        The number of outputs; None is the configuration's.
+        The number of outputs. None means that of the configuration.
     own_weights
-        Load the weights that lie beside the configuration, if there are any; they are read as safetensors only. False
-        initialises at random.
+        Whether to load the weights that are stored with the configuration, if there are any. Only safetensors files are
+        read. Otherwise the weights are initialised at random.
 
     Returns
     -------
     nn.Module
-        transformers' own network with its own names of layers and weights, float32, in training mode, on the CPU.
+        The network with transformers' names of layers and weights, in float32, in training mode, on the CPU.
 
     Raises
     ------
     InputError
-        If the network cannot be built so, or its weights cannot be downloaded or read, or do not fit it.
+        If the network cannot be built with these arguments, or its weights cannot be downloaded or read or do not fit.
     """
     transformers = _import_transformers(name)
     folder = _folder(name)
@@ -120,7 +125,7 @@ def build_hf(name: str, config: Any, classes: int | None, *, own_weights: bool) 
             missing = sorted(loaded["missing_keys"])
         else:
             model = auto.from_config(config, **options)
-    # Configurations that contradict themselves, damaged files and the hub raise anything.
+    # Inconsistent configurations, damaged files and errors of the hub can raise any exception.
     except Exception as error:
         raise _unreadable(f"hf:{name} cannot be built", error, folder) from error
     if missing:
@@ -138,7 +143,7 @@ def _logits(_module: nn.Module, _arguments: Any, output: Any) -> Tensor:
 
 
 def _folder(name: str) -> Path | None:
-    """Tell a folder from a name on the hub, which is NAME or OWNER/NAME."""
+    """Return the folder that a name refers to, or None if it is a name on the hub (NAME or OWNER/NAME)."""
     path = expanded(name)
     if name and path.is_dir():
         if not (path / "config.json").is_file():

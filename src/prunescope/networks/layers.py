@@ -1,4 +1,4 @@
-"""A network's layers: which there are, and what they put out."""
+"""List a network's layers and observe their outputs."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from prunescope.networks.axes import Outputs, Sizes, Unknown, find_axes, watchin
 from prunescope.networks.checks import check_network, check_ready, running_eagerly, taking, without_wrapper
 from prunescope.networks.tokens import as_maps
 
-# Which axis of an output holds the units: of every layer, or by the layer's name.
+# The axis of an output that holds the units: one number for all layers, or one for each layer by its name.
 UnitsAxis = int | Mapping[str, int]
 
 
 def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | None = None) -> pd.DataFrame:
-    """List the layers whose units can be dissected.
+    """List the layers that can be dissected.
 
-    Forward passes on zeros, in evaluation mode, show them; the network is left as it was.
+    They are found by forward passes on zeros in evaluation mode. The network is left unchanged.
 
     Parameters
     ----------
     model
         A network that takes images [n, 3, size, size].
     size
-        The images' height and width in pixels.
+        The height and width of the images in pixels.
     units_axis
-        As in `dissect`.
+        The axis of the layers' outputs that holds the units, as in `dissect`.
 
     Returns
     -------
     DataFrame
-        In the order of `named_modules()`, a row per layer that puts out maps [n, units, h, w], [n, h, w, units] or
-        [n, units], or tokens that form maps, once per forward pass. Columns: `layer` (its name), `type` (its class),
-        `shape` (of the maps without n, units first: a tuple), `units`, `note`. Where it cannot be told which axis holds
-        the units, `note` says so, `shape` is that of the output as it is, and `units` is missing (`pandas.NA`).
+        One row, in the order of `named_modules()`, for each layer that is called once per forward pass and returns maps
+        [n, units, h, w], [n, h, w, units] or [n, units], or tokens that form maps. The columns are `layer` (its name),
+        `type` (its class), `shape` (a tuple: the shape of the maps without n, with the units first), `units` (their
+        number) and `note`. If the units axis of a layer cannot be determined, `note` explains why, `shape` is the
+        shape of the output itself without n, and `units` is missing (`pandas.NA`).
 
     Raises
     ------
     InputError
-        If the network cannot take such images, or `units_axis` names no layer of it or is no axis.
+        If the network cannot take such images, or `units_axis` names a layer that it does not have or is not an axis.
 
     Examples
     --------
@@ -82,19 +83,20 @@ def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | No
 
 
 def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
-    """Check that a network has these layers.
+    """Check that a network has the given layers.
 
     Parameters
     ----------
     model
         The network.
     layers
-        Names as `named_modules()` gives them.
+        Names of layers, as in `named_modules()`.
 
     Raises
     ------
     InputError
-        If there are none, one is named twice, or the network has no such layer: then the message names the nearest.
+        If `layers` is empty, a layer is given twice, or the network does not have a layer. In the last case, the
+        message lists layers with similar names.
     """
     check_network(model)
     refuse_text(layers, "layers")
@@ -111,33 +113,35 @@ def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
 def units_axes(
     model: nn.Module, layers: Sequence[str], image_size: tuple[int, int], units_axis: UnitsAxis | None = None
 ) -> dict[str, int]:
-    """Find out which axis of each layer's output holds the units, as `find_axes` describes it.
+    """Find the axis of each layer's output that holds the units.
 
-    Up to four forward passes on zeros, in evaluation mode, show it: for images of this size, and for higher, wider and
-    larger ones. The network need not take those, or only as far as the layer. It is left as it was.
+    The axis is determined as `find_axes` describes, by up to four forward passes on zeros in evaluation mode: on images
+    of this size, and on taller, wider and larger ones. The network may fail on images of the other sizes, as long as
+    it fails after the layer or the axis can be determined in another way. It is left unchanged.
 
     Parameters
     ----------
     model
         The network.
     layers
-        Names as `named_modules()` gives them.
+        Names of layers, as in `named_modules()`.
     image_size
-        The images' height and width in pixels.
+        The height and the width of the images in pixels.
     units_axis
-        What is known: the axis of all these layers, or of some by name; counted from 0, which is the images' axis, or
-        from the end if negative. It is taken as it is.
+        The axis if it is known: one number for all these layers, or numbers for some of them by name. Axes are counted
+        from 0, which is the batch axis, or from the end if negative. Given axes are returned without measurement.
 
     Returns
     -------
     dict of str to int
-        By layer. Those that put out no maps are left out.
+        The axis for each layer. Layers that return no maps are omitted.
 
     Raises
     ------
     InputError
-        If the axis of a layer cannot be told and is not given, `units_axis` is no axis or names another layer, a layer
-        is not called or more than once, or the network has no such layer or cannot take images of this size.
+        If the axis of a layer cannot be determined and is not given; if `units_axis` is not an axis or names another
+        layer; if a layer does not exist, or is not called exactly once; or if the network cannot take images of this
+        size.
     """
     check_layers(model, layers)
     axes = _given_axes(layers, units_axis)
@@ -163,7 +167,7 @@ def units_axes(
 
 
 def _measured_axes(model: nn.Module, images: Tensor) -> tuple[Outputs, dict[str, int | Unknown]]:
-    """Run a network on blank images and on those of other sizes; give what its modules put out, and the axes."""
+    """Run a network on blank images of several sizes; return its modules' outputs for `images`, and their axes."""
     n, channels, h, w = images.shape
     devices = [images.device] if images.is_cuda else []
     with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices):
@@ -171,8 +175,8 @@ def _measured_axes(model: nn.Module, images: Tensor) -> tuple[Outputs, dict[str,
             model(images)
 
         def look(height: int, width: int) -> Outputs:
-            # One image instead of several shows too whether the output begins with the images. A network that takes
-            # one size only fails, often after the layers of interest.
+            # Running one image instead of several also shows whether the first axis of an output is the batch axis. A
+            # network that takes one size only fails here, but often after the layers of interest.
             with watching(model) as others, suppress(Exception):
                 model(images.new_zeros(1, channels, height, width))
             return others
@@ -186,7 +190,7 @@ def _measured_axes(model: nn.Module, images: Tensor) -> tuple[Outputs, dict[str,
 
 
 def _given_axes(layers: Sequence[str], units_axis: UnitsAxis | None) -> dict[str, int]:
-    """Check the axes that are given, and say them by layer."""
+    """Check the given axes and return them by layer."""
     if units_axis is None:
         return {}
     axes = dict(units_axis) if isinstance(units_axis, Mapping) else dict.fromkeys(layers, units_axis)
@@ -208,32 +212,32 @@ def observe(
     axes: Mapping[str, int],
     take: Callable[[str, Tensor], None] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Observe what layers put out, and leave nothing behind.
+    """Observe the outputs of layers within the context; all hooks are removed when it ends.
 
     Parameters
     ----------
     model
-        The network. The first tensor it is called with is the images, [n, 3, h, w].
+        The network. The first tensor that it is called with is the images, [n, 3, h, w].
     layers
-        Names as `named_modules()` gives them.
+        Names of layers, as in `named_modules()`.
     axes
-        Which axis of each layer's output holds the units, as `units_axes` returns it.
+        The axis of each layer's output that holds the units, as `units_axes` returns it.
     take
-        Called with a layer's name and its output, [n, units, h, w] or [n, units], without gradient, as soon as the
-        layer has put it out and once per forward pass. A view of the output itself, in whatever memory layout: later
-        layers may write over it, so what is kept of it must be copied. Units that are last and tokens that form a grid
-        become maps, as `as_maps` says.
+        A function that is called with a layer's name and its output, [n, units, h, w] or [n, units], once per forward
+        pass and as soon as the layer has returned. Outputs with the units last and tokens that form a grid are turned
+        into maps as described in `as_maps`. The tensor is detached and is a view of the output in any memory layout.
+        Later layers may overwrite it, so that anything kept of it must be copied.
 
     Yields
     ------
     dict of str to Tensor
-        After each forward pass, by layer: a copy of its output in that pass; empty where `take` was given them.
+        After each forward pass, a copy of the output of each layer in that pass. It stays empty if `take` is given.
 
     Raises
     ------
     InputError
-        If the network has no such layer; in a forward pass, if a layer's output has another shape, or if the layer is
-        not called or more than once (an activation function used in several places).
+        If the network does not have a layer; during a forward pass, if a layer's output has an unsupported shape, or
+        if the layer is not called exactly once (an activation function that is used several times, for example).
 
     Examples
     --------
@@ -290,9 +294,10 @@ def observe(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and each of its modules back into its own mode afterwards.
+    """Put a network into evaluation mode, and restore the mode of each of its modules afterwards.
 
-    A network that is compiled runs as if it were not: compiled code does not see hooks that are added later.
+    A compiled network runs without compilation within the context, because compiled code ignores hooks that are added
+    later.
 
     Parameters
     ----------
@@ -310,13 +315,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def blank_images(model: nn.Module, count: int, size: tuple[int, int]) -> Tensor:
-    """Give zeros [count, 3, height, width] in the network's precision, where the network is."""
+    """Return zeros [count, 3, height, width] in the network's precision and on its device."""
     like = next(model.parameters(), torch.zeros(()))
     return torch.zeros(count, 3, *size, dtype=like.dtype, device=like.device)
 
 
 def prefix_tokens(model: nn.Module) -> int | None:
-    """How many tokens stand before an image's patches, where it tells: timm's do, transformers' registers too."""
+    """Return the number of tokens before the image patches, or None if the network does not specify it.
+
+    timm's networks specify it; for transformers' networks with register tokens, it is their number plus one class
+    token.
+    """
     prefix = getattr(model, "num_prefix_tokens", None)
     if isinstance(prefix, int):
         return prefix

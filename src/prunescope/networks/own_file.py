@@ -1,4 +1,4 @@
-"""A network from a function in a Python file of the user's."""
+"""Build a network with a function from a Python file of the user."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def import_function(path: Path, function: str) -> Callable[..., Any]:
     Parameters
     ----------
     path
-        The file. It is imported under a name of its own, so that it cannot hide another module; it can import what
-        lies beside it.
+        The file. It is imported under a unique module name, so that it cannot shadow another module. It can import
+        other modules from its folder.
     function
-        The function's name.
+        The name of the function.
 
     Returns
     -------
@@ -39,7 +39,8 @@ def import_function(path: Path, function: str) -> Callable[..., Any]:
     Raises
     ------
     InputError
-        If there is no such file or function, or running the file fails: then the message names the error and its line.
+        If the file or the function does not exist, or if running the file fails. In the last case, the message names
+        the error and its line.
     """
     try:
         source = path.read_bytes()
@@ -48,7 +49,7 @@ def import_function(path: Path, function: str) -> Callable[..., Any]:
     name = f"_network_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
     module = ModuleType(name)
     module.__file__ = str(path)
-    # Dataclasses and pickling look a class's module up by its name.
+    # Dataclasses and pickle look up the module of a class by its name.
     sys.modules[name] = module
     with _errors_named(path, f"running {path}"):
         exec(compile(source, str(path), "exec"), module.__dict__)
@@ -67,21 +68,22 @@ def call_function(path: Path, function: Callable[..., Any], classes: int | None)
     Parameters
     ----------
     path
-        The function's file, for messages.
+        The file of the function, for messages.
     function
-        Called with `classes=...` if it takes it and `classes` is not None, else without arguments.
+        The function. It is called with `classes=...` if it has that parameter and `classes` is not None, and otherwise
+        without arguments.
     classes
-        The number of outputs.
+        The number of outputs, or None for the function's default.
 
     Returns
     -------
     nn.Module
-        What the function returned; if it is compiled, the network inside.
+        The network that the function returned, without compilation if it was compiled.
 
     Raises
     ------
     InputError
-        If the function needs other arguments, fails, or returns anything but an `nn.Module`.
+        If the function requires other arguments, raises an exception, or does not return an `nn.Module`.
     """
     name = f"{path}:{getattr(function, '__name__', 'function')}"
     try:
@@ -113,7 +115,7 @@ def call_function(path: Path, function: Callable[..., Any], classes: int | None)
 
 @contextmanager
 def _errors_named(path: Path, what: str) -> Iterator[None]:
-    """Turn what the user's code raises into an error with the line it came from; let it import from its folder."""
+    """Turn exceptions of the user's code into an `InputError` with their line, and allow imports from its folder."""
     folder = str(path.resolve().parent)
     sys.path.append(folder)
     try:

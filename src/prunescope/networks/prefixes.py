@@ -1,4 +1,4 @@
-"""Which of a file's tensors are a network's: under which prefix their names fit."""
+"""Match the names of a file's tensors to a network's, allowing for a common prefix."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-# Heads that GoogLeNet and Inception have for training only; published files hold them.
+# The auxiliary classifiers of GoogLeNet and Inception are used for training only, but published files contain them.
 _TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 
-# Until 2018 torchvision's DenseNets named `norm.1` what is `norm1` now; Places365's still do.
+# Until 2018, torchvision's DenseNets used the name `norm.1` for today's `norm1`. Files of Places365 still do.
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)$")
 
 
 class Fit(NamedTuple):
-    """The tensors of a file, under the network's names as far as they fit.
+    """The tensors of a file, renamed to the network's names as far as they match.
 
     Attributes
     ----------
     tensors
-        By name. Where no prefix makes all names fit, these are all tensors of the file, so that what does not fit can
-        be told.
+        The tensors by name, without the prefix. If the names do not match under any prefix, these are all tensors of
+        the file, so that an error message can list the mismatches.
     missing
-        The network's names that the file lacks.
+        The names of the network's tensors that the file lacks.
     prefix
-        What was taken off the names.
+        The prefix that was removed from the names.
     ignored
-        The file's names that do not begin with the prefix, where all of the network's names do with it.
+        The names in the file that do not start with the prefix; empty if the names do not match under any prefix.
     others
-        Prefixes with which the names would fit as well, but not the values: a choice between them would be a guess.
+        All prefixes under which the names match, if the tensors have different values under some of them, so that the
+        choice is ambiguous. Otherwise empty.
     """
 
     tensors: dict[str, Tensor]
@@ -43,24 +44,25 @@ class Fit(NamedTuple):
 
 
 def fit_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> Fit:
-    """Find the prefix under which a file's names are the network's.
+    """Find the prefix under which the names in a file match the network's names.
 
-    Wrappers put one before every name: `module.` of data-parallel and averaged models, `_orig_mod.` of compiled ones,
-    an attribute's name such as `model.` of Lightning's modules, or several of these. A prefix is taken off where it
-    ends in a dot, all of the network's tensors are there with it, and no other tensors are. What does not begin with
-    it is then ignored.
+    Wrappers add a prefix to every name: `module.` for data-parallel and averaged models, `_orig_mod.` for compiled
+    ones, the name of an attribute such as `model.` for Lightning modules, or several of these. A prefix that ends in a
+    dot is removed if the tensors with this prefix are exactly those of the network. Tensors without the prefix are
+    then ignored.
 
     Parameters
     ----------
     model
         The network.
     tensors
-        By the names in the file.
+        The tensors by the names in the file.
 
     Returns
     -------
     Fit
-        `num_batches_tracked` may be missing, and all but one of several names of a tensor that the network shares.
+        The renamed tensors. The file may lack `num_batches_tracked`, and all but one of the names of a tensor that
+        several modules of the network share.
 
     Examples
     --------
@@ -83,7 +85,7 @@ def fit_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> Fit:
         for prefix, part in parts.items()
         if not _missing(own, part) and (not prefix or part.keys() <= own.keys())
     }
-    # Of several whose names fit, only those whose shapes do too can be meant.
+    # If the names match under several prefixes, prefer those under which the shapes match too.
     shaped = {
         prefix: part
         for prefix, part in complete.items()
@@ -95,7 +97,7 @@ def fit_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> Fit:
         others = [other for other, its in choice.items() if other != prefix and not _same(part, its, own)]
         ignored = [name for name in given if not name.startswith(prefix)]
         return Fit(part, _missing(own, part), prefix, tuple(ignored), (prefix, *others) if others else ())
-    # Told under the prefix that most names have: of the others, all are unknown.
+    # Nothing matches, so report the mismatches under the prefix with the most matching names.
     prefix = max(counts, key=counts.__getitem__, default="")
     rest = {name: tensor for name, tensor in given.items() if not name.startswith(prefix)}
     part = rest | _part(model, given, prefix)
@@ -120,7 +122,7 @@ def _memory(tensor: Tensor) -> tuple[object, ...]:
 
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
-    """Tell whether the network would have the same weights with either."""
+    """Return whether the network would have the same weights with either set of tensors."""
     names = [name for name in own if name in one or name in other]
     return all(name in one and name in other and _equal(one[name], other[name]) for name in names)
 
@@ -128,6 +130,6 @@ def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], own: Mapping[s
 def _equal(one: Tensor, other: Tensor) -> bool:
     if any(tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized for tensor in (one, other)):
         return False
-    # Bytes, since nan is not equal to itself and not all types can be compared.
+    # Compare bytes, because NaN is not equal to itself and some dtypes do not support comparison.
     first, second = (tensor.contiguous().flatten().view(torch.uint8) for tensor in (one, other))
     return one.dtype == other.dtype and one.shape == other.shape and torch.equal(first, second)

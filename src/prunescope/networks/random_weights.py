@@ -1,4 +1,4 @@
-"""Whether a network still has the random weights that it was built with."""
+"""Remember that a network was built with random weights, and detect later whether it still has them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REMEMBERED = "_prunescope_random"
 
 @dataclass(frozen=True)
 class _Random:
-    """One of the tensors that were drawn: training or loading weights changes it."""
+    """A copy of one of the randomly drawn tensors, for comparison: training or loading weights changes the tensor."""
 
     seed: int | None
     name: str
@@ -20,14 +20,14 @@ class _Random:
 
 
 def remember_random(model: nn.Module, seed: int | None) -> None:
-    """Note on a network that its weights are random.
+    """Mark a network as having random weights.
 
     Parameters
     ----------
     model
-        As it was built.
+        The network as it was built. The mark is stored in an attribute of it.
     seed
-        Its weights were drawn with; None where the global generator was drawn from.
+        The seed of its weights, or None if they were drawn from the global generator.
     """
     for name, weight in model.named_parameters():
         if weight.ndim > 1 and weight.is_floating_point():
@@ -36,7 +36,7 @@ def remember_random(model: nn.Module, seed: int | None) -> None:
 
 
 def random_weights(model: nn.Module) -> str | None:
-    """Say which random weights a network has, if nothing has changed them since `build_network` drew them.
+    """Return a description of a network's random weights if they are unchanged since `build_network` drew them.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def random_weights(model: nn.Module) -> str | None:
     Returns
     -------
     str or None
-        Such as ``random weights of seed 0``; None where the weights are others, or nothing is known of them.
+        The description, for example ``random weights of seed 0``; None if the weights have changed or their origin is
+        unknown.
 
     Examples
     --------

@@ -6,14 +6,15 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch normalisation beside a shortcut (He et al. 2016, section 3.1).
+    """Two 3 x 3 convolutions with batch normalisation, and a shortcut connection (He et al. 2016, section 3.1).
 
     Parameters
     ----------
     inputs, units
-        Channels that come in and go out.
+        The numbers of input and output channels.
     stride
-        Of the first convolution; where the shape changes, the shortcut is a 1 x 1 convolution.
+        The stride of the first convolution. If the block changes the shape, the shortcut is a 1 x 1 convolution with
+        batch normalisation; otherwise it is the identity.
     """
 
     def __init__(self, inputs: int, units: int, stride: int = 1) -> None:
@@ -29,26 +30,32 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, units, 1, stride, bias=False), nn.BatchNorm2d(units))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, inputs, h, w] -> [n, units, h / stride, w / stride]."""
+        """Map [n, inputs, h, w] to [n, units, h / stride, w / stride]."""
         inner = self.relu1(self.bn1(self.conv1(x)))
         out: Tensor = self.relu2(self.bn2(self.conv2(inner)) + self.shortcut(x))
         return out
 
 
 class SmallResNet(nn.Module):
-    """A residual network for small images: a 5 x 5 stem of stride 2 with pooling, then three stages.
+    """A residual network for small images, with a 5 x 5 stem of stride 2, a pooling layer and three stages.
 
-    The stages `stage1`, `stage2`, `stage3` have `width`, 2 x `width` and 4 x `width` units at 1/4, 1/8 and 1/8 of the
-    image's side.
+    The stages `stage1`, `stage2` and `stage3` have `width`, 2 x `width` and 4 x `width` units. Their maps have 1/4, 1/8
+    and 1/8 of the side length of the image.
 
     Parameters
     ----------
     depth
-        Layers with weights on the longest path: 6 n + 2 with n blocks a stage (He et al. 2016, section 4.2).
+        The number of layers with weights on the longest path: 6 n + 2, where n is the number of blocks per stage (He et
+        al. 2016, section 4.2).
     width
-        Units of the first stage.
+        The number of units of the first stage.
     classes
-        Outputs.
+        The number of outputs.
+
+    Raises
+    ------
+    ValueError
+        If `depth` is not of this form with n >= 1, or `width` or `classes` is not positive.
 
     Examples
     --------
@@ -80,7 +87,7 @@ class SmallResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, 3, h, w] -> [n, classes]."""
+        """Map images [n, 3, h, w] to logits [n, classes]."""
         maps = self.stage3(self.stage2(self.stage1(self.stem(x))))
         scores: Tensor = self.fc(self.pool(maps).flatten(1))
         return scores

@@ -1,4 +1,4 @@
-"""Where a network comes from: torchvision, timm, transformers, prunescope's own, or a function in a file."""
+"""Build networks by name: from torchvision, timm, transformers, prunescope itself or a function in a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from prunescope.networks.weights import classes_in, fit_weights, read_tensors
 
 _DEFAULT_CLASSES = 10
 
-# Where a layer was dissected in Caffe, its activation function had been applied in place.
+# The layers of published dissections. Caffe applies activation functions in place, so that a convolution was dissected
+# after its activation function.
 _PUBLISHED_LAYERS = {
     "alexnet": ("features.1", "features.4", "features.7", "features.9", "features.11"),  # conv1 ... conv5
     "vgg16": ("features.29",),  # conv5_3
@@ -46,25 +47,33 @@ def build_network(
     Parameters
     ----------
     name
-        `torchvision:resnet50` (any of torchvision's classifiers), `torchvision:resnet50@IMAGENET1K_V2` (with its
-        published weights), `prunescope:resnet14x32` (a residual network for small images: depth 6 n + 2 and width), or
-        `path/to/file.py:function`, called with `classes=...` if it takes it. With the extra `timm`, `timm:resnet50` or
-        `timm:resnet50@a1_in1k` (with published weights, by timm's tag). With the extra `transformers`, `hf:FOLDER` or
-        `hf:OWNER/NAME` on the Hugging Face hub: an image classifier with the weights that lie there (safetensors
-        only), random ones where there is just a `config.json`.
+        The name of the network, in one of these forms:
+
+        - `torchvision:resnet50`, or any other classifier of torchvision;
+        - `torchvision:resnet50@IMAGENET1K_V2`, the same with published weights;
+        - `prunescope:resnet14x32`, a residual network for small images of depth 6 n + 2 (here 14) and width 32;
+        - `path/to/file.py:function`, a function that returns a network; it is called with `classes=...` if it has that
+          parameter;
+        - `timm:resnet50`, or `timm:resnet50@a1_in1k` with published weights by timm's tag (with the extra `timm`);
+        - `hf:FOLDER`, or `hf:OWNER/NAME` on the Hugging Face hub: an image classifier of transformers with the weights
+          stored there (safetensors only), or random ones if there is only a `config.json` (with the extra
+          `transformers`).
     classes
-        The number of outputs. None is the number the file `weights` was made for if the network can be built so, else
-        the network's own default: 1000 for torchvision's, 10 for prunescope's, the configuration's for transformers'.
+        The number of outputs. By default, it is the number of classes of the file `weights`, if one is given and the
+        network can be built with that number, and otherwise the network's default: 1000 for torchvision, 10 for
+        prunescope, and the number in the configuration for transformers.
     seed
-        Fixes the initialisation; PyTorch's global generator is left as it was. None draws from that generator.
+        The seed of the initialisation; PyTorch's global generator is left unchanged. With None, the weights are drawn
+        from that generator.
     weights
-        A file of weights to load, as `load_weights` reads it; not with published weights, and instead of those that
-        lie in a folder of transformers'. transformers' own files are given in such a folder: their names differ.
+        A file of weights to load, as `load_weights` reads it. It cannot be combined with published weights, and it
+        replaces the weights in a folder of transformers. Files that transformers wrote have other names of weights and
+        can only be used in such a folder.
 
     Returns
     -------
     nn.Module
-        In training mode, on the CPU unless the function puts it elsewhere.
+        The network in training mode, on the CPU unless the function of a file moves it to another device.
 
     Raises
     ------
@@ -102,28 +111,28 @@ def build_network(
 
 
 def default_layers(name: str) -> tuple[str, ...]:
-    """Name the layers that a network is dissected at where none is named.
+    """Return the layers of a network that are dissected by default.
 
-    They are those that network dissection was published on (Bau et al. 2017, section 3, and its published tables;
-    Zhou et al. 2018 for DenseNet-161 and ResNet-18; Bau et al. 2020 for VGG-16): the last with places in the image,
-    for AlexNet all five convolutions. AlexNet's and VGG-16's come after their activation function, as the published
-    ones did (Caffe writes it over the convolution's output); a ResNet's block and GoogLeNet's module end in one.
-    DenseNet-161's `features` end in a normalisation, as published.
+    These are the layers for which dissections have been published (Bau et al. 2017, section 3, and its published
+    tables; Zhou et al. 2018 for DenseNet-161 and ResNet-18; Bau et al. 2020 for VGG-16): the last layer with spatial
+    maps, and for AlexNet all five convolutions. The layers of AlexNet and VGG-16 are taken after the activation
+    function, as in the publications, because Caffe applies it in place. A ResNet's block and GoogLeNet's module end in
+    an activation function. DenseNet-161's `features` end in a normalisation, as published.
 
     Parameters
     ----------
     name
-        As `build_network` takes it.
+        The network's name, as `build_network` takes it.
 
     Returns
     -------
     tuple of str
-        The layers' names; of the last stage for `prunescope:` networks.
+        The names of the layers. For `prunescope:` networks, this is the last stage.
 
     Raises
     ------
     InputError
-        If none were published for it: then layers are to be named.
+        If no layers were published for the network, so that layers must be given.
 
     Examples
     --------
@@ -144,7 +153,7 @@ def default_layers(name: str) -> tuple[str, ...]:
 
 
 def _may_load_weights(name: str) -> bool:
-    """Say whether a network's name or its own code may have loaded weights; a user's function is not looked into."""
+    """Return whether building a network may load weights; this is assumed of every function of the user."""
     kind, _, rest = name.partition(":")
     if kind in ("torchvision", "timm"):
         return "@" in rest
@@ -152,7 +161,7 @@ def _may_load_weights(name: str) -> bool:
 
 
 def _maker(name: str, classes: int | None, *, own_weights: bool) -> Callable[[int | None], nn.Module]:
-    """Check the name before anything is built; return what builds it for a number of classes."""
+    """Check a network's name, and return a function that builds the network for a number of classes."""
     kind, _, rest = name.partition(":")
     if kind == "torchvision":
         _check_classes(name, classes, check_classifier(rest))
@@ -223,7 +232,7 @@ def _initialised(make: Callable[[int | None], nn.Module], classes: int | None, s
 
 @contextmanager
 def _generator(seed: int | None) -> Iterator[None]:
-    """Draw initial weights on the CPU, where a seed gives the same numbers on every machine."""
+    """Create tensors on the CPU within the context, where a seed gives the same random numbers on every machine."""
     with torch.device("cpu"):
         if seed is None:
             yield

@@ -1,4 +1,4 @@
-"""timm's classifiers by name, with their published weights."""
+"""Build timm's classifiers by name, with or without their published weights."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ def check_timm(name: str) -> int | None:
     Parameters
     ----------
     name
-        Such as `resnet50`, `resnet50@a1_in1k` (timm's tag of published weights) or `resnet50@DEFAULT`.
+        The name, for example `resnet50`, `resnet50@a1_in1k` (with timm's tag of published weights) or
+        `resnet50@DEFAULT`.
 
     Returns
     -------
     int or None
-        For how many classes the published weights are that it names; None if it names none.
+        The number of classes of the published weights in the name; None if the name contains no weights.
 
     Raises
     ------
     InputError
-        If timm is not installed or has no such network or weights.
+        If timm is not installed, or has no such network or no such weights, or if the network's tokens are in an order
+        that does not correspond to a map.
     """
     timm = _import_timm(name)
     architecture, at, tag = name.partition("@")
@@ -48,15 +50,15 @@ def build_timm(name: str, classes: int | None) -> nn.Module:
     Parameters
     ----------
     name
-        As `check_timm` accepts it. Published weights are downloaded by timm into its cache and read without
-        unpickling: as safetensors where they are, else tensors only.
+        The name, as `check_timm` accepts it. timm downloads published weights into its cache. Only safetensors files,
+        or the tensors of files written by `torch.save`, are read, and no code in them is run.
     classes
-        The number of outputs; None is timm's default.
+        The number of outputs. None means timm's default.
 
     Returns
     -------
     nn.Module
-        In training mode, on the CPU.
+        The network in training mode, on the CPU.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def build_timm(name: str, classes: int | None) -> nn.Module:
     try:
         with tensors_only():
             model = timm.create_model(architecture, pretrained=True, pretrained_cfg=published, **options)
-    # What a download and other packages' readers raise is no one type.
+    # Downloads and the readers of other packages can raise exceptions of many types.
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(

@@ -1,4 +1,4 @@
-"""Maps out of what layers put out: units first, units last, or tokens of a transformer."""
+"""Turn a layer's output into maps, if its units come first or last or its positions are a transformer's tokens."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from typing import Any
 
 from torch import Tensor
 
-# Tokens that stand before the grid: none, a class token, that and one for distillation, that and four registers.
+# The usual numbers of tokens before the grid of patches: no token, a class token, a class token and a distillation
+# token, or a class token and four register tokens.
 _BEFORE_THE_GRID = (0, 1, 2, 5)
 _LOST_AT_BORDERS = 10
 
 
 def as_maps(output: Any, images: Sequence[int], prefix: int | None, units_axis: int) -> Tensor | None:
-    """Return what a layer put out as maps of its units.
+    """Return a layer's output as activation maps of its units.
 
     Parameters
     ----------
     output
-        A tensor with one axis of units: [n, units, h, w], [n, h, w, units] as within Swin, or [n, units]; or one whose
-        places are tokens, [n, tokens, units] as in transformers or [n, units, tokens]. The tokens are the patches of
-        the image in reading order, with or without tokens that belong to no patch before them. The output may also be
-        a tuple, list or mapping that holds exactly one such tensor beside other things; one with places counts before
-        one without.
+        A tensor [n, units, h, w], [n, h, w, units] (as within Swin) or [n, units]; or one with tokens as positions,
+        [n, tokens, units] (as in transformers) or [n, units, tokens]. The tokens are the patches of the image in
+        reading order, possibly after some tokens that do not belong to a patch. The output may also be a tuple, list
+        or mapping that contains exactly one such tensor among other values. Tensors with more than one spatial
+        position take precedence over others.
     images
         The shape of the images, [n, 3, ih, iw].
     prefix
-        How many tokens stand before the patches, where the network tells. None counts them: 0, 1, 2 or 5, such that
-        the others form a grid of the image's proportions, by preference one that divides the image evenly.
-
+        The number of tokens before the patches, if the network specifies it. With None, it is 0, 1, 2 or 5, chosen so
+        that the remaining tokens form a grid with the aspect ratio of the image. Grids that divide the image evenly
+        are preferred.
     units_axis
-        Which axis of the tensor holds the units, counted from 0 or, if negative, from the end; `find_axes` finds it
-        out. It says nothing about a tensor [n, units].
+        The axis of the tensor that holds the units, counted from 0 or, if negative, from the end, as `find_axes`
+        returns it. It is not used for a tensor [n, units].
 
     Returns
     -------
     Tensor or None
-        [n, units, h, w] or [n, units], a view of the output. None if the tensor has another shape or no such axis, or
-        its tokens form no grid or could form several.
+        A view of the output, [n, units, h, w] or [n, units]. None if the tensor has another shape or no such axis, or
+        if its tokens form no grid or could form several.
 
     Examples
     --------
@@ -61,7 +62,7 @@ def as_maps(output: Any, images: Sequence[int], prefix: int | None, units_axis: 
 
 
 def tensors_in(output: Any) -> list[Tensor]:
-    """List the tensors of a layer's output: the output itself, or those that a tuple, list or mapping holds."""
+    """Return the tensors in a layer's output: the output itself, or the tensors in a tuple, list or mapping."""
     if isinstance(output, Tensor):
         return [output]
     values = list(output.values()) if isinstance(output, Mapping) else output
@@ -78,7 +79,7 @@ def _tensor_as_maps(output: Tensor, images: Sequence[int], prefix: int | None, u
         return None
     units_first = output.movedim(axis, 1)
     if output.ndim == 4:
-        # Where there are tokens, attention puts out [n, heads, tokens, ...]: no places of the image.
+        # In a network with tokens, attention also returns [n, heads, tokens, ...], which has no spatial positions.
         return units_first if prefix is None or _is_grid(units_first.shape[2:], images) else None
     grid = _grid(units_first.shape[2], images, _BEFORE_THE_GRID if prefix is None else (0, prefix))
     if grid is None:
@@ -89,11 +90,11 @@ def _tensor_as_maps(output: Tensor, images: Sequence[int], prefix: int | None, u
 
 
 def has_proportions(size: Sequence[int], images: Sequence[int]) -> bool:
-    """Tell whether a map of this height and width could cover such images with strides that are equal on both axes."""
+    """Return whether a map of this height and width could cover the images with the same stride on both axes."""
     (ih, iw), (h, w) = images[2:], size
     if ih == iw:
         return h == w
-    # Convolutions without padding lose some cells on each axis, as many on both.
+    # Convolutions without padding remove some positions from each axis, and the same number from both.
     near = abs(h * iw - w * ih) <= max(ih, iw) + _LOST_AT_BORDERS * abs(ih - iw)
     return near or _is_grid((h, w), images)
 
@@ -104,7 +105,7 @@ def _is_grid(size: Sequence[int], images: Sequence[int]) -> bool:
 
 
 def _grid(tokens: int, images: Sequence[int], before: Collection[int]) -> tuple[int, int, int] | None:
-    """Find how many tokens stand before the grid, its height and its width; None if there is not one answer."""
+    """Return the number of tokens before the grid and the grid's height and width, or None if this is ambiguous."""
     even: set[tuple[int, int, int]] = set()
     uneven: set[tuple[int, int, int]] = set()
     ih, iw = images[2:]
@@ -119,5 +120,5 @@ def _grid(tokens: int, images: Sequence[int], before: Collection[int]) -> tuple[
 
 
 def _grids(ih: int, iw: int, patch: int) -> set[tuple[int, int]]:
-    """Patches that cover an image; at its edges, incomplete ones are left out or filled up."""
+    """Return the possible grids of patches of an image; incomplete patches at its edges are dropped or padded."""
     return {(ih // patch, iw // patch), (-(-ih // patch), -(-iw // patch))}

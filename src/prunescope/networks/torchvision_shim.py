@@ -1,4 +1,4 @@
-"""The one way in which prunescope imports torchvision."""
+"""Import torchvision even if its compiled operators cannot be loaded; all of prunescope imports it through this."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision, also where its compiled operators cannot be loaded.
+    """Import torchvision, even if its compiled operators cannot be loaded.
 
-    PyPI has no CPU build of torchvision, and its CUDA build beside a CPU build of torch cannot load its operators. It
-    then fails at import, as it describes two of them (`nms` and `qnms`, for object detection) that are not there.
-    Declaring the two makes models, transforms and data sets work; calling them still fails, and says so. Where
-    torchvision imports by itself, nothing is declared.
+    The CUDA build of torchvision, the only one on PyPI, cannot load its operators together with a CPU build of PyTorch.
+    The import then fails because torchvision registers properties of two of these operators (`nms` and `qnms`, for
+    object detection), which do not exist. This function declares the two operators, so that models, transforms and
+    data sets work; calling the operators still raises an error. If torchvision can be imported without this, nothing
+    is declared.
 
     Returns
     -------
     ModuleType
-        `torchvision`. After the first call, `import torchvision` works anywhere in the process.
+        The module `torchvision`. After the first call, `import torchvision` works anywhere in the process.
 
     Examples
     --------

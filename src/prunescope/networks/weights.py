@@ -1,4 +1,7 @@
-"""Weights in files: read without running what is in them, held against the network before anything is changed."""
+"""Read weights from files and load them into networks.
+
+No code in a file is run, and a network is changed only after all weights have been checked against it.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,11 @@ from prunescope.errors import InputError
 from prunescope.files import replacing
 from prunescope.networks.prefixes import fit_names
 
-# What training scripts call the weights in a checkpoint; one that calls them otherwise has to hold them alone.
+# The names that training scripts usually give to the weights in a checkpoint. Under any other name, weights are found
+# only if no other entry of the checkpoint is a tensor or a mapping of tensors by name.
 _WEIGHT_KEYS = ("state_dict", "model_state_dict", "model")
 
-# Checkpoints hold a best accuracy or the command line beside the weights. These names are met with something inert.
+# Many checkpoints also contain a best accuracy or the command line. These types are read as `_Inert` objects.
 _INERT_GLOBALS = (
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
@@ -36,7 +40,7 @@ _SHOWN = 10
 
 
 class _Inert:
-    """Stands for a value beside the weights; keeps nothing of it and runs nothing."""
+    """A placeholder for a value other than the weights in a checkpoint; it discards the value and runs no code."""
 
     def __init__(self, *args: object) -> None:
         pass
@@ -51,44 +55,46 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Parameters
     ----------
     model
-        The network; it is unchanged if the file cannot be used.
+        The network. It is unchanged if the file cannot be used.
     path
-        A safetensors file, or one written by `torch.save`: the weights by name, or a checkpoint that holds them under
-        `state_dict`, `model_state_dict` or `model`, or under another name if nothing else in it is tensors by name.
-        One prefix, such as `module.` or `model.`, may stand before all names of the network's tensors; tensors without
-        it are ignored then, with a warning. The file is read without unpickling: code in it is refused, not run.
+        A safetensors file, or a file written by `torch.save` that contains tensors by name or a checkpoint. In a
+        checkpoint, the weights are under `state_dict`, `model_state_dict` or `model`, or under another name if no
+        other entry contains tensors by name. All names of the network's tensors may have a common prefix such as
+        `module.` or `model.`; tensors without the prefix are then ignored with a warning. Only tensors are read: a
+        file with code is refused, and the code is not run.
 
     Raises
     ------
     InputError
-        If there is no such file, it is damaged, holds code or no weights, or its weights do not fit: then the message
-        lists the first ten tensors that are missing, unknown or of another shape. If two parts of the file fit, such as
-        a student and its teacher, or tensors are of a kind that the network's cannot take on (quantised, complex).
+        If the file does not exist, is damaged, or contains code or no weights; if its weights do not fit the network
+        (the message lists the first ten tensors that are missing, unknown or of another shape); if two parts of the
+        file fit, such as a student and its teacher; or if a tensor's type cannot be converted to that of the network
+        (quantised or complex, for example).
 
     Warns
     -----
     UserWarning
-        If tensors of the file are ignored, or hold values that are not finite.
+        If tensors of the file are ignored, or contain values that are not finite.
     """
     fit_weights(model, read_tensors(path), path)
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a network's weights and buffers as safetensors; tensors that share memory are written each.
+    """Write a network's weights and buffers to a safetensors file.
 
     Parameters
     ----------
     model
-        The network.
+        The network. Tensors that share memory are written once per name.
     path
-        Where to; the file is complete or absent.
+        The file to write. If writing fails, no incomplete file is left, and an existing file is kept unchanged.
     """
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
     with replacing(Path(path)) as beside:
-        # Not save_file, which hides a full disk's OSError in an error of its own.
+        # `save_file` is not used because it replaces the OSError of a full disk by an error of its own.
         beside.write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
 
 
@@ -98,21 +104,21 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Parameters
     ----------
     path
-        A safetensors or torch file.
+        A safetensors file, or a file written by `torch.save`.
 
     Returns
     -------
     dict of str to Tensor
-        On the CPU, by the names in the file.
+        The tensors by the names in the file, on the CPU.
 
     Raises
     ------
     InputError
-        If there is no such file, it is damaged, or holds code or no weights.
+        If the file does not exist, is damaged, or contains code or no weights.
     """
     path = Path(path)
     try:
-        # Opening a pipe would wait for another program to write into it.
+        # Opening a pipe would block until another program writes to it.
         if path.exists() and not path.is_file() and not path.is_dir():
             raise InputError(f"weights file {path} cannot be read: it is no file, but a pipe or a device")
         with path.open("rb") as file:
@@ -130,21 +136,21 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
     Parameters
     ----------
     model
-        The network; it is unchanged if the tensors do not fit.
+        The network. It is unchanged if the tensors do not fit.
     tensors
-        By name, as `read_tensors` returns them.
+        The tensors by name, as `read_tensors` returns them. `num_batches_tracked` may be missing.
     path
-        The file they came from, for the message.
+        The file that they were read from, for messages.
 
     Raises
     ------
     InputError
-        As in `load_weights`. `num_batches_tracked` may be missing.
+        If the tensors do not fit, as in `load_weights`.
 
     Warns
     -----
     UserWarning
-        As in `load_weights`.
+        If tensors are ignored or contain values that are not finite, as in `load_weights`.
     """
     own = model.state_dict()
     fit = fit_names(model, tensors)
@@ -179,20 +185,20 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
 
 
 def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
-    """Tell for how many classes weights were made, where that is all that keeps them from fitting.
+    """Return the number of classes of weights that differ from a network only in that number.
 
     Parameters
     ----------
     model
         The network, built for another number of classes.
     tensors
-        By name, as `read_tensors` returns them.
+        The tensors by name, as `read_tensors` returns them.
 
     Returns
     -------
     int or None
-        The number of rows that every tensor of another shape has; None if there is no such tensor, or they differ
-        in more than their rows.
+        The common number of rows of all tensors with another shape than in the network. None if there is no such
+        tensor, or if they differ in more than the number of rows.
 
     Examples
     --------
@@ -211,7 +217,7 @@ def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
 
 @contextmanager
 def tensors_only() -> Iterator[None]:
-    """Make every `torch.load` within read tensors only, also those that other packages ask to unpickle."""
+    """Restrict `torch.load` to tensors within the context, even where other packages ask it to unpickle objects."""
     switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(switch)
     os.environ[switch] = "1"
@@ -239,7 +245,7 @@ def _read_torch(path: Path) -> Any:
     inert = [(_Inert, name) for name in _INERT_GLOBALS]
     try:
         with torch.serialization.safe_globals(inert), warnings.catch_warnings():  # type: ignore[arg-type]
-            # Of unusual pickle protocols; what cannot be read is an error here.
+            # torch warns about unusual pickle protocols. A file that cannot be read raises an error anyway.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -251,7 +257,7 @@ def _read_torch(path: Path) -> Any:
             "only, and ran nothing of it. If you trust where it is from, convert it: "
             "`model = torch.load(FILE, weights_only=False)`, then `torch.save(model.state_dict(), NEW_FILE)`"
         ) from error
-    # A damaged pickle or archive can raise anything.
+    # A damaged pickle or archive can raise any exception.
     except Exception as error:
         raise _damaged(path, error) from error
 
@@ -274,7 +280,7 @@ def _first_line(error: Exception) -> str:
 def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         known = [content[key] for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)]
-        # Under another name, tensors by name are the weights where they are alone.
+        # Under another name, a mapping of tensors by name is taken as the weights if it is the only one.
         parts = [value for value in content.values() if _is_tensors_by_name(value)]
         if known:
             content = known[0]
@@ -304,7 +310,7 @@ def _is_tensors_by_name(value: Any) -> bool:
 
 
 def _loadable(model: nn.Module, given: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
-    """Give the tensors of a file as the network's can take them on, or refuse them."""
+    """Convert the tensors of a file to the dtypes of the network's tensors, or raise if that is not possible."""
     own = model.state_dict()
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     loadable: dict[str, Tensor] = {}
@@ -321,7 +327,7 @@ def _loadable(model: nn.Module, given: Mapping[str, Tensor], path: str | Path) -
         if not (wanted.is_floating_point or wanted.is_complex) and not torch.equal(cast.to(kind), plain):
             raise _unfit(path, name, f"is {kind}, the network's is {wanted}", "give the network of that file")
         loadable[name] = cast
-    # Buffers may hold infinity on purpose, such as the masks of attention.
+    # Buffers may contain infinity on purpose, as attention masks do.
     spoilt = [
         name
         for name, tensor in loadable.items()
