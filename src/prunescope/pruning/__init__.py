@@ -1,4 +1,4 @@
-"""Masks, filters and criteria: which weights are kept."""
+"""Choose the weights or filters to prune, and represent those that are kept."""
 
 from prunescope.pruning.coverage import Coverage
 from prunescope.pruning.criteria import prune, shuffle

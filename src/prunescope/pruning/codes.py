@@ -1,4 +1,4 @@
-"""Following channels through a network: each carries a number of its own instead of what it would put out."""
+"""Follow channels through a network by replacing the values of each channel with a number that identifies it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from prunescope.networks.layers import evaluating, observe
 
 Codes = dict[str, NDArray[np.float64]]
 
-# Sums of the same codes in the same order differ by far less, codes of different channels by far more.
+# The relative tolerance for equal codes. Sums of the same codes in the same order differ by far less than this, and
+# codes of different channels by far more.
 _SAME = 1e-12
 
 
 def codes_at_inputs(model: nn.Module, kept: Mapping[str, Tensor], images: Tensor) -> Codes:
-    """Say which codes arrive at each module with channels.
+    """Return the codes that arrive at the input of each module with channels.
 
     Parameters
     ----------
     model
-        The network, whole or shrunk.
+        The network, dense or shrunk.
     kept
-        Name of each module with channels -> bool tensor, True for each output channel of the dense network that
-        `model` still has.
+        For each module with channels, by name, a bool tensor [output channels of the dense network] that is True for
+        each channel that `model` still has.
     images
-        What to run it on, [n, 3, h, w].
+        The images to run the network on, [n, 3, h, w].
 
     Returns
     -------
-    dict
-        By module, float64 [input channels].
+    dict of str to ndarray
+        For each module, float64 [input channels]: the largest value that arrives in each input channel.
     """
     arrived: Codes = {}
 
@@ -59,7 +60,20 @@ def codes_at_inputs(model: nn.Module, kept: Mapping[str, Tensor], images: Tensor
 def codes_at_layers(
     model: nn.Module, kept: Mapping[str, Tensor], layers: Sequence[str], axes: Mapping[str, int], images: Tensor
 ) -> Codes:
-    """Say which codes layers put out: by layer, float64 [units]; see `codes_at_inputs` and `observe`."""
+    """Return the codes in the outputs of layers.
+
+    Parameters
+    ----------
+    model, kept, images
+        As in `codes_at_inputs`.
+    layers, axes
+        The layers and the axis of each output that holds the units, as in `observe`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        For each layer, float64 [units]: the largest value of each unit.
+    """
     found: Codes = {}
 
     def take(layer: str, output: Tensor) -> None:
@@ -71,24 +85,27 @@ def codes_at_layers(
 
 
 def match_codes(dense: NDArray[np.float64], left: NDArray[np.float64], layer: str) -> NDArray[np.int64]:
-    """Find each code of a shrunk layer among those of the dense one.
+    """Find the codes of a shrunk layer among those of the dense layer.
 
     Parameters
     ----------
-    dense, left
-        float64 [units], [units left].
+    dense
+        The codes of the dense layer, float64 [units].
+    left
+        The codes of the shrunk layer, float64 [remaining units].
     layer
-        Its name, for the message.
+        The layer's name, for messages.
 
     Returns
     -------
-    int64 array [units left]
-        Places in `dense`.
+    int64 array [remaining units]
+        The index in `dense` of each code in `left`.
 
     Raises
     ------
     InputError
-        Two channels have one code, or a code is new: the layer, or one before it, mixes channels.
+        If two channels have the same code, or a code of the shrunk layer does not occur in the dense one. In both
+        cases, the layer or one before it mixes channels.
     """
     order = np.argsort(dense, kind="stable")
     ranked = dense[order]
@@ -108,10 +125,11 @@ def match_codes(dense: NDArray[np.float64], left: NDArray[np.float64], layer: st
 
 @contextmanager
 def _coded(model: nn.Module, kept: Mapping[str, Tensor], like: Tensor) -> Iterator[None]:
-    """Let modules with channels put out a code for each channel, from 1 to 2, the same at every position.
+    """Replace the output of each module with channels by a constant code per channel, from 1 to 2.
 
-    What lies between them, additions, concatenations, rectifiers, pooling, carries the codes on. They are float64, so
-    that sums of them differ too; what computes with parameters or buffers gets them in the images' precision.
+    The operations between these modules (additions, concatenations, rectifiers, pooling) pass the codes on. Codes are
+    float64, so that sums of different codes differ too. Modules with parameters or buffers receive them in the
+    precision of the images.
     """
     generator = torch.Generator().manual_seed(0)
     codes = {name: _spread(len(kept[name]), generator) for name in sorted(kept)}
@@ -127,7 +145,7 @@ def _coded(model: nn.Module, kept: Mapping[str, Tensor], like: Tensor) -> Iterat
             axis = _channel_axis(module, output)
             shape = [1] * output.ndim
             shape[axis] = len(own)
-            # A copy, since what follows may write over it.
+            # Copy the codes, because later modules may overwrite them.
             return own.reshape(shape).expand(output.shape).clone()
 
         return code
@@ -143,13 +161,17 @@ def _coded(model: nn.Module, kept: Mapping[str, Tensor], like: Tensor) -> Iterat
 
 
 def _spread(count: int, generator: torch.Generator) -> Tensor:
-    """Draw codes from 1 to 2 that are half of 1 / count apart at least, however many there are."""
+    """Draw `count` codes from 1 to 2 at random, with distances of at least 1 / (2 count)."""
     places = torch.randperm(count, generator=generator)
     return 1 + (places + torch.rand(count, generator=generator, dtype=torch.float64) / 2) / max(count, 1)
 
 
 def _channel_axis(module: nn.Module, values: Tensor) -> int:
-    """Linear modules and layer normalisation have their channels last, unless a class of its own turns them around."""
+    """Return the axis of a module's input or output that holds the channels.
+
+    Channels come last for linear modules and layer normalisation, and on axis 1 for other modules. Subclasses of layer
+    normalisation that permute their input are recognised by the shape.
+    """
     if isinstance(module, nn.Linear) or type(module) is nn.LayerNorm:
         return values.ndim - 1
     if isinstance(module, nn.LayerNorm) and values.shape[-1] == module.normalized_shape[-1] != values.shape[1]:
@@ -158,6 +180,6 @@ def _channel_axis(module: nn.Module, values: Tensor) -> int:
 
 
 def _peaks(values: Tensor, axis: int) -> NDArray[np.float64]:
-    """Give the largest value of each channel."""
+    """Return the largest value of each channel."""
     peaks: NDArray[np.float64] = values.double().transpose(0, axis).flatten(1).amax(dim=1).cpu().numpy()
     return peaks

@@ -1,4 +1,4 @@
-"""How much of a network can be pruned, and what is left out."""
+"""Measure which share of a network's parameters can be pruned, and list those that cannot."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch.nn.parameter import is_lazy
 
 from prunescope.pruning.mask import Mask, all_prunable
 
-MOST = 0.9  # from this share of the parameters on, what is left out is not worth a word
+MOST = 0.9  # if at least this share of the parameters is prunable, the others need not be reported
 _SHOWN = 4
 _NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many of a network's parameters a mask speaks of.
+    """The numbers of a network's parameters that a mask covers and does not cover.
 
     Attributes
     ----------
     prunable
-        How many weights the mask speaks of.
+        The number of weights in the mask, kept or pruned.
     parameters
-        How many parameters the network has.
+        The number of all parameter values of the network.
     outside
-        Names of those parameters that look like weights and belong to no module that is pruned, such as a matrix that
-        a module of the user's own multiplies with -> how many values they hold.
+        The parameters that look like weights but are never pruned, because they do not belong to a supported module (a
+        matrix in a module that the user has written, for example): the number of values by name.
     excluded
-        How many weights could be pruned and are excluded.
+        The number of weights that could be pruned but are excluded.
     """
 
     prunable: int
@@ -39,18 +39,18 @@ class Coverage:
 
     @classmethod
     def of(cls, model: nn.Module, mask: Mask) -> Coverage:
-        """Compare a network with the mask of its prunable weights.
+        """Count the parameters of a network that a mask covers.
 
         Parameters
         ----------
         model
-            The network, dense.
+            The dense network.
         mask
-            Of the weights that are pruned.
+            The mask of the weights to prune.
         """
         able = {id(weight) for weight in all_prunable(model).values()}
         pruned = {id(weight) for weight in mask.parameters(model).values()}
-        # What has no shape yet cannot be counted.
+        # Parameters of lazy modules have no shape yet and cannot be counted.
         parameters = {name: value for name, value in model.named_parameters() if not is_lazy(value)}
         spared = _normalisation(model)
         outside = {
@@ -62,7 +62,9 @@ class Coverage:
         return cls(mask.prunable, sum(value.numel() for value in parameters.values()), outside, excluded)
 
     def note(self) -> str:
-        """Say what the weights remaining are counted over; nothing where that is nearly all of the network.
+        """Return a sentence on the parameters that weights remaining are counted over, and on those never pruned.
+
+        The result is empty if at least 90 % of the parameters are prunable and no others look like weights.
 
         Examples
         --------
@@ -88,12 +90,12 @@ never pruned: 0.weight (432), 2.weight (4,608)
 
 
 def _is_like_a_weight(name: str, value: Tensor) -> bool:
-    """Tell a matrix or kernel from a bias or a scale, which have one dimension, whatever they are stretched to."""
+    """Return whether a parameter is a matrix or a kernel: no bias, and with two or more axes longer than 1."""
     return sum(size > 1 for size in value.shape) > 1 and "bias" not in name.rpartition(".")[2]
 
 
 def _normalisation(model: nn.Module) -> set[str]:
-    """Name the parameters of layers that normalise."""
+    """Return the names of the parameters of normalisation layers."""
     return {
         f"{name}.{own}" if name else own
         for name, module in model.named_modules()

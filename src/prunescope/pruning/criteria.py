@@ -1,4 +1,4 @@
-"""Which of the kept weights go next."""
+"""Choose the weights to prune next."""
 
 from __future__ import annotations
 
@@ -36,53 +36,55 @@ def prune(
     image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
 ) -> Mask:
-    """Prune a fraction of the kept weights, or down to given weights remaining (Frankle and Bau 2019, section 2).
+    """Prune a fraction of the kept weights, or prune to given weights remaining (Frankle and Bau 2019, section 2).
 
-    Exactly ceil(fraction x kept) weights go, or as many as leave prunable - ceil((1 - remaining) x prunable): those of
-    lowest score (by magnitude: Han et al. 2015). Ties go by position, first come first pruned, so that the mask is a
-    function of the weights alone. The model itself is not changed: `Mask.apply` does that.
+    The weights with the lowest scores are pruned (magnitude pruning: Han et al. 2015). Their number is exactly
+    ceil(fraction x kept), or the number that leaves prunable - ceil((1 - remaining) x prunable) weights. Among equal
+    scores, weights at earlier positions are pruned first, so that the mask is a function of the weights alone. The
+    model is not changed; use `Mask.apply` for that.
 
     Parameters
     ----------
     model
         The trained network.
     mask
-        What earlier levels kept; None for a dense network.
+        The weights that earlier levels kept, or None for a dense network.
     fraction
-        Of the kept weights that go, 0 to 1; 0.2 if neither this nor `remaining` is given.
+        The fraction of the kept weights to prune, from 0 to 1. It is 0.2 if neither this nor `remaining` is given.
     remaining
-        Instead of `fraction`: kept / prunable weights afterwards, 0 to 1.
+        The ratio of kept to prunable weights after pruning, from 0 to 1; an alternative to `fraction`.
     criterion
-        `magnitude`: the score is the weight's absolute value; `random`: it is drawn from `seed`.
+        The score of a weight: its absolute value (`magnitude`), or a random number drawn with `seed` (`random`).
     scope
-        `global`: scores are compared over all weights together; `layer`: within each weight tensor, which gives its
-        own fraction or comes down to its own share.
+        Whether scores are compared over all weights together (`global`) or within each weight tensor (`layer`). In the
+        second case, `fraction` or `remaining` applies to each tensor separately.
     exclude
-        Names or shell patterns of weights, or of modules whose weights are meant, to leave whole; only with
-        `mask=None` (a mask knows what it prunes).
+        Names or shell patterns of weights, or of modules with weights, that are not to be pruned. It can only be given
+        with `mask=None`, because a mask already determines which weights are prunable.
     image_size
-        Height and width of the images that the network takes, in pixels, or one number for both. If it is given, the
-        network runs twice to check that a pruned weight is zero in what the network computes with, whatever module
-        uses it. Otherwise only modules that are no classes of PyTorch's own are checked, each by itself.
+        The height and width of the images that the network takes, in pixels, or one number for both. If it is given,
+        the network runs twice to check that every module uses pruned weights as zeros. Otherwise, only modules that
+        are not PyTorch's own classes are checked, each in isolation, and only with `mask=None`.
     seed
-        Of `criterion="random"`.
+        The seed of `criterion="random"`.
 
     Returns
     -------
     Mask
-        What is kept now; a subset of `mask`.
+        The weights that are kept now, a subset of `mask`.
 
     Warns
     -----
     UserWarning
-        With `mask=None`: much of the network cannot be pruned, or something that looks like a weight.
+        With `mask=None`, if more than 10 % of the parameters, or one that looks like a weight, cannot be pruned.
 
     Raises
     ------
     InputError
-        A pruned weight would not be zero in what the network computes with, as with weight standardisation; a number
-        outside 0 to 1, more weights remaining than the mask keeps, an unknown criterion or scope, a pattern
-        that matches nothing, weights that are not finite, a mask of another network.
+        If the network transforms weights before using them, so that a pruned weight is not zero (weight
+        standardisation, for example); if both `fraction` and `remaining` are given, or one is outside 0 to 1; if
+        `remaining` is more than the mask keeps; if the criterion or scope is unknown; if a pattern matches nothing, or
+        `exclude` is given with a mask; if weights are not finite; or if the mask belongs to another network.
 
     Examples
     --------
@@ -119,22 +121,22 @@ def prune(
 
 
 def shuffle(mask: Mask, seed: int) -> Mask:
-    """Permute a mask at random within each weight tensor: as many weights of each stay, but others.
+    """Permute a mask at random within each weight tensor.
 
-    A control: it keeps what a mask says of each layer's size and forgets which weights it chose (Frankle et al. 2021,
-    "Pruning neural networks at initialization: why are we missing the mark?").
+    The result is a control for experiments: it keeps the number of kept weights in each layer but not the choice of
+    weights (Frankle et al. 2021, "Pruning neural networks at initialization: why are we missing the mark?").
 
     Parameters
     ----------
     mask
         Any mask.
     seed
-        Of the permutations; the same seed and shapes give the same ones.
+        The seed of the permutations. The same seed and shapes give the same permutations.
 
     Returns
     -------
     Mask
-        Of the same weights.
+        The permuted mask, with the same names and shapes.
 
     Examples
     --------
@@ -153,19 +155,27 @@ def shuffle(mask: Mask, seed: int) -> Mask:
 
 @dataclass(frozen=True)
 class Amount:
-    """How many weights go: a fraction of the kept ones, or all but given weights remaining."""
+    """The amount to prune: a fraction of the kept weights, or all weights except given weights remaining.
+
+    Attributes
+    ----------
+    value
+        The fraction to prune, or the weights remaining, from 0 to 1.
+    of_kept
+        Whether `value` is the fraction of the kept weights to prune.
+    """
 
     value: Fraction
     of_kept: bool
 
     @classmethod
     def given(cls, fraction: float | None, remaining: float | None) -> Amount:
-        """Take the one that is given; without any, a fifth of the kept weights goes.
+        """Return the amount for a fraction or weights remaining; without either, a fifth of the kept weights.
 
         Raises
         ------
         InputError
-            Both are given, or it is outside 0 to 1.
+            If both are given, or the given number is outside 0 to 1.
         """
         if fraction is not None and remaining is not None:
             raise InputError(f"fraction {fraction} and remaining {remaining} are both given; give one of them")
@@ -174,23 +184,28 @@ class Amount:
         if not 0 <= value <= 1:
             meaning = "0.2 prunes a fifth of the kept weights" if name == "fraction" else "0.2 keeps a fifth of all"
             raise InputError(f"{name} is {value}, expected a number from 0 to 1 ({meaning})")
-        # By its decimal digits: ceil(0.07 * 100) is 8.
+        # Take the decimal digits of the number, because in floating point ceil(0.07 * 100) is 8.
         return cls(Fraction(str(value)), name == "fraction")
 
     def stay(self, kept: int, prunable: int) -> int:
-        """How many of the kept weights stay."""
+        """Return the number of weights that stay, given the numbers of kept and of prunable weights."""
         if self.of_kept:
             return kept - math.ceil(self.value * kept)
         return prunable - math.ceil((1 - self.value) * prunable)
 
 
 def refuse_infinite(weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights, by their names, that hold infinities or NaN.
+    """Raise if weights contain infinities or NaN.
+
+    Parameters
+    ----------
+    weights
+        The weights by name.
 
     Raises
     ------
     InputError
-        The first is named.
+        If a weight tensor has a value that is not finite. The message names the first such tensor.
     """
     for name, weight in weights.items():
         if not torch.isfinite(weight).all():
@@ -198,7 +213,7 @@ def refuse_infinite(weights: Mapping[str, Tensor]) -> None:
 
 
 def _scores(model: nn.Module, mask: Mask, criterion: Criterion, seed: int) -> dict[str, Tensor]:
-    # Of another criterion the seed may be any number: nothing is drawn.
+    # Other criteria draw nothing, and `seed` is not checked for them, so that the generator may not accept it.
     generator = torch.Generator().manual_seed(seed if criterion == "random" else 0)
     scores = {}
     weights = mask.parameters(model)

@@ -1,4 +1,4 @@
-"""Whether a pruned weight is zero in what the network computes with, too."""
+"""Check that pruned weights are also zero in the operations that use them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunescope.errors import InputError
 from prunescope.networks.layers import evaluating
 
-# Operations of ATen that add up products of their operands.
+# The ATen operations that compute sums of products of their operands.
 _CONTRACTIONS = frozenset(
     [
         *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "linear", "mkldnn_linear"),
@@ -33,35 +33,37 @@ _SHOWN = 6
 
 
 def check_effective(model: nn.Module, names: Collection[str], images: Tensor) -> tuple[str, ...]:
-    """Check that a weight which is set to zero is zero in the operation that it is for.
+    """Check that weights that are set to zero are also zero in the operations that use them.
 
-    A network may compute the weight of a convolution from its parameter: it may subtract the mean (weight
-    standardisation), add something or take a softmax. A mask's zeros are then no zeros in the convolution, and every
-    number of weights remaining would be wrong. The network runs twice, with half of each weight set to zero and then
-    with the other half, once in training and once in evaluation mode. An entry of a weight that is a prunable weight
-    times something is zero in one of the two runs, wherever it has been moved; one that is not zero in either depends
-    on something else as well.
+    A network may compute the weight of a convolution from its parameter, for example by subtracting the mean (weight
+    standardisation), by an addition or by a softmax. The zeros of a mask are then not zeros in the convolution, and the
+    reported weights remaining would be wrong.
+
+    To detect this, the network runs twice: in training mode with a random half of each weight tensor set to zero, and
+    in evaluation mode with the other half set to zero. If every entry of the tensor that an operation uses is a
+    multiple of one prunable weight, then it is zero in one of the two runs, even if the entries have been rearranged.
+    An entry that is not zero in either run depends on something else as well.
 
     Parameters
     ----------
     model
-        The network; it is left as it was.
+        The network. It is left unchanged.
     names
-        Those of the parameters that are to be pruned.
+        The names of the parameters to prune.
     images
-        A batch that the network takes, of at least two images.
+        A batch of at least two images that the network takes, [n, 3, h, w].
 
     Returns
     -------
     tuple of str
-        Those of the weights that no operation used.
+        The names of the weights that no operation used.
 
     Raises
     ------
     InputError
-        A zero does not stay zero: all such weights are named, with the modules that hold them.
+        If a weight that is set to zero does not stay zero. The message names the first such weights and their modules.
     """
-    # A weight that several modules share has several names, and the values are given by the first of them.
+    # A weight that several modules share has several names. Its values are set under the first of them.
     first_names = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = dict(model.named_parameters(remove_duplicate=False))
     weights = {first_names[id(parameters[name])]: name for name in names}
@@ -79,22 +81,23 @@ def check_effective(model: nn.Module, names: Collection[str], images: Tensor) ->
 
 
 def check_own_forward(model: nn.Module, weights: Collection[str]) -> None:
-    """Check the same of each convolution and linear module by itself, for which no size of images is needed.
+    """Check each convolution and linear module in isolation, as `check_effective` does for a whole network.
 
-    What a network does with a weight outside the module that holds it is not seen. PyTorch's own modules compute with
-    their weights as they are; only those of other classes run, on an input made up for them.
+    This does not require the size of the images, but it cannot detect what a network does with a weight outside the
+    weight's module. Only modules of classes that are not PyTorch's own are run, on a random input of a suitable shape;
+    PyTorch's own modules use their weights unchanged.
 
     Parameters
     ----------
     model
-        The network; it is left as it was.
+        The network. It is left unchanged.
     weights
-        Names of the parameters that are to be pruned.
+        The names of the parameters to prune.
 
     Raises
     ------
     InputError
-        As in `check_effective`.
+        If a weight that is set to zero does not stay zero in its module, as in `check_effective`.
     """
     found = []
     for name, module in model.named_modules():
@@ -102,7 +105,7 @@ def check_own_forward(model: nn.Module, weights: Collection[str]) -> None:
         if full not in weights or type(module).__module__.startswith("torch.nn."):
             continue
         given = _made_up(module)
-        # A module that asks for more than its kind does is seen when the whole network runs.
+        # A module that needs other inputs fails here; it can only be checked by running the whole network.
         with suppress(Exception):
             try:
                 check_effective(module, ["weight"], given)
@@ -113,16 +116,18 @@ def check_own_forward(model: nn.Module, weights: Collection[str]) -> None:
 
 @dataclass
 class _Seen:
-    """What was seen of the weights in one run.
+    """The observations of the weights in one run.
 
     Attributes
     ----------
     used
-        Names of the weights that reached an operation.
+        The names of the weights that an operation used.
     broken
-        Names of those whose own zeros were overwritten.
+        The names of the weights with zeros that were overwritten in the parameter itself.
     computed
-        By the weights that a tensor was computed from and how many of the like were before it: where it is not zero.
+        For each tensor that an operation used and that was computed from weights, a bool tensor that is True where it
+        is not zero. The key consists of the names of these weights and the number of earlier such tensors with the
+        same names.
     """
 
     used: set[str]
@@ -131,7 +136,7 @@ class _Seen:
 
 
 def _not_masked(first: _Seen, second: _Seen) -> set[str]:
-    """Name the weights of which a place is not zero though it is set to zero."""
+    """Return the names of the weights with entries that are not zero in the run in which they are set to zero."""
     found = first.broken | second.broken
     for key in first.computed.keys() | second.computed.keys():
         pair = [seen.computed[key] for seen in (first, second) if key in seen.computed]
@@ -139,7 +144,7 @@ def _not_masked(first: _Seen, second: _Seen) -> set[str]:
             if (pair[0] & pair[1]).any():
                 found |= key[0]
             continue
-        # Used in one of the modes alone: half of the places are zero, as far as chance allows.
+        # The tensor was used in one of the two modes only, so expect half of the entries to be zero, up to chance.
         for filled in pair:
             if filled.float().mean() > 0.5 + 2.5 / filled.numel() ** 0.5:
                 found |= key[0]
@@ -161,7 +166,10 @@ def _refuse(model: nn.Module, named: Sequence[str]) -> None:
 
 
 def _nowhere_zero(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-    """Give parameters and buffers; parameters get small numbers for zeros, which would hide what is added later on."""
+    """Return the parameters and buffers, with zeros in parameters replaced by small numbers.
+
+    Zeros would otherwise hide an addition: a sum with a bias of zero, for example, has the same zeros as the weight.
+    """
     values: dict[str, Tensor] = {name: buffer.detach() for name, buffer in model.named_buffers()}
     for name, parameter in model.named_parameters():
         value = parameter.detach()
@@ -176,7 +184,7 @@ def _nowhere_zero(model: nn.Module, generator: torch.Generator) -> dict[str, Ten
 def _run(
     model: nn.Module, values: Mapping[str, Tensor], gone: Mapping[str, Tensor], images: Tensor, *, training: bool
 ) -> _Seen:
-    """Run a network without some of its weights, and see where each of those that are left is used."""
+    """Run a network with some of its weights set to zero, and record where operations use nonzero weights."""
     parameters = {name for name, _ in model.named_parameters()}
     given = {}
     for name, value in values.items():
@@ -191,9 +199,9 @@ def _run(
 
 
 class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows weights through the operations that compute something from them, up to those that images take part in.
+    """Follow weights through the operations that compute something from them, up to those that also involve images.
 
-    What is followed is told by its storage, of which views and changes in place are a part.
+    Tensors are identified by their storage, so that views and in-place operations are followed too.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], gone: Mapping[str, Tensor], images: Tensor) -> None:
@@ -210,7 +218,7 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, function: Any, _types: Any, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run an operation, and note what it does with the weights."""
+        """Run an operation and record how it uses the weights."""
         named = named or {}
         tensors = list(_tensors((*arguments, *named.values())))
         storages = [_storage(tensor) for tensor in tensors]
@@ -221,8 +229,8 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
         names: frozenset[str] = frozenset().union(*sources)
         contracts = namespace != "aten" or operation in _CONTRACTIONS
         if names and contracts and not with_images:
-            # Of a layer on a constant, such as the places of a window, nothing is followed further; a weight that is
-            # multiplied by a constant matrix is another weight.
+            # A layer may be applied to a constant input, such as the relative positions in a window; its output is not
+            # followed. A product of a weight with a constant matrix is a computed weight, and is followed.
             contracts = len([source for source in sources if source]) > 1 or _is_layer(operation, tensors, sources)
         if names and contracts:
             for tensor, source in zip(tensors, sources, strict=True):
@@ -244,7 +252,7 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _look(self, tensor: Tensor, source: frozenset[str]) -> None:
-        """See where a weight that takes part in an operation is zero."""
+        """Record where a weight, or a tensor computed from weights, is not zero when an operation uses it."""
         if not source:
             return
         self.seen.used |= source
@@ -252,13 +260,16 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if ((self._weights[own] != 0) & self._gone[own]).any():
                 self.seen.broken.add(own)
             return
-        # What is not finite comes from a filter without any weight.
+        # Values that are not finite arise where a filter has no weight left, as in a division by its norm.
         self.seen.computed[source, self._times[source]] = ((tensor != 0) & tensor.isfinite()).cpu()
         self._times[source] += 1
 
 
 def _is_layer(operation: str, tensors: Sequence[Tensor], sources: Sequence[frozenset[str]]) -> bool:
-    """Say whether the weight is where a layer has it: a convolution's second tensor, a transposed second matrix."""
+    """Return whether an operation applies a layer: its weight is a convolution's second operand or a transposed matrix.
+
+    In a matrix product, the weight of a layer is the last operand, and it is transposed.
+    """
     if "conv" in operation or operation in ("linear", "mkldnn_linear"):
         return bool(sources[1])
     matrix = tensors[-1]
@@ -268,7 +279,7 @@ def _is_layer(operation: str, tensors: Sequence[Tensor], sources: Sequence[froze
 
 
 def _made_up(module: nn.Module) -> Tensor:
-    """Make an input for a convolution or linear module."""
+    """Return a random input of a suitable shape for a convolution or linear module."""
     like = module.get_parameter("weight")
     if isinstance(module, _ConvNd):
         sizes = [max(8, 2 * reach * (kernel - 1) + 1) for kernel, reach in zip(*_kernel(module), strict=True)]
@@ -283,7 +294,7 @@ def _kernel(module: _ConvNd) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
-    """Go through the tensors of nested lists."""
+    """Yield the tensors in nested lists and tuples."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -292,7 +303,7 @@ def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
 
 
 def _storage(tensor: Tensor) -> StorageWeakRef | None:
-    """Tell what a tensor's values lie in; nothing for kinds that have no storage, such as sparse ones."""
+    """Return a reference to a tensor's storage, or None for tensors without one, such as sparse tensors."""
     try:
         return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
     except (NotImplementedError, RuntimeError):

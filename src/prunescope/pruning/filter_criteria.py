@@ -1,4 +1,4 @@
-"""Which of the filters go next."""
+"""Choose the filters to prune next."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from prunescope.pruning.mask import prunable_weights
 
 FilterCriterion = Literal["magnitude", "random"]
 Order = NDArray[np.int64]
-Gone = dict[tuple[str, Side], Order]  # of which module and side, which places
+Gone = dict[tuple[str, Side], Order]  # the indices of the removed channels, by module and side
 
 
 def prune_filters(
@@ -36,51 +36,54 @@ def prune_filters(
     image_size: int | tuple[int, int],
     seed: int = 0,
 ) -> Filters:
-    """Choose the filters that go, so that a fraction of the weights goes with them (Li et al. 2016, section 3.1).
+    """Choose filters to remove, so that a given fraction of the weights is removed (Li et al. 2016, section 3.1).
 
-    Filters of layers that are coupled, by a residual addition say, go together: they are one group. Every group gives
-    the same share of its filters, those of lowest score. The share is the least at which the weights that are really
-    left, of all convolutions and linear modules, are not more than asked for: filters go one by one, next the one that
-    leaves its group's share nearest to the others'. Ties go by position, so that the filters are a function of the
-    weights alone. The model itself is not changed: `shrink` does that.
+    Filters of coupled layers, for example by a residual addition, are removed together and form a group. Each group
+    loses the same share of its filters, namely those with the lowest scores. The share is the smallest one that leaves
+    no more weights than requested, counted over all convolutions and linear modules. To find it, filters are removed
+    one by one, always from the group that keeps the shares of the groups most equal. Among equal scores, filters at
+    earlier positions are removed first, so that the result is a function of the weights alone. The model is not
+    changed; use `shrink` for that.
 
     Parameters
     ----------
     model
-        The trained network; where `filters` are given, already shrunk to them.
+        The trained network. If `filters` is given, it must already be shrunk to these filters.
     filters
-        What earlier levels left; None for a dense network.
+        The filters that earlier levels left, or None for a dense network.
     fraction
-        Of the weights left that go, 0 to 1; 0.2 if neither this nor `remaining` is given. At most
-        left - ceil(fraction x left) weights stay.
+        The fraction of the current weights to remove, from 0 to 1. It is 0.2 if neither this nor `remaining` is given.
+        At most left - ceil(fraction x left) weights stay.
     remaining
-        Instead of `fraction`: weights left / weights of the dense network afterwards, 0 to 1.
+        The ratio of the weights left to the weights of the dense network after pruning, from 0 to 1; an alternative to
+        `fraction`.
     criterion
-        `magnitude`: the score is the L1 norm of the filter's weights, in a group of several layers the mean over their
-        filters; `random`: it is drawn from `seed`.
+        The score of a filter: the L1 norm of its weights, averaged over the layers of a group (`magnitude`), or a
+        random number drawn with `seed` (`random`).
     exclude
-        Names or shell patterns of weights or modules that keep their filters, and so all that is coupled with them;
-        their inputs may still become fewer.
+        Names or shell patterns of weights or modules that keep all their filters. Filters coupled with these are kept
+        too. The inputs of an excluded module may still be removed.
     image_size
-        Height and width of the images the network takes, in pixels, or one number for both.
+        The height and width of the images that the network takes, in pixels, or one number for both.
     seed
-        Of `criterion="random"`.
+        The seed of `criterion="random"`.
 
     Returns
     -------
     Filters
-        What is left now; a subset of `filters`. The network's outputs are never removed.
+        The filters that are left now, a subset of `filters`. The outputs of the network are never removed.
 
     Warns
     -----
     UserWarning
-        A layer would lose all its filters: it keeps one.
+        If a layer would lose all its filters. One filter is kept.
 
     Raises
     ------
     InputError
-        A number outside 0 to 1, an unknown criterion, a pattern that matches nothing, weights that are not finite,
-        filters of another network, no filter that can go, or too few to come down so far.
+        If both `fraction` and `remaining` are given, or one is outside 0 to 1; if the criterion is unknown; if a
+        pattern matches nothing; if weights are not finite; if the filters belong to another network; if no filter can
+        be removed; or if removing all filters that can be removed still leaves more weights than requested.
 
     Examples
     --------
@@ -117,12 +120,12 @@ def prune_filters(
 
 @dataclass(frozen=True)
 class _Layer:
-    """A convolution or linear module; one input where each of its outputs has inputs of its own."""
+    """The size of a convolution or linear module; a grouped convolution counts as having one input."""
 
     outputs: int
     inputs: int
-    of_pair: int  # weights for each pair of them
-    dense: int  # weights in the dense network
+    of_pair: int  # the number of weights per pair of an output and an input
+    dense: int  # the number of weights in the dense network
 
     def left(self, outputs_gone: int, inputs_gone: int) -> int:
         return (self.outputs - outputs_gone) * (self.inputs - inputs_gone) * self.of_pair
@@ -149,7 +152,7 @@ def _weights_left(layers: dict[str, _Layer], gone: Gone) -> int:
 
 
 def _orders(model: nn.Module, groups: list[FilterGroup], criterion: str, seed: int) -> list[Order]:
-    """Order each group's filters, the first to go first."""
+    """Return the filters of each group in the order in which they are removed."""
     generator = np.random.default_rng(seed)
     if criterion == "random":
         return [generator.permutation(group.size) for group in groups]
@@ -157,7 +160,7 @@ def _orders(model: nn.Module, groups: list[FilterGroup], criterion: str, seed: i
 
 
 def _norms(model: nn.Module, group: FilterGroup) -> NDArray[np.float64]:
-    """Give the L1 norm of each filter, the mean over the group's layers."""
+    """Return the L1 norm of each filter of a group, averaged over its layers."""
     total, layers = np.zeros(group.size), np.zeros(group.size)
     for member in group.members:
         module = model.get_submodule(member.module)
@@ -171,8 +174,8 @@ def _norms(model: nn.Module, group: FilterGroup) -> NDArray[np.float64]:
 
 
 def _counts(groups: list[FilterGroup], most: int, left: Callable[[list[int]], int]) -> list[int]:
-    """Find how many filters of each group go, for at most that many weights to be left."""
-    # Filter k of n goes when the common share passes (k - 1/2) / n: then k is the share of n, rounded.
+    """Return the number of filters to remove from each group, so that at most `most` weights are left."""
+    # The k-th of n filters is removed when the common share reaches (k - 1/2) / n, which rounds share x n to k.
     steps = sorted(
         (Fraction(2 * k - 1, 2 * group.size), g) for g, group in enumerate(groups) for k in range(1, group.size)
     )
@@ -202,7 +205,7 @@ def _counts(groups: list[FilterGroup], most: int, left: Callable[[list[int]], in
 
 
 def _gone(groups: list[FilterGroup], orders: list[Order], counts: list[int]) -> Gone:
-    """Say which places of which modules' sides go when each group loses its first filters."""
+    """Return the indices of the removed channels, by module and side, if each group loses its first filters."""
     gone: dict[tuple[str, Side], list[Order]] = {}
     for group, order, count in zip(groups, orders, counts, strict=True):
         if not count:

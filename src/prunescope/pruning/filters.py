@@ -1,4 +1,4 @@
-"""Filter pruning: whole filters go, and the network becomes a smaller one."""
+"""Represent the filters that are left after filter pruning, and shrink networks to them."""
 
 from __future__ import annotations
 
@@ -32,18 +32,24 @@ _LOOSELY = 1e-3
 
 
 class Filters(Mapping[str, Tensor]):
-    """The filters of a network that are left, by their numbers in the dense network.
+    """The filters of a network that are left after filter pruning.
 
-    A mapping from the name of every module with channels (convolution, linear, normalisation, PReLU) to the original
-    numbers, int64 and ascending, of those of its output channels that are left.
+    This is a mapping from the name of each module with channels (convolution, linear, normalisation, PReLU) to the
+    indices of its remaining output channels in the dense network, as an ascending int64 tensor.
 
     Parameters
     ----------
     outputs
-        Name of a module -> bool tensor, True for each output channel of the dense network that is left.
+        For each module, by name, a bool tensor [output channels of the dense network] that is True for each channel
+        that is left.
     inputs
-        The same for the input channels (of a linear module: features) of convolutions and linear modules; without
-        depthwise convolutions, whose inputs are their outputs.
+        The same for the input channels of convolutions and the input features of linear modules. Depthwise
+        convolutions are omitted, because their input channels are the same as their output channels.
+
+    Raises
+    ------
+    InputError
+        If a tensor is not one-dimensional and of dtype bool.
 
     Examples
     --------
@@ -62,7 +68,7 @@ class Filters(Mapping[str, Tensor]):
 
     @classmethod
     def all(cls, model: nn.Module) -> Filters:
-        """Return the filters of a dense network: all."""
+        """Return all filters of a dense network."""
         outputs, inputs = {}, {}
         for name, module in model.named_modules():
             if (channels := output_channels(module)) is not None:
@@ -73,12 +79,12 @@ class Filters(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | Path) -> Filters:
-        """Read filters that `save` wrote.
+        """Read filters from a file that `save` wrote.
 
         Raises
         ------
         InputError
-            The file is missing or holds no filters.
+            If the file is missing or does not contain filters.
         """
         sides: dict[str, dict[str, Tensor]] = {"outputs": {}, "inputs": {}}
         for key, kept in read_flags(path, "a record of filters").items():
@@ -91,7 +97,11 @@ class Filters(Mapping[str, Tensor]):
         return cls(sides["outputs"], sides["inputs"])
 
     def save(self, path: str | Path) -> None:
-        """Write the filters as safetensors: bool tensors ``outputs/MODULE`` and ``inputs/MODULE`` in dense lengths."""
+        """Write the filters to a safetensors file.
+
+        The file contains bool tensors ``outputs/MODULE`` and ``inputs/MODULE`` with one entry per channel of the dense
+        network.
+        """
         outputs = {f"outputs/{name}": kept.numpy() for name, kept in self.outputs.items()}
         write_arrays(Path(path), outputs | {f"inputs/{name}": kept.numpy() for name, kept in self.inputs.items()})
 
@@ -109,22 +119,23 @@ class Filters(Mapping[str, Tensor]):
         return f"Filters({left:,} of {dense:,} output channels in {len(self)} modules)"
 
     def mask(self, model: nn.Module) -> Mask:
-        """Say in the dense network's shapes which weights are left.
+        """Return the weights that are left, as a mask of the dense network.
 
         Parameters
         ----------
         model
-            The dense network, or one of its shape.
+            The dense network, or a network of the same shapes.
 
         Returns
         -------
         Mask
-            Of all convolution and linear weights: True where both the weight's filter and its input channel are left.
+            A mask of all convolution and linear weights that is True where both the filter and the input channel of
+            the weight are left.
 
         Raises
         ------
         InputError
-            The filters are of another network.
+            If the filters belong to another network.
         """
         self.check(model, dense=True)
         tensors = {}
@@ -143,21 +154,28 @@ class Filters(Mapping[str, Tensor]):
         return Mask(tensors)
 
     def weights_remaining(self, model: nn.Module) -> float:
-        """Weights left / weights of the dense network `model`, of all convolutions and linear modules."""
+        """Return the ratio of the convolution and linear weights left to those of the dense network `model`."""
         return self.mask(model).weights_remaining
 
     def check(self, model: nn.Module, *, dense: bool) -> None:
-        """See that a network has these filters: all of them (`dense`), or those that are left.
+        """Check that the filters belong to a network.
+
+        Parameters
+        ----------
+        model
+            The network.
+        dense
+            Whether `model` is the dense network. Otherwise, it is expected to be shrunk to these filters.
 
         Raises
         ------
         InputError
-            It is another network.
+            If the modules of the network, or the numbers of their channels, do not match.
         """
         own = Filters.all(model)
         shape = "the dense network's" if dense else "the shrunk network's"
         for side, here, there in (("output", own.outputs, self.outputs), ("input", own.inputs, self.inputs)):
-            # A depthwise convolution of one channel looks like any other.
+            # A depthwise convolution that is left with one channel looks like an ordinary convolution, and has inputs.
             for name in sorted(here.keys() ^ there.keys() if dense or side == "output" else there.keys() - here.keys()):
                 missing, known = ("filters", there) if name in here else ("network", here)
                 raise InputError(f"module {name!r} is not in the {missing}; {nearest(name, known)}")
@@ -171,23 +189,24 @@ class Filters(Mapping[str, Tensor]):
 
 
 def shrink(model: nn.Module, filters: Filters, image_size: int | tuple[int, int]) -> None:
-    """Remove filters from a network, in place, with whatever is coupled to them.
+    """Remove filters, and all channels that are coupled to them, from a network in place.
 
     Parameters
     ----------
     model
-        A network of dense shape; what is left of its weights and buffers are slices of them, in their order. What is
-        frozen stays so.
+        The network, with the shapes of the dense network. The remaining weights and buffers are slices of the original
+        ones, in the same order. Frozen parameters stay frozen.
     filters
-        Those that are left.
+        The filters that are left.
     image_size
-        Height and width of the images it takes, in pixels, or one number for both: what is left must take them.
+        The height and width of the images that the network takes, in pixels, or one number for both. The shrunk network
+        is tested on an image of this size.
 
     Raises
     ------
     InputError
-        The filters are of another network, it does not take such images, or what is left does not run or is wired
-        otherwise than the dense network.
+        If the filters belong to another network; if the network does not take images of this size; or if the shrunk
+        network does not run, or connects its channels differently than the dense network.
     """
     filters.check(model, dense=True)
     image = one_image(model, image_size)
@@ -211,7 +230,7 @@ def shrink(model: nn.Module, filters: Filters, image_size: int | tuple[int, int]
         raise InputError(f"the network {type(model).__name__} does not run with these filters left: {error}") from error
     for name, codes in before.items():
         kept = filters.inputs.get(name, filters.outputs[name])
-        # Loosely, since an operation that mixes a few neighbours is no reason to refuse.
+        # The tolerance is loose, because an operation that mixes a few neighbouring channels need not be refused.
         if not np.allclose(codes[kept.numpy()], after[name], rtol=_LOOSELY, atol=0):
             raise InputError(
                 f"the network {type(model).__name__} gives module {name!r} other channels than those it keeps once "
@@ -229,33 +248,34 @@ def unit_numbers(
     *,
     units_axis: UnitsAxis | None = None,
 ) -> dict[str, NDArray[np.int64]]:
-    """Say which unit of the dense network each unit of a shrunk one is.
+    """Return the index in the dense network of each unit of a shrunk network.
 
     Parameters
     ----------
     dense
-        The dense network, or one of its shape; its weights do not matter.
+        The dense network, or a network of the same shapes; its weights are not used.
     shrunk
-        The same, shrunk to `filters`.
+        The same network, shrunk to `filters`.
     filters
-        Those that are left.
+        The filters that are left.
     layers
-        Any layers that can be dissected, such as a block that ends in an addition or a concatenation.
+        Names of layers. Every layer that can be dissected is allowed, including a block that ends in an addition or a
+        concatenation.
     image_size
-        Height and width of the images they take, in pixels, or one number for both.
+        The height and width of the images that the networks take, in pixels, or one number for both.
     units_axis
-        As in `dissect`.
+        The axis of the layers' outputs that holds the units, as in `dissect`.
 
     Returns
     -------
-    dict
-        By layer, int64 [units left]: the unit's number in the dense network.
+    dict of str to ndarray
+        For each layer, int64 [remaining units]: the index of each unit in the dense network.
 
     Raises
     ------
     InputError
-        The filters are of another network, it does not take such images, there is no such layer, or its units cannot
-        be told apart.
+        If the filters belong to another network; if the network does not take images of this size; if a layer does not
+        exist; or if the units of a layer cannot be distinguished.
     """
     filters.check(dense, dense=True)
     filters.check(shrunk, dense=False)

@@ -1,4 +1,4 @@
-"""Which filters go together: torch-pruning's dependency graph, read once into plain arrays."""
+"""Find groups of filters that can only be removed together, from torch-pruning's dependency graph."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ from prunescope.pruning.mask import matching_weights
 Places = NDArray[np.int64]
 Side = Literal["outputs", "inputs"]
 
-# What carries its input's channels on, each for itself; of these, whatever is removed before stays removed after.
+# Operations that map each input channel to an output channel of its own, so that a channel removed from the input is
+# also removed from the output.
 _CARRIERS = (OPTYPE.BN, OPTYPE.PRELU, OPTYPE.ELEMENTWISE, OPTYPE.CONCAT, OPTYPE.RESHAPE)
 _FILTERS = (OPTYPE.CONV, OPTYPE.DEPTHWISE_CONV, OPTYPE.LINEAR)
 
 
 @dataclass(frozen=True)
 class Member:
-    """One side of a module whose channels a group's filters are.
+    """The channels on one side of a module that belong to a group of filters.
 
     Attributes
     ----------
     module
-        Its name.
+        The module's name.
     side
-        The channels it puts out, or those it takes in (of a linear module: features).
+        Whether these are output channels or input channels (features for a linear module).
     places
-        int64: which of its channels.
+        The indices of the channels, int64 [channels].
     filters
-        int64, as long: to which of the group's filters each belongs.
+        The number of the group's filter that each channel belongs to, int64 [channels].
     """
 
     module: str
@@ -56,14 +57,14 @@ class Member:
 
 @dataclass(frozen=True)
 class FilterGroup:
-    """Filters that go together: number f of the group is one channel, or several, of every member.
+    """A group of filters of coupled modules; each filter of the group consists of one or more channels of every member.
 
     Attributes
     ----------
     size
-        How many filters it has.
+        The number of filters in the group.
     members
-        The module that puts the filters out comes first.
+        The sides of modules that are coupled. The first one is the module that computes the filters.
     """
 
     size: int
@@ -71,35 +72,42 @@ class FilterGroup:
 
     @property
     def name(self) -> str:
-        """The module that puts the filters out."""
+        """The name of the module that computes the filters."""
         return self.members[0].module
 
 
 def filter_groups(
     model: nn.Module, image_size: int | tuple[int, int], exclude: Sequence[str] = ()
 ) -> list[FilterGroup]:
-    """Find the groups of filters that can be removed, in the order in which the network's output depends on them.
+    """Find the groups of filters that can be removed.
 
-    Modules are coupled where their channels are added, multiplied or normalised together; a concatenation couples a
-    stretch of its channels with each of its inputs (Fang et al. 2023, "DepGraph", whose implementation this reads).
-    What is left out stays whole: the network's own outputs, what is excluded, and what is coupled with something else
-    than ungrouped or depthwise convolutions, linear modules, batch normalisation, PReLU, concatenation, flattening
-    and operations by element.
+    Modules are coupled if their channels are added, multiplied or normalised together; a concatenation couples each of
+    its inputs with a range of its channels. The couplings are taken from torch-pruning, the implementation of DepGraph
+    (Fang et al. 2023). Filters without a group are never removed. These are the outputs of the network, excluded
+    filters, and filters coupled with anything other than ungrouped or depthwise convolutions, linear modules, batch
+    normalisation, PReLU, concatenation, flattening and element-wise operations.
 
     Parameters
     ----------
     model
-        The network; it is left as it was.
+        The network. It is left unchanged.
     image_size
-        Height and width of the images it takes, in pixels, or one number for both.
+        The height and width of the images that the network takes, in pixels, or one number for both.
     exclude
-        Names or shell patterns of weights or modules that keep their filters.
+        Names or shell patterns of weights or modules that keep all their filters.
+
+    Returns
+    -------
+    list of FilterGroup
+        The groups, which have no channel in common, in the order in which torch-pruning reaches them from the network's
+        output.
 
     Raises
     ------
     InputError
-        A pattern matches nothing, the network does not take such images, or some of its modules do not run in
-        evaluation mode, so that it is not known what they are coupled with.
+        If a pattern matches nothing; if the network does not take images of this size; if some of its convolutions or
+        linear modules do not run in evaluation mode, so that their couplings are unknown; or if torch-pruning cannot
+        follow the network.
     """
     names = {module: name for name, module in model.named_modules()}
     owners = {f"{name}.weight" if name else "weight": module for module, name in names.items() if has_filters(module)}
@@ -113,7 +121,7 @@ def filter_groups(
         )
     whole |= {id(module) for module in owners.values() if runs[module] > 1}
     shared = Counter(id(module.weight) for module in owners.values())
-    # To lose channels is to get weights of its own.
+    # Removing channels would replace a shared weight by a separate one in each module, so such modules stay whole.
     tied = {id(module) for module in owners.values() if shared[id(module.weight)] > 1}
     found = [
         _group(group, names)
@@ -124,27 +132,27 @@ def filter_groups(
 
 
 def has_filters(module: nn.Module) -> bool:
-    """Say whether a module is a convolution or linear."""
+    """Return whether a module is a convolution or a linear module."""
     return isinstance(module, _ConvNd | nn.Linear)
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """Say whether a module is a convolution whose every filter sees its own channel only."""
+    """Return whether a module is a depthwise convolution, in which each filter has one input channel of its own."""
     return isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels == module.out_channels
 
 
 def filter_axis(module: nn.Module) -> int:
-    """Say along which axis of a convolution's or linear module's weight its filters lie."""
+    """Return the axis of a convolution's or linear module's weight that indexes its filters."""
     return int(isinstance(module, _ConvNd) and module.transposed and module.groups == 1)
 
 
 def input_channels(module: nn.Module) -> int:
-    """How many channels, of a linear module features, a convolution or linear module takes in."""
+    """Return the number of input channels of a convolution, or of input features of a linear module."""
     return module.in_channels if isinstance(module, _ConvNd) else int(module.get_parameter("weight").shape[1])
 
 
 def output_channels(module: nn.Module) -> int | None:
-    """How many channels a module puts out; None for one that has none of its own."""
+    """Return the number of output channels of a module, or None if the module has no parameters per channel."""
     if isinstance(module, _ConvNd):
         return module.out_channels
     if isinstance(module, nn.Linear):
@@ -161,12 +169,24 @@ def output_channels(module: nn.Module) -> int | None:
 
 
 def one_image(model: nn.Module, image_size: int | tuple[int, int]) -> Tensor:
-    """Give one black image [1, 3, h, w] of the network's precision, where the network is.
+    """Return one black image [1, 3, h, w] in the network's precision and on its device.
+
+    Parameters
+    ----------
+    model
+        The network.
+    image_size
+        The height and width in pixels, or one number for both.
+
+    Returns
+    -------
+    Tensor
+        Zeros [1, 3, h, w].
 
     Raises
     ------
     InputError
-        The size is not positive.
+        If the size is not positive.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(size) < 1:
@@ -175,7 +195,7 @@ def one_image(model: nn.Module, image_size: int | tuple[int, int]) -> Tensor:
 
 
 def _traced(model: nn.Module, image_size: int | tuple[int, int]) -> tuple[DependencyGraph, Counter[nn.Module]]:
-    """Let torch-pruning see the network run, and count how often each module does."""
+    """Trace a network with torch-pruning, and count the calls of each module."""
     image = one_image(model, image_size)
     runs: Counter[nn.Module] = Counter()
 
@@ -188,7 +208,8 @@ def _traced(model: nn.Module, image_size: int | tuple[int, int]) -> tuple[Depend
         with torch.no_grad(), taking(model, image):
             model(image)
     try:
-        # torch-pruning follows gradients, and warns of parameters that stand alone; what they belong to stays whole.
+        # torch-pruning follows gradients, and warns about parameters outside known modules. Filters that are coupled
+        # with such parameters are not removed.
         with evaluating(model), _all_trainable(model), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             return DependencyGraph().build_dependency(model, (image,), verbose=False), runs
@@ -217,9 +238,9 @@ def _can_shrink(item: Any, whole: set[int], tied: set[int]) -> bool:
         module = node.module
         if id(module) in tied or (getattr(module, "groups", 1) > 1 and not is_depthwise(module)):
             return False
-        # A node from which nothing follows is the network's output.
+        # A node without successors is an output of the network.
         return _side(item) == "inputs" or (bool(node.outputs) and id(module) not in whole)
-    # What comes from no other node is a parameter, such as a PReLU's, and no map that is flattened.
+    # A reshape node without inputs reshapes a parameter, such as that of a PReLU, and does not flatten a map.
     if node.type == OPTYPE.RESHAPE and node.inputs and len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) != 4:
         return False
     return node.type in _CARRIERS and bool(node.outputs)
@@ -240,12 +261,19 @@ def _group(group: Any, names: dict[nn.Module, str]) -> FilterGroup:
 
 
 def _side(item: Any) -> Side:
-    """Tell the sides apart; where a module's outputs are its inputs, torch-pruning has one function for both."""
+    """Return the side of a module that an item of torch-pruning's group refers to.
+
+    Modules with the same input and output channels, such as batch normalisation, have one pruning function for both
+    sides in torch-pruning; their side is "outputs".
+    """
     return "inputs" if item.dep.handler.__name__ == "prune_in_channels" else "outputs"
 
 
 def _is_there(group: FilterGroup, model: nn.Module) -> bool:
-    """Say whether the modules have all of its channels; what halves, pads or rearranges them is not followed."""
+    """Return whether the modules have all channels of a group.
+
+    Some are missing if an operation splits, pads or rearranges channels, which torch-pruning does not follow.
+    """
     for member in group.members:
         module = model.get_submodule(member.module)
         takes_in = member.side == "inputs" and has_filters(module)
@@ -256,7 +284,7 @@ def _is_there(group: FilterGroup, model: nn.Module) -> bool:
 
 
 def _disjoint(groups: list[FilterGroup]) -> list[FilterGroup]:
-    """Leave out groups that share a channel: the filters of one cannot go without those of the other."""
+    """Omit groups with a common channel, because the filters of one cannot be removed without those of the other."""
     seen: Counter[tuple[str, Side, int]] = Counter()
     channels = [
         [(member.module, member.side, int(place)) for member in group.members for place in member.places]

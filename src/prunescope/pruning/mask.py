@@ -1,4 +1,4 @@
-"""Which weights of a network are kept."""
+"""Find the prunable weights of a network, and represent those that are kept as a mask."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ from prunescope.networks.checks import check_network, refuse_meta, refuse_quanti
 
 
 def read_flags(path: str | Path, what: str) -> dict[str, Tensor]:
-    """Read bool tensors by name.
+    """Read named bool tensors from a safetensors file.
 
     Parameters
     ----------
     path
         A safetensors file.
     what
-        Is expected in it, for messages.
+        A description of the expected content, for messages.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The bool tensors by name.
 
     Raises
     ------
     InputError
-        The file is missing, damaged or empty, or holds other tensors.
+        If the file is missing or damaged, or contains no tensors or tensors of another dtype.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,24 +57,29 @@ def read_flags(path: str | Path, what: str) -> dict[str, Tensor]:
 
 
 def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, nn.Parameter]:
-    """The convolution and linear weights of a network, by name, in the order of its modules.
+    """Return the convolution and linear weights of a network.
 
-    Biases and normalisation are not pruned; a weight that several modules share is named once. The projections of
-    queries, keys and values that `torch.nn.MultiheadAttention` holds itself are linear weights like any other.
+    They include the projections of queries, keys and values that `torch.nn.MultiheadAttention` stores as its own
+    parameters. Biases and normalisation parameters are never pruned.
 
     Parameters
     ----------
     model
         Any network.
     exclude
-        Names or shell patterns (`fc`, `layer1.*`, `conv1.weight`) of weights to leave whole, or of modules, whose
-        weights are left whole with those of all modules within.
+        Names or shell patterns (`fc`, `layer1.*`, `conv1.weight`) of weights or modules to exclude. Excluding a module
+        also excludes the weights of all modules inside it.
+
+    Returns
+    -------
+    dict of str to Parameter
+        The weights by name, in the order of the network's modules. A weight that several modules share occurs once.
 
     Raises
     ------
     InputError
-        A pattern matches no weight, nothing is left to prune, a weight is computed from others or has no shape or no
-        values yet, or the network is quantised.
+        If a pattern matches no weight; if no weight is left to prune; if a weight is computed from other parameters, or
+        has no shape or no values yet; or if the network is quantised.
     """
     check_network(model)
     refuse_quantised(model)
@@ -93,7 +103,7 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
 
 
 def all_prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Give all weights that would be pruned if none were excluded, whatever they are; see `prunable_weights`."""
+    """Return all convolution and linear weights, as `prunable_weights` does but without exclusions and checks."""
     weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
@@ -106,7 +116,7 @@ def all_prunable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _prunable(module: nn.Module) -> list[str]:
-    """Name the prunable weights that a module holds itself."""
+    """Return the names of the prunable weights that are a module's own parameters."""
     if isinstance(module, _ConvNd | nn.Linear):
         return ["weight"]
     if isinstance(module, nn.MultiheadAttention):
@@ -116,12 +126,24 @@ def _prunable(module: nn.Module) -> list[str]:
 
 
 def matching_weights(weights: Iterable[str], patterns: Iterable[str]) -> set[str]:
-    """Find the weights that a name or shell pattern matches, or that lie in a module which one matches.
+    """Return the weights that match a name or a shell pattern, or that are in a module that matches one.
+
+    Parameters
+    ----------
+    weights
+        The names of the weights.
+    patterns
+        Names or shell patterns of weights or modules.
+
+    Returns
+    -------
+    set of str
+        The names of the weights that match.
 
     Raises
     ------
     InputError
-        A pattern matches none.
+        If a pattern matches no weight.
 
     Examples
     --------
@@ -140,23 +162,28 @@ def matching_weights(weights: Iterable[str], patterns: Iterable[str]) -> set[str
 
 
 def layer_of(weight: str) -> str:
-    """Name the layer that a weight belongs to; one of several in a module keeps its own name."""
+    """Return the name of a weight's layer: the weight's name without `.weight`, or as it is without that ending."""
     return weight.removesuffix(".weight")
 
 
 def _modules_around(weight: str) -> list[str]:
-    """Name the modules that hold a weight, the outermost first."""
+    """Return the names of the modules that contain a weight, the outermost first."""
     parts = weight.split(".")[:-1]
     return [".".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
 class Mask(Mapping[str, Tensor]):
-    """The kept weights of a network: a boolean tensor of the weight's shape for each prunable weight, by its name.
+    """The kept weights of a network, as a mapping from the name of each prunable weight to a bool tensor.
 
     Parameters
     ----------
     tensors
-        Name of a weight -> bool tensor of its shape, True where the weight is kept.
+        For each prunable weight, by name, a bool tensor of its shape that is True where the weight is kept.
+
+    Raises
+    ------
+    InputError
+        If a tensor is not of dtype bool.
 
     Examples
     --------
@@ -180,17 +207,17 @@ class Mask(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | Path) -> Mask:
-        """Read a mask that `save` wrote.
+        """Read a mask from a file that `save` wrote.
 
         Raises
         ------
         InputError
-            The file is missing or is no mask.
+            If the file is missing or does not contain a mask.
         """
         return cls(read_flags(path, "a mask"))
 
     def save(self, path: str | Path) -> None:
-        """Write the mask as safetensors, a bool tensor per weight."""
+        """Write the mask to a safetensors file, with one bool tensor per weight."""
         write_arrays(Path(path), {name: tensor.numpy() for name, tensor in self.items()})
 
     def __getitem__(self, name: str) -> Tensor:
@@ -207,31 +234,31 @@ class Mask(Mapping[str, Tensor]):
 
     @property
     def kept(self) -> int:
-        """How many weights are kept."""
+        """The number of kept weights."""
         return sum(int(tensor.sum()) for tensor in self.values())
 
     @property
     def prunable(self) -> int:
-        """How many weights there are to prune."""
+        """The number of prunable weights, kept or pruned."""
         return sum(tensor.numel() for tensor in self.values())
 
     @property
     def weights_remaining(self) -> float:
-        """Kept weights / prunable weights, from 0 to 1."""
+        """The ratio of kept to prunable weights, from 0 to 1."""
         return self.kept / self.prunable
 
     @property
     def empty(self) -> tuple[str, ...]:
-        """Names of the weights of which nothing is kept."""
+        """The names of the weight tensors that are pruned completely."""
         return tuple(name for name, tensor in self.items() if not tensor.any())
 
     def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Return the weights of `model` that this mask speaks of, by name.
+        """Return the weights of `model` that this mask covers, by name.
 
         Raises
         ------
         InputError
-            A weight is missing in `model` or has another shape.
+            If a weight is missing in `model` or has another shape there.
         """
         weights = dict(model.named_parameters(remove_duplicate=False))
         for name, tensor in self.items():
@@ -243,7 +270,13 @@ class Mask(Mapping[str, Tensor]):
         return {name: weights[name] for name in self}
 
     def apply(self, model: nn.Module) -> None:
-        """Set the pruned weights of `model` to exactly zero, in place."""
+        """Set the pruned weights of `model` to exactly zero, in place.
+
+        Raises
+        ------
+        InputError
+            If a weight is missing in `model` or has another shape there.
+        """
         with torch.no_grad():
             for name, weight in self.parameters(model).items():
                 weight.masked_fill_(~self[name].to(weight.device), 0.0)
