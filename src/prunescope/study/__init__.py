@@ -1,4 +1,4 @@
-"""A study: its recipe, its stages, what is stored where, running and resuming."""
+"""Studies: recipes, stages, the layout of the directory, and running and resuming."""
 
 from prunescope.study.clock import Event, Stage, stages
 from prunescope.study.reading import read_recipe, recipe_schema, recipe_text, shipped_recipes

@@ -1,4 +1,4 @@
-"""Branching: one study takes what another has already, where both agree on what it depends on."""
+"""Branching: a study reuses dense networks, dissections or masks of another study if both depend on the same inputs."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from prunescope.study.reading import read_recipe
 from prunescope.study.recipe import Recipe
 from prunescope.study.retraining import begin_dense
 
-# What has no influence on a dissection, or is compared apart.
+# The batch size has no influence on a dissection, and the layers are compared separately.
 _OF_DISSECTIONS = {"dissection": {"batch_size", "layers"}}
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A study that others branch from."""
+    """A study that other studies branch from."""
 
     directory: StudyDirectory
     recipe: Recipe
 
     @classmethod
     def open(cls, path: str | Path) -> Branch:
-        """Open a study by its directory.
+        """Open the study in a directory.
 
         Raises
         ------
         InputError
-            It holds none.
+            If the directory holds no study, or its recipe cannot be read.
         """
         directory = StudyDirectory(Path(path))
         if not directory.recipe.is_file():
@@ -50,22 +50,24 @@ class Branch:
 
     @cached_property
     def fingerprints(self) -> dict[str, Fingerprint]:
-        """What the files held that the study is of; empty if it has not recorded it, or has not begun."""
+        """The recorded fingerprints of the study's files by part; empty if the study recorded none or has not begun."""
         return recorded(self.directory)
 
 
 def differences(recipe: Recipe, branch: Branch, identity: Identity | None = None) -> list[str]:
-    """Name the fields on which the dense networks of two studies differ; the seed apart, which goes by trial.
+    """Return the names of the recipe fields that make the dense networks of two studies differ.
+
+    The seed is not compared, because the trials of two studies are matched by their seeds (see `trial_of`).
 
     Parameters
     ----------
     recipe
-        Of the one.
+        The recipe of the first study.
     branch
-        The other.
+        The second study.
     identity
-        What the files of the one hold. Its data and its network's file are the other's where they hold the same; where
-        that is not known of both, where they are in the same place.
+        The fingerprints of the first study's files. Data and network files are compared by content if the fingerprints
+        of both studies are known, and by path otherwise.
     """
     known = identity.parts.keys() & branch.fingerprints.keys() if identity else set()
     other = identity.differences(branch.fingerprints) if identity else {}
@@ -74,7 +76,7 @@ def differences(recipe: Recipe, branch: Branch, identity: Identity | None = None
 
 
 def trial_of(recipe: Recipe, trial: int, other: Recipe) -> int | None:
-    """Return the other study's trial of the same seed, if it has one."""
+    """Return the number of the other study's trial that has the same seed, or None if there is none."""
     number = recipe.seed + trial - other.seed
     return number if 0 <= number < other.trials else None
 
@@ -82,26 +84,28 @@ def trial_of(recipe: Recipe, trial: int, other: Recipe) -> int | None:
 def share_dense(
     level: Level, branches: Sequence[Branch], steps_per_epoch: int, identity: Identity | None = None
 ) -> str:
-    """Take the dense network of a trial from a branch, if one has it.
+    """Take over the dense network of a trial from the first branch that has it.
 
-    The initial weights, the rewinding point, the trained weights and the course of training are linked, the dissection
-    too where it is the same; level 0 is complete then.
+    The files of the initial weights, the rewinding point, the trained weights and the training table are hard-linked,
+    or copied where the file system has no hard links. The dissection is taken as well if both studies have the same
+    dissection settings and data. Training of level 0 is complete afterwards.
 
     Parameters
     ----------
     level
         Level 0 of a trial.
     branches
-        Studies to look at, in this order.
+        The studies to search, in this order.
     steps_per_epoch
-        Of the task.
+        The number of training steps per epoch of the task.
     identity
-        What the study's files hold, as `differences` takes it.
+        The fingerprints of the study's files, as in `differences`.
 
     Returns
     -------
     str
-        What was shared, or what keeps each branch from sharing; empty if the level is complete or there is no branch.
+        A message that says what was shared, or why no branch could share its network. It is empty if the level is
+        complete already or if there are no branches.
     """
     recipe, directory, trial = level.recipe, level.directory, level.trial
     if directory.is_trained(trial, 0, recipe.pruning):
@@ -122,7 +126,7 @@ def share_dense(
         link(file, ours)
     mask = begin_dense(level, steps_per_epoch).mask
     mask.save(directory.mask(trial, 0))
-    # What was measured comes last: it says that the level is complete.
+    # The measurements are written last, because they mark the level as complete.
     measured = there.read_measured(theirs, 0) | {"trial": trial, "kept": mask.kept, "prunable": mask.prunable}
     write_json(directory.measured(trial, 0), measured)
     return (
@@ -137,7 +141,10 @@ def dense_elsewhere(
     steps_per_epoch: int,
     identity: Identity | None = None,
 ) -> tuple[Branch, int] | None:
-    """Find the first branch that has a trial's dense network, with the rewinding point if it is needed; its trial."""
+    """Return the first branch that has a trial's dense network, and the number of the matching trial there.
+
+    The branch also has to have stored the rewinding point if the recipe rewinds. None is returned if no branch fits.
+    """
     step = recipe.pruning.rewind_to.iterations(steps_per_epoch)
     for branch in branches:
         theirs = trial_of(recipe, trial, branch.recipe)
@@ -151,14 +158,14 @@ def dense_elsewhere(
 
 
 def same_dissection(recipe: Recipe, trial: int, branch: Branch, theirs: int, identity: Identity | None = None) -> bool:
-    """Say whether a trial's dissection could be another study's of the same network, their layers apart."""
+    """Return whether two studies would dissect the same network with the same result; layers are not compared."""
     known = identity.parts.keys() & branch.fingerprints.keys() if identity else set()
     other = identity.differences(branch.fingerprints) if identity else {}
     first, second = (
         apart_from_places({"dissection": one.model_dump(mode="json", exclude=_OF_DISSECTIONS)["dissection"]}, known)
         for one in (recipe, branch.recipe)
     )
-    # A summary says which trial it is of.
+    # A summary stores the number of its trial, so dissections are shared only between trials of the same number.
     return trial == theirs and first == second and not {IMAGES, LABELS} & other.keys()
 
 
@@ -192,24 +199,24 @@ def masks_branch(
     to_come: Sequence[Branch] = (),
     identity: Identity | None = None,
 ) -> Branch | None:
-    """Find the study whose masks a recipe takes; None if it prunes by itself.
+    """Return the study that a recipe takes its masks from, or None if the recipe prunes by itself.
 
     Parameters
     ----------
     recipe
-        The study's.
+        The study's recipe.
     finished
-        Studies that are complete as far as their masks are needed.
+        Candidate studies, which have to have trained all levels that masks are needed from.
     to_come
-        Those that will be before this one runs.
+        Candidate studies that will be run before this one, so that their levels need not be trained yet.
     identity
-        What the study's files hold, as `differences` takes it. If it is not known yet, studies whose files are known
-        fit, wherever the files are.
+        The fingerprints of the study's files, as in `differences`. If they are not known yet, the paths of files that
+        a candidate has fingerprints of are not compared.
 
     Raises
     ------
     InputError
-        There is none, or none that fits: what keeps each from it is said.
+        If the recipe takes masks and no candidate fits. The message gives the reason for each candidate.
     """
     if recipe.pruning.masks == "own":
         return None
@@ -227,7 +234,7 @@ def masks_branch(
 
 
 def list_masks(recipe: Recipe, branch: Branch) -> Listing:
-    """List the masks of another study that a study takes, by the names that they have in this one."""
+    """List the mask and filter files that a study takes from another study, by the names they have in this study."""
     files = []
     for trial in range(recipe.trials):
         theirs = trial_of(recipe, trial, branch.recipe)
@@ -239,12 +246,12 @@ def list_masks(recipe: Recipe, branch: Branch) -> Listing:
 
 
 def refuse_other_masks(directory: StudyDirectory, branch: Branch) -> None:
-    """See that a study that has not recorded the fingerprint of its masks takes those of the study it began with.
+    """Raise if a study that has not recorded the fingerprint of its masks began with the masks of another study.
 
     Raises
     ------
     InputError
-        It has begun with another one's.
+        If `masks.json` names another study than `branch`, or cannot be read.
     """
     root = str(branch.directory.root.absolute())
     if MASKS in recorded(directory) or not directory.masks_of.is_file():
@@ -264,12 +271,12 @@ def refuse_other_masks(directory: StudyDirectory, branch: Branch) -> None:
 
 
 def note_masks(directory: StudyDirectory, branch: Branch) -> None:
-    """Note where the masks are that a study takes."""
+    """Record the path of the study from which a study takes its masks."""
     write_json(directory.masks_of, {"study": str(branch.directory.root.absolute())})
 
 
 def link(file: str | Path, other: str | Path) -> None:
-    """Give a file a second name; where the file system cannot, copy it."""
+    """Create the hard link `other` to `file`, or a copy if the file system does not support hard links."""
     with replacing(Path(other)) as beside:
         try:
             beside.hardlink_to(file)
@@ -315,13 +322,13 @@ def _keeps_from_masks(recipe: Recipe, branch: Branch, is_there: bool, identity: 
 
 
 def _other_fields(recipe: Recipe, branch: Branch, known: Collection[str]) -> list[str]:
-    """Name the fields of dense networks that differ, apart from places of what is known by its content."""
+    """Return the names of differing fields that dense networks depend on, except paths of parts in `known`."""
     ours, theirs = (dict(_fields(apart_from_places(_dense(one), known))) for one in (recipe, branch.recipe))
     return [field for field in {**ours, **theirs} if ours.get(field) != theirs.get(field)]
 
 
 def _dense(recipe: Recipe) -> dict[str, Any]:
-    """Return the fields that a trial's dense network depends on, the seed apart."""
+    """Return the fields that a trial's dense network depends on, without the seed."""
     content = recipe.decisive()
     training = {name: value for name, value in content["training"].items() if name != "measure_every"}
     return {"network": recipe.network, "data": content["data"], "training": training}

@@ -1,4 +1,4 @@
-"""A study's stages, and how far it is with them."""
+"""The stages of a study, and progress reports with an estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prunescope.study.recipe import Recipe
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of work of a study."""
+    """One stage of a study: the training or the dissection of one level of one trial."""
 
     trial: int
     level: int
@@ -25,30 +25,30 @@ class Stage:
 
 @dataclass(frozen=True)
 class Event:
-    """How far a study is."""
+    """A progress report of a running study."""
 
     trial: int
     level: int
     work: str  # "data", "train" or "dissect"
-    fraction: float  # of this stage, 0 to 1
-    overall: float  # of what this run has to do, 0 to 1
-    remaining: float | None  # seconds, estimated
+    fraction: float  # the fraction of this stage that is done, from 0 to 1
+    overall: float  # the fraction of this run's whole work that is done, from 0 to 1
+    remaining: float | None  # the estimated remaining time in seconds, if it is known
     weights_remaining: float | None = None
     top1: float | None = None
-    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a finished level, by layer
-    doing: str = ""  # what is done with the data before the first stage
-    note: str = ""  # what is worth a line of its own
+    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)  # dissection summaries of a level, by layer
+    doing: str = ""  # a description of the preparation of data before the first stage
+    note: str = ""  # a message to show on a line of its own
 
 
 Report = Callable[[Event], None]
 
 
 def unreported(_event: Event) -> None:
-    """Say nothing of an event."""
+    """Ignore an event."""
 
 
 def stages(recipe: Recipe, out: str | Path) -> list[Stage]:
-    """List a study's stages in order, and which of them are complete."""
+    """Return all stages of a study in the order in which they run, each marked as done or not."""
     directory = StudyDirectory(Path(out))
     found = []
     for trial in range(recipe.trials):
@@ -59,12 +59,18 @@ def stages(recipe: Recipe, out: str | Path) -> list[Stage]:
     return found
 
 
-# Training takes most of a level; the share only shapes the estimate.
+# The assumed share of a level's time by kind of work. It only influences the estimate of the remaining time.
 SHARE: Mapping[str, float] = {"train": 0.9, "dissect": 0.1}
 
 
 class Clock:
-    """Knows what is left to do and estimates how long it takes, from what this run has done so far."""
+    """Reports the progress of a run and estimates the remaining time from the speed of the run so far.
+
+    Parameters
+    ----------
+    report
+        Called with each `Event`.
+    """
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -73,15 +79,15 @@ class Clock:
         self._event = Event(0, 0, "data", 0.0, 0.0, None)
 
     def preparing(self, doing: str) -> Progress:
-        """Return what tells how much of some work on the data is done; `doing` says what it is."""
+        """Return a progress callback for work before the first stage, which `doing` describes in a few words."""
         return lambda done, total: self._report(replace(self._event, fraction=done / total, doing=doing))
 
     def note(self, text: str) -> None:
-        """Tell what is worth a line of its own."""
+        """Report a message to show on a line of its own."""
         self._report(replace(self._event, note=text))
 
     def each(self, left: Sequence[Stage]) -> Iterator[Stage]:
-        """Yield the stages that are left, one after the other."""
+        """Yield the given stages one after the other, and count each as done when the next one is requested."""
         self._total = sum(SHARE[stage.work] for stage in left) or 1.0
         self._began = time.monotonic()
         for stage in left:
@@ -90,7 +96,7 @@ class Clock:
             self._done += SHARE[stage.work]
 
     def tick(self, fraction: float, **known: Any) -> None:
-        """Tell how much of the present stage is done."""
+        """Report the fraction of the current stage that is done, with further `Event` fields in `known`."""
         overall = (self._done + fraction * SHARE[self._event.work]) / self._total
         elapsed = time.monotonic() - self._began
         remaining = elapsed * (1 / overall - 1) if overall > 0 and elapsed > 1 else None

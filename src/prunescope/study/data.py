@@ -1,4 +1,4 @@
-"""The data of a study: opened where they are, or drawn."""
+"""The data of a study: opened from the given folders, or drawn by the study itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from prunescope.training.data import Task, open_task
 def draw_data(
     recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch] = (), progress: Progress = silent
 ) -> None:
-    """Draw the task and the labelled images where the recipe says so, unless they are there or a branch has them."""
+    """Draw the task and the labelled images if the recipe asks for drawn data.
+
+    Data that exist already are kept. Data that a branch has drawn with the same settings are linked instead.
+    """
     _draw(recipe.data.task, "task", recipe, directory, branches, progress)
     _draw(recipe.dissection.concepts, "concepts", recipe, directory, branches, progress)
 
@@ -32,7 +35,7 @@ def draw_data(
 def study_task(
     recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch] = (), progress: Progress = silent
 ) -> Task:
-    """Open the classification task, drawing it first if the recipe says so and no branch has drawn it."""
+    """Open the classification task; it is drawn first, or linked from a branch, if the recipe asks for drawn data."""
     data = recipe.data
     _draw(data.task, "task", recipe, directory, branches, progress)
     return open_task(
@@ -50,9 +53,15 @@ def study_task(
 def study_concepts(
     recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch] = (), progress: Progress = silent
 ) -> ConceptData:
-    """Open the labelled images, drawing and packing them first if the recipe says so.
+    """Open the labelled images; they are drawn and packed first if the recipe asks for drawn data.
 
-    Every level reads them again, so that a packed copy saves decoding them each time.
+    Every level reads the labelled images again, and a packed copy saves decoding them each time. A warning is issued if
+    a given data set has no packed copy.
+
+    Raises
+    ------
+    InputError
+        If the data set cannot be opened or lacks files.
     """
     origin = recipe.dissection.concepts
     if isinstance(origin, Drawn):
@@ -62,12 +71,12 @@ def study_concepts(
         return open_concepts(drawn)
     concepts = open_concepts(origin)
     if concepts.packed is None:
-        # Now, not after the dense network has been trained for days.
+        # Missing files are reported now, not after the dense network has been trained for days.
         refuse_missing(concepts.root, concepts.rows)
         warnings.warn(
             f"every level decodes the images and labels of {origin} anew; "
             f"`prunescope concepts pack {origin}` saves that",
-            stacklevel=1,  # said once, whoever opens them
+            stacklevel=1,  # this line's location, so that the warning appears once whoever calls this function
         )
     return concepts
 
@@ -88,7 +97,7 @@ def _draw(
         drawn = branch.directory.data / name
         if theirs != origin or branch.recipe.data.size != recipe.data.size or not drawn.is_dir() or folder.exists():
             continue
-        # Drawn images that were changed since are no drawn images.
+        # Images that were changed after they were drawn are not shared.
         fingerprinter = Fingerprinter(Hashes(branch.directory.hashes))
         if name == "task":
             found = fingerprinter.task(task_place(branch.recipe, branch.directory.data), recipe.data.size)
@@ -96,7 +105,7 @@ def _draw(
             found = fingerprinter.concepts(drawn)
         if not found.differences(branch.fingerprints):
             _link_folder(drawn, folder)
-    # Draws what is not there, and refuses what is something else, such as images of another size.
+    # This draws missing data, and raises if the folder holds other data, such as images of another size.
     size = recipe.data.size
     make_miniature(folder, origin.miniature.images, seed=origin.miniature.seed, size=size, progress=progress)
 

@@ -1,4 +1,4 @@
-"""Whether a network can be trained and pruned as a recipe says, found out before it is."""
+"""Checks, made before a study runs, that its network can be trained, pruned and dissected as the recipe says."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class Fit:
-    """A recipe's network as it was found before any work.
+    """The result of checking a recipe's network.
 
     Attributes
     ----------
     model
-        Of the recipe's own seed; its batch statistics have changed.
+        The network, initialised with the recipe's seed. The checks have changed its batch statistics.
     mask
-        Of its prunable weights.
+        The dense mask of the network's prunable weights.
     coverage
-        How much of it these are.
+        The parts of the network that are prunable, and those that are not.
     notes
-        What is worth a line of its own, though it is no error.
+        Messages to show to the user that are not errors.
     """
 
     model: nn.Module
@@ -50,24 +50,30 @@ def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, c
     Parameters
     ----------
     recipe
-        The study's.
+        The study's recipe.
     classes
-        Of its task.
+        The number of classes of its task.
     image_size
-        Height and width of the labelled images.
+        Height and width of the labelled images, in pixels.
     classes_known
-        False where `classes` is an assumption, because the data is not there; then the number of scores is not checked.
+        Whether `classes` is known. If it is only assumed, because the data are not available, the number of scores that
+        the network returns is not checked.
+
+    Returns
+    -------
+    Fit
+        The network, its dense mask, its coverage and notes for the user.
 
     Raises
     ------
     InputError
-        Something would keep the study from running to its end, or would make its numbers wrong.
+        If the study could not run to its end, or if its results would be wrong.
     """
     model = build_network(recipe.network, classes=classes, seed=recipe.seed)
     check_ready(model)
     size, layers = recipe.data.size, recipe.dissection.layers
     check_layers(model, layers)
-    # Of a network as it is built: modules that take their sizes from the first images have none yet.
+    # The mask is that of the network before its first forward pass, when modules sized by their input have no size yet.
     mask = Mask.dense(model, recipe.pruning.excluded_weights)
     coverage = Coverage.of(model, mask)
     check_training(model, recipe.network, classes if classes_known else None, size)
@@ -84,7 +90,7 @@ def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, c
 
 
 def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> str:
-    """Check that the network computes with its weights as they are; name those that it computes nothing with."""
+    """Raise if pruned weights are not zero in the network's operations; return a note on weights that none uses."""
     try:
         unused = check_effective(model, mask, images)
     except InputError:
@@ -104,30 +110,30 @@ def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> str:
 
 
 def _two_images(height: int, width: int) -> Tensor:
-    """Draw images: not blank, as no batch of images is."""
-    # Two, since batch normalisation of one value fails in training mode.
+    """Return two random images [2, 3, height, width], which are not blank, as real images are not."""
+    # Batch normalisation fails in training mode if it has one value per channel only, as with a single image.
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def check_training(model: nn.Module, network: str, classes: int | None, size: int) -> None:
-    """Run a network once as training does, without taking a step.
+    """Check that a network can be trained, by one forward pass in training mode on two random float32 images.
 
     Parameters
     ----------
     model
-        Put into training mode; its batch statistics change.
+        The network. It is put into training mode, and its batch statistics change.
     network
-        Its name, for messages.
+        The network's name, for error messages.
     classes
-        How many scores it has to put out for an image; None if that is not known.
+        The number of scores that the network has to return for each image, or None if it is not known.
     size
-        Of the images, in pixels.
+        The height and width of the images, in pixels.
 
     Raises
     ------
     InputError
-        It does not take such images, float32 as they are, or it puts out something else than scores, or all its
-        weights are frozen.
+        If the network does not accept the images, if its output is not a tensor of scores, or if no gradient reaches
+        its weights.
     """
     model.train()
     images = _two_images(size, size)
@@ -139,12 +145,23 @@ def check_training(model: nn.Module, network: str, classes: int | None, size: in
 
 
 def check_scores(scores: Any, network: str, classes: int | None, mode: str = "") -> None:
-    """See that a network puts out a score for each of two images and each class, of which None may be any number.
+    """Check that a network's output for two images is a tensor of scores [2, classes].
+
+    Parameters
+    ----------
+    scores
+        The output of the network.
+    network
+        The network's name, for error messages.
+    classes
+        The expected number of classes, or None to accept any number.
+    mode
+        Words that the error message adds after "for 2 images".
 
     Raises
     ------
     InputError
-        What it puts out instead is said.
+        If the output is anything else.
     """
     found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
     if classes is None and isinstance(scores, Tensor) and scores.ndim == 2 and len(scores) == 2:
@@ -157,21 +174,21 @@ def check_scores(scores: Any, network: str, classes: int | None, mode: str = "")
 
 
 def check_pruning(model: nn.Module, mask: Mask, recipe: Recipe) -> None:
-    """See that a network can be pruned down to the last level.
+    """Check that a network can be pruned down to the recipe's last level.
 
     Parameters
     ----------
     model
-        Dense; unchanged.
+        The dense network, which is not modified.
     mask
-        Its mask.
+        The dense mask of the network's prunable weights.
     recipe
-        The study's.
+        The study's recipe.
 
     Raises
     ------
     InputError
-        What would end the study at a later level.
+        If pruning would fail at a later level.
     """
     if recipe.pruning.scope == "filters":
         _check_filters(model, recipe)
@@ -180,7 +197,7 @@ def check_pruning(model: nn.Module, mask: Mask, recipe: Recipe) -> None:
 
 
 def _check_weights(mask: Mask, recipe: Recipe) -> None:
-    """See that weights are left at the last level: of none there is nothing to train, to dissect or to show."""
+    """Raise if a level would keep no weights at all."""
     pruning = recipe.pruning
     if pruning.masks == "branch":
         return
@@ -198,11 +215,11 @@ def _check_weights(mask: Mask, recipe: Recipe) -> None:
 
 
 def _check_filters(model: nn.Module, recipe: Recipe) -> None:
-    """See that filters can go as far as the last level, and that units keep their numbers then."""
+    """Raise if filters cannot be removed down to the last level, or the units left cannot be matched to dense ones."""
     pruning, size = recipe.pruning, recipe.data.size
     last = 1.0 if pruning.masks == "branch" else pruning.remaining_at(pruning.levels)
     with warnings.catch_warnings():
-        # A layer that keeps one filter is told of at the level at which it happens.
+        # The warning about layers that keep a single filter is given at the level at which that happens.
         warnings.simplefilter("ignore")
         filters = prune_filters(model, remaining=last, exclude=pruning.exclude, image_size=size)
     shrunk = deepcopy(model)

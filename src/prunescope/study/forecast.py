@@ -1,4 +1,4 @@
-"""What studies will cost, before anything runs: stages, images, steps, disk and hours, by trial and level."""
+"""Forecasts of what studies will cost before they run: steps, images, disk space and hours by trial and level."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ COLUMNS = [
 
 
 class Sizes(NamedTuple):
-    """How many images there are."""
+    """The sizes of a study's data sets."""
 
     training: int
     validation: int
     classes: int
     labelled: int
     concepts: int
-    read: Source | None  # the training images, where they are there and not held in memory
-    classes_known: bool
-    image_size: tuple[int, int]  # of the labelled images
+    read: Source | None  # the training images if they are available and not held in memory
+    classes_known: bool  # whether `classes` is read from the data, not assumed
+    image_size: tuple[int, int]  # height and width of the labelled images
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What studies will cost.
+    """The forecast costs of studies.
 
     Attributes
     ----------
     table
-        A row per study, trial and level; `hours` and `megabytes` are 0 where nothing is left to do.
+        A table with one row per study, trial and level. `hours` and `megabytes` are 0 where nothing is left to do.
     notes
-        What was measured and what was assumed.
+        Messages on what was measured and what was assumed.
     """
 
     table: pd.DataFrame
@@ -76,31 +76,36 @@ def forecast(
     images: int | None = None,
     branches: Sequence[Branch] = (),
 ) -> Forecast:
-    """Say what studies that run one after the other will cost.
+    """Forecast what studies that run one after the other will cost.
 
-    Levels whose filters are removed are counted as the dense network: an upper bound. Reading training images is
-    counted where they are there, reading labelled ones is not.
+    Levels from which filters are removed are counted at the cost of the dense network, which is an upper bound. The
+    time to read training images is included if they are available; the time to read labelled images is not.
 
     Parameters
     ----------
     recipes
-        In their order; dense networks that later ones share are counted once.
+        The recipes in the order in which the studies run. Dense networks that later studies share are counted once.
     folders
-        The directory of each study, where what is finished is not counted; None if there is none.
+        The directory of each study, or None. Stages that are complete there are not counted.
     device
-        Where networks will run.
+        The device that networks will run on.
     speed
-        Images per second; measured, unless given.
+        The images per second of training and dissection. They are measured if they are not given.
     images
-        Training images; those of the data, where they are there, unless told.
+        The number of training images. By default it is counted in the data, or assumed if the data are not available.
     branches
         Finished studies to branch from.
+
+    Returns
+    -------
+    Forecast
+        The table of costs, and notes on what was measured and assumed.
 
     Raises
     ------
     InputError
-        A recipe does not fit its network, a folder holds another study, or data are not where they should be and their
-        number is not known.
+        If a recipe does not fit its network or its data, if a folder holds another study, or if the number of training
+        images is less than one.
     """
     rows: list[dict[str, object]] = []
     notes: dict[str, None] = {}
@@ -202,12 +207,12 @@ def _times_measured(recipe: Recipe, steps: int, steps_per_epoch: int) -> int:
 def _shared(
     recipe: Recipe, trial: int, branches: Sequence[Branch], before: Sequence[Branch], steps_per_epoch: int
 ) -> tuple[Branch, int] | None:
-    """Find whose dense network a trial takes, and their trial: of what is there, or of what runs before."""
+    """Return the study, finished or run before this one, that a trial takes its dense network from, and its trial."""
     if found := dense_elsewhere(recipe, trial, [*branches, *before], steps_per_epoch):
         return found
     for branch in before:
         theirs = trial_of(recipe, trial, branch.recipe)
-        # One that is trained already keeps no weights of other steps any more.
+        # A trial that is trained already can no longer save its weights at further steps.
         if theirs is None or branch.directory.is_trained(theirs, 0):
             continue
         if not differences(recipe, branch):
@@ -216,13 +221,13 @@ def _shared(
 
 
 def _bytes(recipe: Recipe, fit: Fit, sizes: Sizes) -> tuple[float, float, float]:
-    """Return the bytes of a network, of a mask, and about those of a dissection."""
+    """Return the sizes in bytes of a network, of a mask and, approximately, of a dissection."""
     network = sum(tensor.numel() * tensor.element_size() for tensor in fit.model.state_dict().values())
     settings, size = recipe.dissection, recipe.data.size
     axes = units_axes(fit.model, settings.layers, (size, size), settings.units_axis)
     layers = list_layers(fit.model, size, units_axis=axes).set_index("layer")["units"]
     units = sum(int(layers.get(layer, 0)) for layer in settings.layers)
-    # Most are the counts of every unit and concept: 8 bytes in the tally, about as many in the table of pairs.
+    # The counts for every pair of a unit and a concept dominate: 8 bytes in the tally and about 8 in the table.
     return network, fit.mask.prunable, 16.0 * units * sizes.concepts
 
 
@@ -234,7 +239,7 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
     if drawn:
         notes[f"{drawn:,} images that the study draws are not counted on disk"] = None
     if isinstance(origin, Drawn):
-        # Of every 64 images the last 16 are for validation.
+        # The last 16 of every 64 images are used for validation.
         whole, rest = divmod(origin.miniature.images, 64)
         training, classes = whole * 48 + min(rest, 48), MINIATURE_CLASSES
         validation = origin.miniature.images - training

@@ -1,4 +1,4 @@
-"""Which data, labels and network a study is of: known by what their files hold, wherever the files are."""
+"""Identify a study's data, labels and network by the contents of their files, so that the files may be moved."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from prunescope.training.sources import Cifar, HuggingFace
 
 @dataclass(frozen=True)
 class Identity:
-    """What a study's files hold, part by part.
+    """The fingerprints of a study's files, by part.
 
     Attributes
     ----------
     parts
-        The fingerprint of each part: the task's data, the labelled images, their labels with the tables, and as far as
-        there are such files the packed copy, the network's own file and the masks that are taken.
+        The fingerprint of each part. The parts are the task's data, the labelled images, their labels and tables and,
+        if there are such files, the packed copy, the network's own file and the masks taken from another study.
     places
-        Where each part is, for messages.
+        The location of each part, for messages.
     watches
-        Notice changes of each part while the study runs.
+        The watch of each part, which detects changes of its files while the study runs.
     """
 
     parts: Mapping[str, Fingerprint] = field(default_factory=dict)
@@ -53,34 +53,38 @@ class Identity:
     watches: Mapping[str, Watch] = field(default_factory=dict)
 
     def __or__(self, other: Identity) -> Identity:
-        """Put parts together."""
+        """Return an identity with the parts of both; parts of `other` replace those of the same name."""
         return Identity(
             {**self.parts, **other.parts}, {**self.places, **other.places}, {**self.watches, **other.watches}
         )
 
     def differences(self, before: Mapping[str, Fingerprint]) -> dict[str, Difference]:
-        """Compare the parts with what they were before.
+        """Compare the parts with earlier fingerprints, and return the differences by part.
 
-        A packed copy that is there at only one of two times is no difference: it holds what the files hold. Other parts
-        that are new are no difference either, since an older study has not recorded them.
+        Only parts that have fingerprints at both times are compared. A packed copy that exists at only one of the two
+        times makes no difference, because it has the same content as the data set. A part without an earlier
+        fingerprint makes no difference either, because older studies have not recorded it.
         """
         found = {part: difference(there, self.parts[part]) for part, there in before.items() if part in self.parts}
         return {part: different for part, different in found.items() if different is not None}
 
     def without_parts(self) -> Identity:
-        """Keep what notices changes, without the names of all files."""
+        """Return an identity that can still detect changes, but does not keep the names of all files in memory."""
         return replace(self, parts={})
 
     def content(self, part: str) -> str:
-        """Say what a part holds in 32 hexadecimal digits; nothing of a part that is not there."""
+        """Return a hash of a part's content as 32 hexadecimal digits, or "" if the part does not exist."""
         return self.parts[part].content if part in self.parts else ""
 
     def describe(self, different: Mapping[str, Difference]) -> str:
-        """Say part by part which files differ."""
+        """Return a text that lists for each part which files differ."""
         return "\n".join(f"  {part} ({self.places[part]}): {files}" for part, files in different.items())
 
     def changes(self) -> dict[str, Difference]:
-        """Compare files with what they were when their fingerprints were taken; at most 10,000 a part are looked at."""
+        """Return how files differ from the time when their fingerprints were taken.
+
+        At most 10,000 files of each part are checked.
+        """
         found = {part: watch.difference() for part, watch in self.watches.items()}
         return {part: different for part, different in found.items() if different is not None}
 
@@ -91,9 +95,9 @@ class Fingerprinter:
     Parameters
     ----------
     hashes
-        The hashes of files that are known already; those that are made are added.
+        The cache of file hashes. Hashes that are computed are added to it.
     progress
-        Called with a few words on what is done, it returns what is called with how much of that is done.
+        Called with a short description of each piece of work; returns the progress callback for that work.
     """
 
     def __init__(self, hashes: Hashes, progress: Callable[[str], Progress] = lambda _doing: silent) -> None:
@@ -105,7 +109,7 @@ class Fingerprinter:
         Raises
         ------
         InputError
-            It is not there, or a file cannot be read.
+            If the data do not exist, or a file cannot be read.
         """
         listing = list_task(origin, self._progress("listing the task's data"))
         found = self._taken(TASK, listing, _place(origin), all_content=False)
@@ -126,7 +130,7 @@ class Fingerprinter:
         Raises
         ------
         InputError
-            There is no data set, or a file cannot be read.
+            If there is no data set in the folder, or a file cannot be read.
         """
         images, labels = list_concepts(root)
         return self._taken(IMAGES, images, str(root), all_content=False) | self._taken(LABELS, labels, str(root))
@@ -138,12 +142,12 @@ class Fingerprinter:
         found = self._taken(
             PACKED, list_packed(packed), str(packed.path.parent.parent), lambda _path, _size: digest_packed(packed)
         )
-        # Other versions' copies may be longer, and hold the same.
+        # Copies that other versions have packed may differ in size but hold the same content.
         part = found.parts[PACKED]
         return found | Identity({PACKED: Fingerprint(part.names, np.zeros_like(part.sizes), part.digests)})
 
     def network(self, name: str) -> Identity:
-        """Take the fingerprint of the network's own file or folder; it holds no files where there are none."""
+        """Take the fingerprint of the network's own file or folder; it is empty for networks without one."""
         return self._taken(NETWORK, list_network(name), name)
 
     def masks(self, listing: Listing, place: str) -> Identity:
@@ -165,24 +169,29 @@ class Fingerprinter:
 
 
 def identify(recipe: Recipe, data: Path, fingerprinter: Fingerprinter, *, finished: Recipe | None = None) -> Identity:
-    """Take the fingerprints of the files that a study is of, apart from a packed copy and masks.
+    """Take the fingerprints of a study's data, labels and network file, but not of a packed copy or of masks.
 
     Parameters
     ----------
     recipe
-        The study's.
+        The study's recipe.
     data
-        Where it has drawn its own data.
+        The folder of the data that the study draws itself.
     fingerprinter
-        Takes them.
+        The object that takes the fingerprints.
     finished
-        The recipe as it is in the directory of a finished study. Parts that are not where it says any more are left
-        out, since the study does not need them.
+        The recipe stored in the directory if the study is finished. Parts that no longer exist at the path given there
+        are then left out, because a finished study does not need them.
+
+    Returns
+    -------
+    Identity
+        The fingerprints by part.
 
     Raises
     ------
     InputError
-        Data are not where the recipe says, or cannot be read.
+        If data do not exist at the path in the recipe, or cannot be read.
     """
     task, concepts = task_place(recipe, data), concepts_place(recipe, data)
     if finished is None:
@@ -209,24 +218,24 @@ def identify(recipe: Recipe, data: Path, fingerprinter: Fingerprinter, *, finish
 
 
 def recorded(directory: StudyDirectory) -> dict[str, Fingerprint]:
-    """Read what a study's files held when it began; nothing of a study that has not recorded it, or has not begun.
+    """Read the fingerprints that a study recorded when it began; empty if it recorded none or has not begun.
 
     Raises
     ------
     InputError
-        The record is damaged.
+        If the record is damaged.
     """
-    # A process that was killed before the study began has left a record of its own.
+    # Without a recipe the study has not begun, and a record is left over from a process that was killed.
     return read_fingerprints(directory.fingerprints) if directory.recipe.is_file() else {}
 
 
 def record(directory: StudyDirectory, identity: Identity) -> str:
-    """Write down what a study's files hold, as far as that is not recorded yet.
+    """Record the fingerprints of those parts of a study that have none recorded yet.
 
     Returns
     -------
     str
-        A note, if the study had begun before its fingerprints are recorded; empty otherwise.
+        A note for the user if the study had begun without these fingerprints, otherwise "".
     """
     there = recorded(directory)
     new = {part: made for part, made in identity.parts.items() if part not in there and made.names}
@@ -243,12 +252,12 @@ def record(directory: StudyDirectory, identity: Identity) -> str:
 
 
 def refuse_changes(directory: StudyDirectory, identity: Identity) -> None:
-    """See that a study's files hold what they held when it began.
+    """Raise if a study's files differ from when the study began.
 
     Raises
     ------
     InputError
-        They differ; which files do is said.
+        If fingerprints differ from the recorded ones. The message lists the files.
     """
     different = identity.differences(recorded(directory))
     if different:
@@ -259,12 +268,21 @@ def refuse_changes(directory: StudyDirectory, identity: Identity) -> None:
 
 
 def refuse_changes_meanwhile(directory: StudyDirectory, identity: Identity, checkpoints: Path | None = None) -> None:
-    """See that files have not changed since their fingerprints were taken, before what was made of them is kept.
+    """Raise if files have changed since their fingerprints were taken, so that results made from them are not kept.
+
+    Parameters
+    ----------
+    directory
+        The study's directory, for the message.
+    identity
+        The fingerprints and watches of the files.
+    checkpoints
+        The folder of checkpoints that may have been made from both versions of the files, for the message.
 
     Raises
     ------
     InputError
-        They have changed; which files did is said.
+        If files have changed. The message lists them.
     """
     different = identity.changes()
     if different:
@@ -280,7 +298,7 @@ def refuse_changes_meanwhile(directory: StudyDirectory, identity: Identity, chec
 
 
 def changed_concepts(directory: StudyDirectory, concepts: ConceptData) -> str:
-    """Say which files of a study's labelled images differ from what they were when it began; empty if none does."""
+    """Return a text that lists which labelled images and labels differ from when the study began; "" if none do."""
     before = recorded(directory)
     if not before:
         return ""

@@ -1,4 +1,4 @@
-"""What of a study is stored where."""
+"""The layout of a study's directory: the path of every file, and checks of which study a directory holds."""
 
 from __future__ import annotations
 
@@ -23,89 +23,96 @@ from prunescope.study.recipe import Pruning, Recipe
 
 @dataclass(frozen=True)
 class StudyDirectory:
-    """The paths of a study; a stage whose files are complete is not run again."""
+    """The paths of a study's files below its root directory.
+
+    A stage counts as complete if its files exist. A study runs only the stages that are not complete.
+    """
 
     root: Path
 
     @property
     def recipe(self) -> Path:
-        """The resolved recipe."""
+        """The recipe with every default resolved."""
         return self.root / "study.yaml"
 
     @property
     def data(self) -> Path:
-        """Where the study draws its own data."""
+        """The folder of the data that the study draws itself."""
         return self.root / "data"
 
     @property
     def fingerprints(self) -> Path:
-        """What the files held that the study is of, when it began."""
+        """The fingerprints of the data, labels and network files at the time when the study began."""
         return self.root / "fingerprints.parquet"
 
     @property
     def hashes(self) -> Path:
-        """The hashes of files that did not change since; made anew where they are missing."""
+        """A cache of file hashes, which are computed again where they are missing."""
         return self.root / "fingerprints.cache"
 
     @property
     def masks_of(self) -> Path:
-        """Which study's masks this one takes, if it does."""
+        """The file that names the study from which this one takes its masks, if it takes them."""
         return self.root / "masks.json"
 
     def trial(self, trial: int) -> Path:
-        """One chain of levels."""
+        """The folder of a trial."""
         return self.root / f"trial-{trial}"
 
     def initial(self, trial: int) -> Path:
-        """The weights before the first step."""
+        """The weights before the first training step."""
         return self.trial(trial) / "initial.safetensors"
 
     def rewind(self, trial: int) -> Path:
-        """The weights and buffers at the step to rewind to."""
+        """The weights and buffers at the step that the study rewinds to."""
         return self.trial(trial) / "rewind.safetensors"
 
     def snapshot(self, trial: int, step: int) -> Path:
-        """The weights and buffers at a step that another study rewinds to."""
+        """The weights and buffers at a step that other studies may rewind to."""
         return self.trial(trial) / f"rewind-{step}it.safetensors"
 
     def level(self, trial: int, level: int) -> Path:
-        """One level; 0 is the dense network."""
+        """The folder of a level; level 0 is the dense network."""
         return self.trial(trial) / f"level-{level:02d}"
 
     def mask(self, trial: int, level: int) -> Path:
-        """The kept weights, in the dense network's shapes."""
+        """The mask of the kept weights, with tensors of the dense network's shapes."""
         return self.level(trial, level) / "mask.safetensors"
 
     def filters(self, trial: int, level: int) -> Path:
-        """The filters that are left, where filters are removed."""
+        """The kept filters, for studies that remove whole filters."""
         return self.level(trial, level) / "filters.safetensors"
 
     def weights(self, trial: int, level: int) -> Path:
-        """The trained network."""
+        """The weights and buffers of the trained network."""
         return self.level(trial, level) / "weights.safetensors"
 
     def training(self, trial: int, level: int) -> Path:
-        """The course of training."""
+        """The table of losses, accuracies and learning rates during training."""
         return self.level(trial, level) / "training.csv"
 
     def measured(self, trial: int, level: int) -> Path:
-        """What was measured after training; the last file that training writes."""
+        """The measurements after training. Training writes this file last."""
         return self.level(trial, level) / "measured.json"
 
     def checkpoints(self, trial: int, level: int) -> Path:
-        """What a training that was cut off goes on from; removed when it is complete."""
+        """The folder of checkpoints for resuming training; it is removed when training is complete."""
         return self.level(trial, level) / "checkpoints"
 
     def tracking(self, trial: int, level: int) -> Path:
-        """What trackers write."""
+        """The folder that experiment trackers such as TensorBoard write to."""
         return self.root / "tracking" / f"trial-{trial}" / f"level-{level:02d}"
 
     def dissection(self, trial: int, level: int) -> Path:
-        """A folder per layer."""
+        """The folder of a level's dissection, which has one subfolder per layer."""
         return self.level(trial, level) / "dissection"
 
     def is_trained(self, trial: int, level: int, pruning: Pruning | None = None) -> bool:
-        """Say whether a level's training is complete; given the recipe's pruning, with all that it leaves behind."""
+        """Return whether a level's training is complete.
+
+        If the recipe's `pruning` is given, the files that it needs besides the trained network have to exist as well:
+        the rewinding point for studies that rewind, and the kept filters for studies that remove filters.
+        """
         files = [self.mask(trial, level), self.weights(trial, level), self.measured(trial, level)]
         if pruning is not None and pruning.rewinds:
             files.append(self.rewind(trial))
@@ -114,15 +121,15 @@ class StudyDirectory:
         return all(file.is_file() for file in files)
 
     def is_dissected(self, trial: int, level: int, layers: tuple[str, ...]) -> bool:
-        """Say whether all layers of a level are dissected."""
+        """Return whether all the given layers of a level are dissected."""
         return all(is_complete(self.dissection(trial, level), layer) for layer in layers)
 
     def read_measured(self, trial: int, level: int) -> dict[str, Any]:
-        """Read what was measured after a level's training, as `read_measured` checks it."""
+        """Read and validate the measurements taken after a level's training (see `read_measured`)."""
         return read_measured(self.measured(trial, level), trial, level).model_dump(exclude_unset=True)
 
     def claim(self, recipe: Recipe) -> None:
-        """Make the directory this recipe's, or note where its data are now."""
+        """Write the recipe into the directory, or update the paths of its data and network there."""
         if not self.recipe.is_file():
             write_text(self.recipe, recipe.to_yaml())
             return
@@ -132,15 +139,16 @@ class StudyDirectory:
             write_text(self.recipe, moved.to_yaml())
 
     def refuse_others(self, recipe: Recipe) -> None:
-        """See that the directory is this recipe's, or free.
+        """Raise if the directory belongs to another study.
 
-        Recipes are the same study where all fields that decide the results are the same. Where the data and the
-        network's own file are is no such field once their fingerprints are recorded: what they hold decides then.
+        Two recipes describe the same study if all fields that influence the results are equal. The paths of the data
+        and of the network's own file do not count once their fingerprints are recorded, because their contents are
+        compared instead.
 
         Raises
         ------
         InputError
-            It holds another study (the difference is shown) or something else.
+            If the directory holds another study (the message shows how the recipes differ) or other files.
         """
         if self.recipe.is_file():
             there = read_recipe(self.recipe)
@@ -159,7 +167,7 @@ class StudyDirectory:
                     + ("" if known else ". (Its data are known by their path only, until it is run again)")
                 )  # fmt: skip
             return
-        # Drawn data and fingerprints are there before the recipe is; a killed process leaves half-written files.
+        # Drawn data and fingerprints are written before the recipe, and a killed process leaves half-written files.
         there_already = self.root.iterdir() if self.root.is_dir() else ()
         ours_before = {"data", self.fingerprints.name}
         others = {path.name for path in there_already if not path.match(".*.part.*")} - ours_before
@@ -168,14 +176,14 @@ class StudyDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands from running this study at the same time.
+        """Prevent other processes from running this study while the block runs.
 
         Raises
         ------
         InputError
-            One does.
+            If another process is running it.
         """
-        root = self.root.resolve()  # `.` has a name then
+        root = self.root.resolve()  # so that `.` has a name
         root.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root.parent / f".{root.name}.lock")
         try:
@@ -185,6 +193,6 @@ class StudyDirectory:
         try:
             yield
         finally:
-            # While it is held: a file that another process has locked in between must not go.
+            # The file is removed before the lock is released; afterwards another process might already hold it.
             Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()

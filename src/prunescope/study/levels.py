@@ -1,4 +1,4 @@
-"""One level of a trial: what is left of the dense network, and the network as it was trained."""
+"""One level of a trial: its mask, its trained network, and the consistency checks on its files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ from prunescope.study.recipe import Recipe
 
 @dataclass(frozen=True)
 class Left:
-    """What a level has left of the dense network.
+    """The part of the dense network that a level keeps.
 
     Attributes
     ----------
     mask
-        Which weights, in the dense network's shapes.
+        The mask of the kept weights, with tensors of the dense network's shapes.
     filters
-        Which filters, where whole filters are removed.
+        The kept filters if the recipe removes whole filters, otherwise None.
     """
 
     mask: Mask
     filters: Filters | None = None
 
     def remove_the_rest(self, dense: nn.Module, image_size: int) -> Mask:
-        """Take from a network of dense shape what is not left, in place; return the mask to train what is under."""
+        """Prune a network of dense shape in place and return the mask to train it under.
+
+        Without `filters`, the pruned weights are set to zero and `mask` is returned. With `filters`, the pruned filters
+        are removed, and the returned mask keeps all weights of the smaller network.
+        """
         if self.filters is None:
             self.mask.apply(dense)
             return self.mask
@@ -47,10 +51,16 @@ class Level:
 
     Attributes
     ----------
-    recipe, directory, trial, level
-        Which.
+    recipe
+        The study's recipe.
+    directory
+        The study's directory.
+    trial
+        The number of the trial, from 0.
+    level
+        The number of the level; 0 is the dense network.
     classes
-        Of the task.
+        The number of classes of the task.
     """
 
     recipe: Recipe
@@ -61,42 +71,45 @@ class Level:
 
     @property
     def seed(self) -> int:
-        """Of the trial."""
+        """The seed of the trial."""
         return self.recipe.seed + self.trial
 
     @property
     def removes_filters(self) -> bool:
-        """Whether networks become smaller."""
+        """Whether pruning removes whole filters, so that networks become smaller."""
         return self.recipe.pruning.scope == "filters"
 
     @property
     def pruned_from(self) -> Level | None:
-        """The level whose mask this one's is a part of, if there is one: shuffled masks are of no other."""
+        """The level from which this one is pruned, so that its mask contains this level's; None if there is none.
+
+        There is none at level 0 and for shuffled masks.
+        """
         pruning = self.recipe.pruning
         if self.level == 0 or pruning.criterion == "shuffled":
             return None
         return self.at(0 if pruning.schedule == "one-shot" else self.level - 1)
 
     def at(self, level: int) -> Level:
-        """Another level of the same trial."""
+        """Return another level of the same trial."""
         return replace(self, level=level)
 
     def dense(self, seed: int | None = None) -> nn.Module:
-        """Build a network of dense shape: the trial's own, or one of another seed."""
+        """Build an untrained network of dense shape, initialised with the trial's seed unless `seed` is given."""
         return build_network(self.recipe.network, classes=self.classes, seed=self.seed if seed is None else seed)
 
     def left(self, dense: nn.Module | None = None) -> Left:
-        """Read what this level, trained already, has left.
+        """Read the mask, and the filters if there are any, that this level was trained with.
 
         Parameters
         ----------
         dense
-            A network of dense shape, unchanged; one is built unless given.
+            A network of dense shape to check the files against, which is not modified. It is built if it is not given.
 
         Raises
         ------
         InputError
-            A file is missing or damaged, or is not the one that this level was trained with.
+            If the level is not trained, or if a file is missing, is damaged or does not belong to this level.
         """
         dense = self.dense() if dense is None else dense
         mask, filters = (path(self.trial, self.level) for path in (self.directory.mask, self.directory.filters))
@@ -107,7 +120,7 @@ class Level:
         return left
 
     def _check_mask(self, mask: Mask, dense: nn.Module, path: Path) -> None:
-        """Hold a mask against the network, the counts that were measured, and the level that it was pruned from."""
+        """Raise if a mask contradicts the network, the counts in measured.json or the level it was pruned from."""
         whole = Mask.dense(dense, self.recipe.pruning.excluded_weights)
         for name in sorted(whole.keys() ^ mask.keys()):
             missing = name not in mask
@@ -132,7 +145,7 @@ class Level:
                 raise self._misfit(path, f"keeps weights of {name!r} that level {before.level} had pruned")
 
     def _check_weights(self, model: nn.Module, mask: Mask, path: Path) -> None:
-        """See that what was pruned is zero in the trained network."""
+        """Raise if a pruned weight is not zero in the trained network."""
         for name, weight in mask.parameters(model).items():
             count = int((weight.detach()[~mask[name]] != 0).sum())
             if count:
@@ -146,12 +159,12 @@ class Level:
         )
 
     def trained(self) -> nn.Module:
-        """Build this level's network with its trained weights.
+        """Build this level's network with its trained weights; it is smaller than the dense one if filters are removed.
 
         Raises
         ------
         InputError
-            The weights are damaged or of another network, or do not fit what the level has left.
+            If the weights are damaged, belong to another network or contradict the level's mask.
         """
         model = self.dense()
         path = self.directory.weights(self.trial, self.level)
@@ -164,7 +177,7 @@ class Level:
         return model
 
     def trained_in_dense_shape(self) -> nn.Module:
-        """Build a network of dense shape with this level's trained weights; what was pruned is zero."""
+        """Build a network of dense shape with this level's trained weights; pruned weights are zero."""
         if not (self.removes_filters and self.level):
             return self.trained()
         model = self.dense()
@@ -180,13 +193,13 @@ def _same(one: Mask, other: Mask) -> bool:
 
 
 def _in_dense_shape(dense: nn.Module, filters: Filters, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put the tensors of a shrunk network back to where they are in the dense one."""
+    """Return the tensors of a shrunk network in the dense network's shapes, with zeros for the removed filters."""
     weights = filters.mask(dense)
     placed = {}
     for name, whole in dense.state_dict().items():
         tensor = tensors.get(name, whole)
         if tensor.shape != whole.shape:
-            # What is left of a tensor is a slice of it, in its order.
+            # A shrunk tensor holds the kept elements of the dense one in the same order.
             where = weights[name] if name in weights else filters.outputs[name.rpartition(".")[0]]
             tensor = whole.new_zeros(whole.shape).masked_scatter(where, tensor)
         placed[name] = tensor

@@ -1,4 +1,4 @@
-"""What was measured after a level's training: the numbers that curves are drawn from, held against each other."""
+"""The measurements taken after a level's training, which curves are drawn from, and checks of their consistency."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class Measured(BaseModel):
     Attributes
     ----------
     trial, level
-        Which level of which trial.
+        The numbers of the trial and the level.
     weights_remaining
-        Kept weights / prunable weights.
+        The fraction of the prunable weights that is kept.
     kept, prunable
-        The two counts.
+        The number of kept weights and of prunable weights.
     steps
-        How many steps the level was trained for.
+        The number of steps for which the level was trained.
     top1, top5
-        The shares of validation images whose class has the highest score, or one of the five highest.
+        The top-1 and top-5 accuracy on the validation images, as fractions.
     loss
-        The mean over the validation images.
+        The mean cross-entropy loss over the validation images.
     parameters
-        How many parameters the network has.
+        The number of parameters of the network.
     never_pruned
-        The parameters that look like weights and are never pruned.
+        The names of parameters that look like weights but are never pruned.
     empty
-        The layers that have no weights left.
+        The names of the layers that have no weights left.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -77,19 +77,24 @@ class Measured(BaseModel):
 
 
 def read_measured(path: Path, trial: int, level: int) -> Measured:
-    """Read one level's measurements.
+    """Read and validate one level's measurements.
 
     Parameters
     ----------
     path
         The level's ``measured.json``.
     trial, level
-        The level that the file's folder is of.
+        The numbers of the trial and the level that the file is expected to belong to.
+
+    Returns
+    -------
+    Measured
+        The measurements.
 
     Raises
     ------
     InputError
-        The file cannot be read, a number cannot be, or it is of another level.
+        If the file cannot be read, if a value is impossible, or if the file belongs to another trial or level.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +116,7 @@ def read_measured(path: Path, trial: int, level: int) -> Measured:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Say what is wrong with the first field that is."""
+    """Return a description of the first problem of a validation error."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")

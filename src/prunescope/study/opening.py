@@ -1,4 +1,4 @@
-"""Opening a study's data, and seeing that they are those that it began with."""
+"""Open a study's data, and check that they are the data that the study began with."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ T = TypeVar("T")
 
 
 class Opened(NamedTuple):
-    """What a study works with."""
+    """The opened data of a study, and their fingerprints."""
 
     task: Task
     concepts: ConceptData
-    origin: Branch | None  # whose masks it takes
-    identity: Identity  # of the main process alone
+    origin: Branch | None  # the study whose masks are taken
+    identity: Identity  # filled on the main process only
     hashes: Hashes
 
 
 def open_data(
     recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], processes: Processes, clock: Clock
 ) -> Opened:
-    """Draw a study's data if they are to be drawn, refuse others than it began with, and open them.
+    """Open a study's data; they are drawn first if the recipe asks for drawn data.
 
-    The main process takes the fingerprints, before anything is read from the files.
+    The main process takes the fingerprints before anything is read from the files, and compares them with those that
+    the study recorded when it began.
 
     Raises
     ------
     InputError
-        Data are not there or do not fit the recipe, or they are not those that the study began with.
+        If data do not exist or do not fit the recipe, or if they differ from those that the study began with.
     """
     drawing = clock.preparing("drawing the data")
     main_first(processes, lambda: draw_data(recipe, directory, branches, drawing))
@@ -65,12 +66,14 @@ def open_data(
 
 
 def check_finished(recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], clock: Clock) -> None:
-    """Refuse a finished study of other files; record what is not recorded yet, as far as the files are still there.
+    """Check that the files of a finished study have not changed, and record fingerprints that are missing.
+
+    Files that no longer exist are not checked, unless the recipe gives a new path for them.
 
     Raises
     ------
     InputError
-        The files are not those that the study began with, or they are not at the place that is newly given.
+        If files differ from those that the study began with, or do not exist at a path that is newly given.
     """
     hashes, finished = Hashes(directory.hashes), read_recipe(directory.recipe)
     fingerprinter = Fingerprinter(hashes, clock.preparing)
@@ -80,12 +83,12 @@ def check_finished(recipe: Recipe, directory: StudyDirectory, branches: Sequence
 
 
 def settle(recipe: Recipe, directory: StudyDirectory, origin: Branch | None, identity: Identity, clock: Clock) -> None:
-    """Write down which study a directory is of, and where its files are.
+    """Write a study's recipe, its fingerprints and the source of its masks into its directory.
 
     Raises
     ------
     InputError
-        It has begun with the masks of another study.
+        If the study began with the masks of another study than `origin`.
     """
     if origin is not None:
         refuse_other_masks(directory, origin)
@@ -97,7 +100,7 @@ def settle(recipe: Recipe, directory: StudyDirectory, origin: Branch | None, ide
 
 
 def main_first(processes: Processes, make: Callable[[], T]) -> T:
-    """Let the main process make something on disk, then the others, who find it there; all fail if it fails."""
+    """Call `make` on the main process first and then on the others, which find its files; all raise if it fails."""
     made = processes.on_main(make)
     return cast(T, made) if processes.is_main else make()
 
@@ -109,7 +112,10 @@ def _identify(
     fingerprinter: Fingerprinter,
     finished: Recipe | None = None,
 ) -> tuple[Identity, int | None]:
-    """Take the fingerprints of a study's files, refuse changes, and find the branch whose masks it takes, by number."""
+    """Take the fingerprints of a study's files and raise if they changed; find the index of the branch with its masks.
+
+    The index is None if the study prunes by itself.
+    """
     identity = identify(recipe, directory.data, fingerprinter, finished=finished)
     origin = masks_branch(recipe, branches, identity=identity)
     if origin is not None:

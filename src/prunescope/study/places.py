@@ -1,4 +1,4 @@
-"""Where a recipe's data and network are: a path says where something is and not what it is."""
+"""The locations of a recipe's data and network, and comparison of recipes regardless of these locations."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ from prunescope.files import expanded
 from prunescope.study.recipe import Drawn, Recipe
 from prunescope.training.sources import Cifar, HuggingFace
 
-# The parts of what a study is of, each with a fingerprint.
+# The parts of a study's files. Each part has a fingerprint under this name.
 TASK, IMAGES, LABELS = "task data", "labelled images", "labels"
 PACKED, NETWORK, MASKS = "packed copy", "network file", "masks"
 Origin = str | Path | Cifar | HuggingFace
 
 
 def task_place(recipe: Recipe, data: Path) -> Origin:
-    """Say where the classification task is, given where the study draws its own data."""
+    """Return the location of the classification task; `data` is the folder of data that the study draws itself."""
     task = recipe.data.task
     return data / "task" / "classification" if isinstance(task, Drawn) else task
 
 
 def concepts_place(recipe: Recipe, data: Path) -> Path:
-    """Say where the labelled images are, given where the study draws its own data."""
+    """Return the folder of the labelled images; `data` is the folder of data that the study draws itself."""
     concepts = recipe.dissection.concepts
     return data / "concepts" if isinstance(concepts, Drawn) else Path(concepts)
 
 
 def apart_from_places(content: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Leave out of a recipe's fields where things are, as far as fingerprints say what they are.
+    """Replace the paths in a recipe's fields by placeholders for all parts that fingerprints identify.
 
     Parameters
     ----------
     content
-        Fields of a recipe: `network`, and of `data` and `dissection` what is there.
+        The fields of a recipe as a nested dictionary. Any of `network`, `data` and `dissection` may be missing.
     known
-        The parts whose fingerprints are known. Folders of other parts are seen from the root.
+        The names of the parts that have known fingerprints. Paths of other parts are made absolute.
+
+    Returns
+    -------
+    dict
+        A copy of `content` that is equal for two recipes if they differ only in the paths of known parts.
     """
     found = dict(content)
     if "task" in found.get("data", {}):
@@ -52,7 +57,7 @@ def apart_from_places(content: dict[str, Any], known: Collection[str]) -> dict[s
 
 
 def with_places_of(recipe: Recipe, other: Recipe) -> Recipe:
-    """Return a recipe that looks for its data and its network where another one does."""
+    """Return a copy of `recipe` that takes its data and its network from the locations given in `other`."""
     return recipe.model_copy(
         update={
             "network": other.network,
@@ -67,7 +72,7 @@ def _task_apart(task: Any, known: bool) -> Any:
         return "a folder" if known else _absolute(task)
     for name in ("cifar10", "cifar100"):
         if task.get(name) is not None:
-            # Whether it may be fetched says nothing of what it is.
+            # The field `download` is dropped, because it does not change the data.
             return {name: "a folder" if known else _absolute(task[name])}
     return task | {"huggingface": "a data set"} if known and "huggingface" in task else task
 
@@ -82,4 +87,4 @@ def _network_apart(network: str, known: bool) -> str:
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(expanded(path))  # noqa: PTH100 - without links resolved
+    return os.path.abspath(expanded(path))  # noqa: PTH100 - symbolic links must not be resolved

@@ -1,4 +1,7 @@
-"""Reading a recipe: YAML over the base that it extends, changes over that; errors named by file, line and field."""
+"""Read recipes: a YAML file is merged over the recipe it extends, and changes over both.
+
+Error messages name the file, line and field.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from prunescope.study.values import UnreadableError, loaded
 
 MOST_BASES = 50
 Field = tuple[str, ...]
-Lines = dict[Field, str]  # where each field stands: file and line, or the change that sets it
+Lines = dict[Field, str]  # the origin of each field for messages: file and line, or the change that sets it
 
-# Of two ways to say one thing, the one said last counts.
+# These fields are alternatives to each other: setting one removes the others that the base recipe has set.
 _INSTEAD = {"remaining": ("levels", "fraction"), "levels": ("remaining",), "fraction": ("remaining",)}
-# What has several forms is taken over whole, where the form is another.
+# These fields have several forms. A value of another form replaces the base's value instead of being merged into it.
 _FORMED = {("data", "task"), ("dissection", "concepts")}
-# What a file holds has other names than what Python makes of it.
+# Pydantic's messages speak of Python types; these messages describe the YAML that is expected instead.
 _IN_YAML = {
     "tuple_type": "expected a list, such as [a, b]",
     "too_short": "expected a list of at least one",
@@ -34,24 +37,34 @@ _IN_YAML = {
 
 
 def shipped_recipes() -> list[str]:
-    """List the recipes of the package by name."""
+    """Return the names of the recipes that the package contains."""
     folder = resources.files("prunescope") / "recipes"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def recipe_text(name: str | Path) -> tuple[str, str]:
-    """Find a recipe by its name in the package or by its path; return where it is and its text.
+    """Find a recipe by its name in the package or by its path.
+
+    Parameters
+    ----------
+    name
+        The name of a recipe in the package, or the path of a YAML file.
+
+    Returns
+    -------
+    tuple of str
+        The recipe's location, for messages, and its text.
 
     Raises
     ------
     InputError
-        There is no such recipe.
+        If there is no such recipe, or its file cannot be read.
     """
     if _is_path(name):
         if problem := text_problem(str(name)):
             raise InputError(f"{str(name)!r} is no recipe's path: {problem}; expected a YAML file")
         try:
-            # Opening a pipe would wait for another program to write into it.
+            # Only regular files are opened; opening a pipe would block until another program writes to it.
             if Path(name).exists() and not Path(name).is_file():
                 raise InputError(f"{name}: the recipe cannot be read (it is no file); expected a YAML file")
             return str(name), Path(name).read_text(encoding="utf-8")
@@ -70,20 +83,27 @@ def recipe_text(name: str | Path) -> tuple[str, str]:
 def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """Read and validate a recipe.
 
-    A recipe may be a few lines over another: `extends: NAME`, or a path, seen from the file's own folder. Fields
-    within fields are merged, lists and values are replaced, and null is a field's default.
+    A recipe can extend another one with `extends: NAME`, where NAME is the name of a recipe in the package or a path
+    relative to the file's own folder. Nested fields are merged, lists and values are replaced, and null stands for a
+    field's default.
 
     Parameters
     ----------
     name
-        Of a recipe in the package, or a path.
+        The name of a recipe in the package, or the path of a YAML file.
     changes
-        `FIELD=VALUE` with dots between the parts of a field, `training.length=2it`; the value is YAML.
+        Changes to the recipe, each written as `FIELD=VALUE`. Dots separate the parts of a nested field, as in
+        `training.length=2it`, and the value is parsed as YAML.
+
+    Returns
+    -------
+    Recipe
+        The validated recipe.
 
     Raises
     ------
     InputError
-        Every problem, with its file, line and field.
+        If the recipe or a change is not valid. The message lists every problem with its file, line and field.
     """
     refuse_text(changes, "changes")
     where, content, lines = _with_base(name, ())
@@ -99,7 +119,7 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         _refuse_fields_of_values(content, parts, change)
         for part in reversed(parts):
             parsed = {part: parsed}
-        # Parts of the recipe that are there stay where they stand; those that are not are the change's.
+        # Parent fields that exist keep their location in the file; new ones are attributed to the change.
         news = [parts[:length] for length in range(1, len(parts)) if parts[:length] not in lines]
         changed = dict.fromkeys([*news, parts], f"{where}, --set {change}")
         content, lines = _merged((content, lines), (parsed, changed))
@@ -107,7 +127,7 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the JSON schema of a recipe's file, in which any field may be left to the recipe that it extends."""
+    """Return the JSON schema of a recipe file, in which no field is required, since it may extend another recipe."""
     schema = Recipe.model_json_schema()
     for part in (schema, *schema["$defs"].values()):
         part.pop("required", None)
@@ -121,7 +141,7 @@ def _is_path(name: str | Path) -> bool:
 
 
 def _with_base(name: str | Path, above: tuple[str, ...]) -> tuple[str, dict[str, Any], Lines]:
-    """Read a recipe and lay it over what it extends; `above` are the recipes that extend it."""
+    """Read a recipe and merge it over the one it extends; `above` lists the recipes that extend it in turn."""
     where, text = recipe_text(name)
     content, lines = _parse(where, text)
     if "extends" not in content:
@@ -236,11 +256,11 @@ def _without_nulls(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_other_forms(problems: Sequence[Any]) -> list[Any]:
-    """Leave out complaints that follow from others: of a form that was not meant, of a list without its wrong items."""
+    """Drop problems that only follow from other ones, such as a list that is too short without its invalid items."""
     kept = []
     for problem in problems:
         siblings = [other for other in problems if other is not problem and other["loc"][:2] == problem["loc"][:2]]
-        # The name of a form follows the field's, where the place of an item is a number.
+        # In a location, the name of a form follows the name of its field. The index of a list item is a number instead.
         of_a_form = len(problem["loc"]) > 2 and isinstance(problem["loc"][2], str)
         if of_a_form and problem["type"] in ("string_type", "literal_error") and siblings:
             continue
@@ -251,7 +271,7 @@ def _without_other_forms(problems: Sequence[Any]) -> list[Any]:
 
 
 def _described(where: str, problem: Any, lines: Lines) -> str:
-    # A problem of the recipe as a whole brings the field that is to be mended.
+    # A problem of the recipe as a whole carries in its context the field that has to be changed.
     problem = problem | problem.get("ctx", {})
     given = tuple(str(part) for part in problem.get("field", problem["loc"]))
     field = given if given[:2] not in _FORMED else given[:2] + tuple(part for part in given[2:] if part not in FORMS)
@@ -262,7 +282,7 @@ def _described(where: str, problem: Any, lines: Lines) -> str:
     if problem["type"] == "missing":
         return f"{place}: {'.'.join(field)} is missing"
     message = _IN_YAML.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    # What is wrong with a default stands nowhere: the field is named all the same.
+    # A default value has no location in a file, so its field is named even if only a parent field was found.
     named = field if problem["type"] == "misfit" else at
     return f"{place}: {'.'.join(named)} is {shown(problem['input'])}: {message}" if named else f"{place}: {message}"
 

@@ -1,4 +1,4 @@
-"""A study's recipe: what it says, and which combinations make sense."""
+"""The recipe of a study: its fields, and checks of their combinations."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _at_least(least: float, given: float) -> float:
     return given
 
 
-LayerName = Annotated[str, AfterValidator(file_name)]  # A layer has a folder of its name.
+LayerName = Annotated[str, AfterValidator(file_name)]  # The results of a layer are stored in a folder of this name.
 AboveZero = Annotated[float, Field(gt=0, le=MOST_COLOR), AfterValidator(partial(_at_least, LEAST_STD))]
 Axis = Literal[1, 2, 3, -1, -2, -3]
 Criterion = Literal["magnitude", "random", "shuffled"]
@@ -52,14 +52,14 @@ Retraining = Literal["rewind", "fine-tune", "learning-rate", "reinitialise"]
 
 
 class Miniature(Strict):
-    """Images of the miniature, drawn when the study begins."""
+    """Images of the miniature data set, which are drawn when the study begins."""
 
     images: Annotated[int, Field(ge=64, le=MOST_DRAWN, description="a quarter of them for validation")]
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
 
 class Drawn(Strict):
-    """Data that the study draws itself."""
+    """Synthetic data that the study draws itself."""
 
     miniature: Miniature
 
@@ -68,7 +68,7 @@ Folder = Annotated[Text, Field(min_length=1)]
 
 
 def _form(origin: Any) -> str:
-    """Tell which form of data is meant, so that only its own mistakes are named."""
+    """Return the name of the form that a value has, so that errors are reported for this form only."""
     if isinstance(origin, Strict):
         return type(origin).__name__
     if not isinstance(origin, dict):
@@ -95,7 +95,7 @@ Images = Annotated[
 
 
 class Data(Strict):
-    """The classification task."""
+    """The data of the classification task."""
 
     task: Images
     size: Annotated[int, Field(gt=0, le=MOST_SIZE, description="images are size x size pixels")]
@@ -107,7 +107,7 @@ class Data(Strict):
 
 
 class Pruning(Strict):
-    """What is pruned, how far, and how the network is retrained (Frankle and Bau 2019, section 2)."""
+    """How the network is pruned and retrained (Frankle and Bau 2019, section 2)."""
 
     levels: Annotated[
         int, Field(ge=0, le=MOST_LEVELS, description="how often the network is pruned; or give `remaining`")
@@ -207,23 +207,23 @@ class Pruning(Strict):
 
     @property
     def rewinds(self) -> bool:
-        """Whether levels begin with the weights of the rewinding step."""
+        """Whether levels begin with the weights of step `rewind_to`."""
         return self.retraining == "rewind"
 
     @property
     def excluded_weights(self) -> tuple[str, ...]:
-        """The weights that the dense mask leaves out; none where whole filters are removed."""
+        """The names or patterns of weights that the dense mask leaves out; empty if whole filters are removed."""
         return () if self.scope == "filters" else self.exclude
 
     def remaining_at(self, level: int) -> float:
-        """Say which fraction of the weights is to remain at a level."""
+        """Return the fraction of the weights that the recipe keeps at a level."""
         if self.remaining is not None and level > 0:
             return self.remaining[level - 1]
         return float((1 - (self.fraction or 0)) ** level)
 
 
 def _axes(given: Any, info: ValidationInfo) -> Any:
-    """Check the axes of units as one value, so that only one problem is named; layers' names can be numbers."""
+    """Validate `units_axis` as a whole, so that one problem is reported, and turn numeric layer names into strings."""
     if given is None:
         return None
     axes = {str(layer): axis for layer, axis in given.items()} if isinstance(given, dict) else given
@@ -239,7 +239,7 @@ def _axes(given: Any, info: ValidationInfo) -> Any:
 
 
 class DissectionSettings(Strict):
-    """What is dissected, and how."""
+    """Which layers are dissected, on which labelled images and with which settings."""
 
     layers: Annotated[
         tuple[LayerName, ...], Field(min_length=1, description="those that the network was published with unless told")
@@ -270,7 +270,7 @@ _WITHOUT_INFLUENCE = {
 
 
 class Recipe(Strict):
-    """A study: trials x levels of one network, each trained, measured and dissected."""
+    """A study of one network, in which every level of every trial is trained, measured and dissected."""
 
     name: Annotated[Text, Field(min_length=1)]
     network: Annotated[
@@ -320,7 +320,7 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _rewind_within_training(self) -> Self:
         rewind, length = self.pruning.rewind_to, self.training.length
-        # What is later in epochs and iterations alike is so whatever an epoch has; `check_steps` compares the rest.
+        # More epochs and more iterations are later for any length of an epoch. `check_steps` compares the other cases.
         if rewind != length and rewind.epochs >= length.epochs and rewind.steps >= length.steps:
             expected = f"expected a step within training, not after its end, {length}"
             raise _misfit(("pruning", "rewind_to"), rewind, expected)
@@ -334,12 +334,12 @@ class Recipe(Strict):
         return self
 
     def check_steps(self, steps_per_epoch: int) -> None:
-        """Refuse a rewinding step after the end of training, or training of no step.
+        """Check the length of training and the rewinding step, given the number of steps per epoch.
 
         Raises
         ------
         InputError
-            Both are named.
+            If training has no steps, or if the rewinding step is after the end of training.
         """
         rewind, length = self.pruning.rewind_to, self.training.length
         if length.iterations(steps_per_epoch) == 0:
@@ -351,7 +351,10 @@ class Recipe(Strict):
             )
 
     def decisive(self) -> dict[str, Any]:
-        """Return the fields that decide the results: those that only say how the work is done are left out."""
+        """Return the fields that influence the results, as plain values.
+
+        Fields that only affect how the work is done, such as the number of workers, are left out.
+        """
         content = self.model_dump(mode="json")
         for part, names in _WITHOUT_INFLUENCE.items():
             for name in names:
@@ -359,16 +362,16 @@ class Recipe(Strict):
         return content
 
     def to_yaml(self) -> str:
-        """Write the recipe with every default resolved."""
+        """Return the recipe as YAML, with every default resolved."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def pruning_seed(seed: int, level: int) -> int:
-    """Return the seed that a level's random scores are drawn from."""
+    """Return the seed for the random pruning scores of a level of the trial with seed `seed`."""
     return seed * 1000 + level
 
 
 def _misfit(field: tuple[str, ...], given: Any, expected: str) -> PydanticCustomError:
-    """Say of which field a recipe as a whole makes no sense."""
+    """Return an error for a field that contradicts other fields of the recipe."""
     shown = str(given) if isinstance(given, Step) else given
     return PydanticCustomError("misfit", "{expected}", {"field": field, "input": shown, "expected": expected})

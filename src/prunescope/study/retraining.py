@@ -1,4 +1,4 @@
-"""How a level begins: what is pruned, from which weights it is retrained, and through which steps."""
+"""The start of a level: which weights are pruned, from which weights it is trained, and for which steps."""
 
 from __future__ import annotations
 
@@ -13,35 +13,40 @@ from prunescope.study.recipe import pruning_seed
 from prunescope.training.randomness import seed_of
 from prunescope.training.recipe import Course, learning_rate
 
-_SHUFFLE, _REINITIALISE = 100, 101  # what randomness is for, apart from training's purposes
+_SHUFFLE, _REINITIALISE = 100, 101  # purposes in the keys of random seeds, distinct from those of training
 
 
 class Beginning(NamedTuple):
-    """A level before its first step."""
+    """The state of a level before its first training step."""
 
     model: nn.Module
-    mask: Mask  # of the model as it is
-    left: Left
-    course: Course
+    mask: Mask  # for `model`, which is smaller than the dense network if filters are removed
+    left: Left  # the kept part of the dense network
+    course: Course  # the steps to train for
 
 
 def begin_dense(level: Level, steps_per_epoch: int) -> Beginning:
-    """Begin level 0: new weights, all of them, trained from the first step to the last."""
+    """Begin level 0: newly initialised weights, all of which are kept and trained for the full length of training."""
     model = level.dense()
-    # Where filters are removed, all weights count, those of layers that keep their filters too.
+    # If filters are removed, all weights are counted, including those of layers that keep all their filters.
     mask = Mask.dense(model, level.recipe.pruning.excluded_weights)
     return Beginning(model, mask, Left(mask), Course(0, level.recipe.training.length.iterations(steps_per_epoch)))
 
 
 def prune_level(level: Level, origin: Level | None = None) -> Left:
-    """Choose what a level keeps.
+    """Choose the weights or filters that a level keeps.
 
     Parameters
     ----------
     level
-        The level, 1 or later; the ones before it are trained.
+        A level from 1 on. The levels before it have to be trained.
     origin
-        The same level of a finished study whose masks are taken; None prunes.
+        The same level of a finished study from which the mask is taken. The network is pruned if this is None.
+
+    Returns
+    -------
+    Left
+        The kept part of the dense network.
     """
     pruning = level.recipe.pruning
     if origin is not None:
@@ -64,7 +69,7 @@ def prune_level(level: Level, origin: Level | None = None) -> Left:
         )  # fmt: skip
         return Left(filters.mask(level.dense()), filters)
     mask = left.mask
-    # One shot by fractions keeps as many weights as that many levels do.
+    # One-shot pruning by a fraction keeps as many weights as iterative pruning does at the same level.
     for _ in range(level.level if one_shot and fraction is not None else 1):
         mask = prune(
             model, mask, fraction=fraction, remaining=remaining, criterion=pruning.criterion, scope=pruning.scope,
@@ -74,19 +79,25 @@ def prune_level(level: Level, origin: Level | None = None) -> Left:
 
 
 def begin_retraining(level: Level, left: Left, steps_per_epoch: int) -> Beginning:
-    """Begin a level that is pruned: with which weights, through which steps.
+    """Begin a pruned level: choose its initial weights and the steps that it is trained for.
 
-    Rewinding (Frankle and Bau 2019, section 2; at step 0 Frankle and Carbin 2019), fine-tuning (Han et al. 2015),
-    learning-rate rewinding (Renda et al. 2020, section 3.1), or new random weights as a control.
+    The recipe's `pruning.retraining` selects rewinding (Frankle and Bau 2019, section 2; for step 0, Frankle and Carbin
+    2019), fine-tuning (Han et al. 2015), learning-rate rewinding (Renda et al. 2020, section 3.1), or new random
+    weights as a control.
 
     Parameters
     ----------
     level
-        The level, 1 or later.
+        A level from 1 on.
     left
-        What it keeps.
+        The part of the dense network that the level keeps.
     steps_per_epoch
-        Of the task.
+        The number of training steps per epoch of the task.
+
+    Returns
+    -------
+    Beginning
+        The pruned network on the CPU, its mask and the steps to train for.
     """
     pruning, training = level.recipe.pruning, level.recipe.training
     end = training.length.iterations(steps_per_epoch)

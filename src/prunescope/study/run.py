@@ -1,4 +1,4 @@
-"""The study: train, then level by level prune, rewind, retrain; dissect every level."""
+"""Run a study: train the dense network, then prune, rewind and retrain it level by level, and dissect every level."""
 
 from __future__ import annotations
 
@@ -46,30 +46,33 @@ def run_study(
     snapshots: Sequence[Step] = (),
     report: Report = unreported,
 ) -> None:
-    """Run what is missing of a study (Frankle and Bau 2019, section 2).
+    """Run the stages of a study that are not complete yet (Frankle and Bau 2019, section 2).
 
-    Among the processes that `accelerate launch` or `torchrun` started, each makes this call; one of them writes.
+    For distributed training, every process started by `accelerate launch` or `torchrun` makes this call. Only the main
+    process writes files.
 
     Parameters
     ----------
     recipe
-        What to do.
+        The study's recipe.
     out
-        The study's directory; a stage whose files are complete is not run again.
+        The study's directory. Stages that are complete there are not run again.
     device
-        Where networks run.
+        The device to run networks on.
     branch_from
-        Other studies: where one has the same dense network, it is taken from there; masks too, if the recipe says so.
+        Directories of other studies to reuse results from. A trial takes its dense network from the first of them that
+        has the same one. The masks are taken as well if the recipe sets `pruning.masks` to `branch`.
     snapshots
-        Steps of the dense training that studies which branch from this one rewind to.
+        Further steps of the dense training at which to save the network, so that other studies can branch from this one
+        and rewind to these steps.
     report
-        Called now and then with an `Event`.
+        Called with an `Event` whenever there is progress to report.
 
     Raises
     ------
     InputError
-        The directory holds another study, or one of other files than those that are there now; files change while the
-        study runs; data or layers do not fit the recipe; training diverges.
+        If the directory holds another study, if the data, labels or network files differ from those that the study
+        began with or change while it runs, if the data or the layers do not fit the recipe, or if training diverges.
     """
     directory = StudyDirectory(Path(out))
     branches = [Branch.open(path) for path in branch_from]
@@ -91,7 +94,7 @@ def run_study(
         )
         processes.on_main(lambda: _claim(recipe, directory, branches, origin, work))
         processes.on_main(hashes.save)
-        # The names of all files have been compared and written down, and there may be a million.
+        # All file names have been compared and recorded. There may be a million of them, so they are released here.
         identity = identity.without_parts()
         work = work._replace(identity=identity)
         work.refuse_changes()
@@ -110,7 +113,7 @@ def run_study(
 
 
 class _Work(NamedTuple):
-    """What all levels work with."""
+    """The inputs that all levels of a study share."""
 
     task: Task
     concepts: ConceptData
@@ -120,11 +123,11 @@ class _Work(NamedTuple):
     clock: Clock
     snapshots: Sequence[Step]
     directory: StudyDirectory
-    identity: Identity  # of the main process alone
+    identity: Identity  # filled on the main process only
     coverage: Coverage
 
     def refuse_changes(self, checkpoints: Path | None = None) -> None:
-        """Refuse what was made of files that changed meanwhile; a few of the files are asked for their state."""
+        """Raise if input files have changed since the study was opened; of many files only a sample is checked."""
         self.processes.on_main(lambda: refuse_changes_meanwhile(self.directory, self.identity, checkpoints))
 
 
@@ -173,7 +176,7 @@ def _train_level(level: Level, beginning: Beginning, work: _Work) -> None:
 
 
 def _rewinding_points(level: Level, model: nn.Module, work: _Work) -> dict[int, Callable[[], None]]:
-    """Save the dense network where this study and those that branch from it rewind to."""
+    """Return the actions that save the dense network at each step that this study or its branches rewind to."""
     own = level.recipe.pruning.rewind_to.iterations(work.steps_per_epoch)
     end = level.recipe.training.length.iterations(work.steps_per_epoch)
     others = {step.iterations(work.steps_per_epoch) for step in work.snapshots}
@@ -214,7 +217,7 @@ def _dissect_level(level: Level, work: _Work) -> None:
         )
         found = found.numbered(numbers)
     if work.processes.is_main:
-        # The stage is not complete: what is left of it is written anew.
+        # This stage is not complete, so any files left over from an earlier attempt are overwritten.
         found.save(directory.dissection(trial, number), replace=True)
         summaries = {layer: read_summary(directory.dissection(trial, number), layer) for layer in settings.layers}
         work.clock.tick(1.0, **known, summaries=summaries)
@@ -222,7 +225,7 @@ def _dissect_level(level: Level, work: _Work) -> None:
 
 
 def _units_axis(level: Level, work: _Work) -> UnitsAxis | None:
-    """Which axes hold the units: of a network that became smaller, as in the dense one, which was checked."""
+    """Return the axes that hold the units; for a shrunk network they are measured on the dense network."""
     settings = level.recipe.dissection
     if level.left().filters is None:
         return settings.units_axis
@@ -232,9 +235,9 @@ def _units_axis(level: Level, work: _Work) -> UnitsAxis | None:
 def _claim(
     recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], origin: Branch | None, work: _Work
 ) -> None:
-    """Make the directory this study's, with what its branches have already."""
+    """Record in the directory which study it holds, and take over results that its branches have already."""
     settle(recipe, directory, origin, work.identity, work.clock)
-    # Half-written files of a process that was killed; this is the only one now.
+    # Remove half-written files of processes that were killed. The lock excludes that another process is writing.
     for pattern in (".*.part.*", "trial-*/**/.*.part.*"):
         for part in directory.root.glob(pattern):
             part.unlink(missing_ok=True)
@@ -246,13 +249,13 @@ def _claim(
             work.clock.note(note)
     for stage in stages(recipe, directory.root):
         if stage.done:
-            # A process that was killed after its last file leaves them.
+            # Checkpoints of a complete stage are left over when a process is killed after writing its last file.
             shutil.rmtree(directory.checkpoints(stage.trial, stage.level), ignore_errors=True)
 
 
 @contextmanager
 def _naming(level: Level) -> Iterator[None]:
-    """Say of an error at which level it arose; nothing runs after it."""
+    """Add the trial and level to the message of any `InputError` raised in the block."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""How fast a recipe's network trains and is dissected on this machine."""
+"""Measure how fast a recipe's network trains and is dissected on this machine."""
 
 from __future__ import annotations
 
@@ -22,34 +22,40 @@ from prunescope.training.loop import train
 from prunescope.training.plan import Plan
 from prunescope.training.recipe import Course
 
-STEPS = 4  # the first one is not counted: it sets things up
-READING = 2.0  # seconds, after the first batch of every worker
+STEPS = 4  # the first one is not counted, since it includes one-off setup
+READING = 2.0  # seconds of reading that are measured, after the first batch of every worker
 READ_AT_A_TIME = 64
 MOST_AT_A_TIME = {"cpu": 16, "cuda": 256}
 
 
 class Speed(NamedTuple):
-    """Images per second: of training, and of forward passes that observe the dissected layers."""
+    """The images per second in training, and in forward passes that observe the dissected layers."""
 
     training: float
     dissection: float
 
 
 def measure_speed(recipe: Recipe, classes: int, device: str, read: Source | None = None) -> Speed:
-    """Measure a few steps and forward passes of a recipe's network on random images, and how fast images are read.
+    """Measure the speed of a few training steps and forward passes of a recipe's network on random images.
 
-    On a GPU, workers read while it computes, and the slower of the two counts; elsewhere the two add up.
+    If `read` is given, the speed of reading training images is measured as well. On a GPU, workers read images while it
+    computes, so the slower of the two determines the speed; otherwise both times are added.
 
     Parameters
     ----------
     recipe
-        Its network, size, precision and so on; of its batch as many images as this device holds in any case.
+        The recipe. Its batch size is reduced so that a batch fits on the device.
     classes
-        Of the task.
+        The number of classes of the task.
     device
-        Where networks run.
+        The device to run the network on.
     read
-        The training images, where they are there and are read anew for every step.
+        The training images if they are read anew for every step, or None.
+
+    Returns
+    -------
+    Speed
+        The measured images per second.
     """
     most = MOST_AT_A_TIME.get(torch.device(device).type, 16)
     batch = min(recipe.training.batch_size, recipe.training.device_batch_size or most, most)
@@ -85,7 +91,7 @@ def measure_speed(recipe: Recipe, classes: int, device: str, read: Source | None
 
 
 def _seconds_to_read(recipe: Recipe, source: Source) -> float:
-    """Return the seconds per image in which training images come in, for as long as nothing else is done."""
+    """Return the seconds needed to read one training image while nothing else runs."""
     data = recipe.data
     task = Task("", data.size, data.augmentation, data.mean, data.std, data.workers, source, source)
     plan = Plan(len(source), min(recipe.training.batch_size, READ_AT_A_TIME), recipe.seed)

@@ -1,4 +1,4 @@
-"""YAML that somebody else may have written: plain values, of a size that can be handled."""
+"""Read YAML from untrusted sources into plain values of limited size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ _NESTED = "a value holds itself, or is nested too deep; write it out"
 
 
 class UnreadableError(Exception):
-    """A text is no YAML, or holds a value that cannot be read; `line` is where, counted from 1."""
+    """Raised if a text is not valid YAML or holds a value that cannot be read.
+
+    Attributes
+    ----------
+    line
+        The line of the problem, counted from 1, or None if it is not known.
+    """
 
     def __init__(self, message: str, line: int | None) -> None:
         super().__init__(message)
@@ -21,13 +27,13 @@ class UnreadableError(Exception):
 
 
 def loaded(text: str) -> Any:
-    """Read a YAML document into plain values.
+    """Parse a YAML document into plain values.
 
     Raises
     ------
     UnreadableError
-        It is no YAML, a value cannot be (a date such as 2001-99-99), or aliases make it hold itself or more than
-        100,000 values.
+        If the text is not valid YAML, if a value is impossible (such as the date 2001-99-99) or an integer has more
+        than 256 bits, or if aliases make a value contain itself or the document hold more than 100,000 values.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -43,7 +49,7 @@ def loaded(text: str) -> Any:
 
 
 def _check(node: yaml.Node, loader: yaml.SafeLoader, seen: int, depth: int) -> int:
-    """Look at every value as often as it is used; return how many there are."""
+    """Check every value, once for each use through an alias; return the number of values seen so far."""
     line = node.start_mark.line + 1
     if depth > DEEPEST:
         raise UnreadableError(_NESTED, None)
@@ -66,7 +72,7 @@ def _check_scalar(node: yaml.ScalarNode, loader: yaml.SafeLoader, line: int) -> 
     try:
         value = loader.construct_object(node)
     except yaml.YAMLError:
-        return  # Reading the document tells, unless the value only has a meaning in its place, as `<<` has.
+        return  # Parsing the document reports the error, unless the value is valid in its context, such as `<<`.
     except (ValueError, OverflowError) as error:
         raise UnreadableError(f"{shown!r} cannot be read as a value; as a text it goes in quotes", line) from error
     if isinstance(value, int) and value.bit_length() > MOST_BITS:
