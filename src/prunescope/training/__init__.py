@@ -1,4 +1,4 @@
-"""Training a network: data, recipe, loop."""
+"""Train and evaluate a network: data, hyperparameters and the training loop."""
 
 from prunescope.training.data import Task, open_task
 from prunescope.training.loop import Measured, measure, train

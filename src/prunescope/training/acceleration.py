@@ -1,4 +1,4 @@
-"""What accelerate does for training: processes, mixed precision, trackers."""
+"""Set up accelerate for training: distributed processes, mixed precision and trackers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prunescope.training.recipe import Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# What else `accelerate launch` can be told to do; it would split or rebuild the network under the masks.
+# Other modes of `accelerate launch`. They are refused, because they would split or rebuild the masked network.
 _OTHER_WAYS = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -32,13 +32,24 @@ _OTHER_WAYS = {
 def accelerating(
     training: Training, device: torch.device, processes: Processes, tracking: Path | None
 ) -> Iterator[Accelerator]:
-    """Yield an `Accelerator` as the recipe has it; accelerate's own state is left as it was found.
+    """Yield an `Accelerator` for the recipe, and restore accelerate's global state afterwards.
+
+    Parameters
+    ----------
+    training
+        The hyperparameters, of which the precision and the trackers are used.
+    device
+        The device to run on.
+    processes
+        The processes that train together.
+    tracking
+        The folder that trackers write to, or None.
 
     Raises
     ------
     InputError
-        accelerate was launched with another way of training than data-parallel, the device cannot compute in the
-        recipe's precision, or a tracker's package or folder is missing.
+        If accelerate was launched with a mode other than data-parallel training, if the device does not support the
+        recipe's precision, or if a tracker's package or folder is missing.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -51,12 +62,12 @@ def accelerating(
                 "only: launch with `accelerate launch --multi_gpu`, or with torchrun"
             )
     _require_trackers(training, tracking)
-    # Its state is shared by a whole process, but precision and device are a recipe's and may differ from call to call.
+    # accelerate's state is global to the process, but precision and device may differ from call to call.
     states = [shared._shared_state for shared in (AcceleratorState, PartialState, GradientState)]
     kept = [dict(state) for state in states]
     environment: dict[str, object] = {"accelerate_torch_device": device}
     if processes.count == 1:
-        # Started by torchrun with one process, or by srun beside others: alone all the same.
+        # These variables keep accelerate from joining processes when torchrun started one only, or srun unrelated ones.
         environment |= {"local_rank": -1, "pmi_size": 1}
     for state in states:
         state.clear()
@@ -69,7 +80,7 @@ def accelerating(
                     log_with=list(training.trackers) or None,
                     project_dir=tracking,
                     dynamo_backend="no",
-                    # The main process's statistics are spread when they are used, not before every step.
+                    # The main process's batch statistics are broadcast when they are used, not before every step.
                     kwargs_handlers=[
                         DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
                     ],
@@ -82,7 +93,7 @@ def accelerating(
             for tracker in accelerator.trackers:
                 tracker.finish()
             if processes.count > 1:
-                # What joins the gradients of the processes hangs on the network until it is collected.
+                # The hooks that synchronise gradients stay attached to the network until they are garbage-collected.
                 accelerator.free_memory()
     finally:
         for state, before in zip(states, kept, strict=True):
@@ -92,12 +103,15 @@ def accelerating(
 
 @contextmanager
 def synchronising_statistics(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Let batch normalisation see the whole batch, over all processes; the network's own modules are put back.
+    """Replace batch normalisation by `torch.nn.SyncBatchNorm` while the block runs.
+
+    Statistics are then computed over the whole batch of all processes. The network's own modules are restored
+    afterwards.
 
     Raises
     ------
     InputError
-        The processes are not on GPUs, or a normalisation is not one of PyTorch's.
+        If the device is not a GPU, or if the network has a subclass of PyTorch's batch normalisation.
     """
     if device.type != "cuda":
         raise InputError(
@@ -115,7 +129,7 @@ def synchronising_statistics(model: nn.Module, device: torch.device) -> Iterator
                     )
                 places.append((parent, name, child))
     for parent, name, child in places:
-        # It shares the parameters and buffers of the module that it stands for.
+        # The new module shares the parameters and buffers of the one that it replaces.
         synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(child)  # type: ignore[no-untyped-call]
         setattr(parent, name, synchronised)
     try:

@@ -1,4 +1,4 @@
-"""Fetching a published archive and taking files out of it."""
+"""Download a published archive and extract files from it."""
 
 from __future__ import annotations
 
@@ -30,32 +30,35 @@ def fetch_files(
     *,
     retries: int = 3,
 ) -> None:
-    """Fetch a tar archive and take the files `names` out of it into `folder`: all of them, or none.
+    """Download a tar archive and extract the files `names` from it into `folder`: all of them, or none.
 
-    An archive that is there already is used; it is removed once the files are there. Many processes can do this at a
-    time: one of them does it.
+    If the archive exists already it is not downloaded. It is removed after the files have been extracted. Several
+    processes may make this call at the same time; only one of them then does the work.
 
     Parameters
     ----------
-    address, md5
-        Of the archive.
+    address
+        The URL of the archive.
+    md5
+        The MD5 of the archive as 32 hexadecimal digits.
     archive
-        Where to put it.
+        The path to download the archive to.
     folder
-        For the files. Whatever folders they are in within the archive, nothing is written elsewhere.
+        The folder to extract the files into. Their folders in the archive are ignored, so nothing is written elsewhere.
     names
-        Of the files, without folders.
+        The names of the files, without folders.
     progress
-        Called with the bytes done and all bytes of the download (0: not known).
+        Called with the number of bytes downloaded and the total number of bytes, which is 0 if it is not known.
     retries
-        How often to try again, waiting one second, two seconds and so on.
+        The number of further attempts after a failed one, made after waiting for one second, two seconds and so on.
 
     Raises
     ------
     InputError
-        The archive cannot be downloaded, is not the published one, or lacks a file, or `folder` lacks one.
+        If the archive cannot be downloaded, differs from the published one or lacks a file, or if `folder` exists but
+        lacks a file.
     OSError
-        No space is left (ENOSPC).
+        If there is no space left on the disk (ENOSPC).
     """
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +118,7 @@ def _take_out(archive: Path, folder: Path, names: Sequence[str]) -> None:
     try:
         with tarfile.open(archive) as opened:
             for entry in opened:
-                # Only names that are expected, as plain files: whatever else an archive holds has no effect.
+                # Only regular files with expected names are extracted; all other entries are ignored.
                 name = entry.name.rpartition("/")[2]
                 content = opened.extractfile(entry) if name in missing and entry.isfile() else None
                 if content is not None:

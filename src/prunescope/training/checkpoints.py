@@ -1,4 +1,4 @@
-"""Checkpoints: all that training needs to go on as if it had never stopped."""
+"""Checkpoints: the state that training needs to resume as if it had never been interrupted."""
 
 from __future__ import annotations
 
@@ -27,14 +27,24 @@ from prunescope.training.recipe import Course, Training
 KEPT = 2
 NAME = re.compile(r"^step-(\d{9})-([0-9a-f]{32})\.safetensors$")
 
-# Fields that change how a training is run and written down, not what it is.
+# Fields that do not identify a training, because they only change how it is run and recorded.
 _BESIDE_THE_POINT = {"compile", "device_batch_size", "trackers", "checkpoint_every", "checkpoint_minutes"}
 _CONTENT = "content of the images"
 
 
 @dataclass
 class Record:
-    """What a training has told so far: finished rows, and the losses of the steps since."""
+    """The results of a training so far.
+
+    Attributes
+    ----------
+    step
+        The number of the next step.
+    rows
+        The finished rows of the training table.
+    losses
+        The losses of the steps since the last row.
+    """
 
     step: int
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -42,13 +52,13 @@ class Record:
 
 
 def identity_of(training: Training, course: Course, seed: int, task: Task, mask: Mask) -> dict[str, Any]:
-    """Say which training this is, so that it never goes on from another one's checkpoint."""
+    """Return the values that identify a training, so that it is never resumed from the checkpoint of another one."""
     kept = b"".join(name.encode() + np.packbits(tensor.numpy()).tobytes() for name, tensor in mask.items())
     recipe = training.model_dump(mode="json", exclude=_BESIDE_THE_POINT)
     images = {
         "training images": _digest(task.train.targets.tobytes()),
         _CONTENT: task.content or _digest((content_of(task.train) + content_of(task.val)).encode()),
-        "in_memory": task.train.pixels is not None,  # where augmentation is drawn in another way
+        "in_memory": task.train.pixels is not None,  # images in memory draw their augmentation differently
         "size": task.size,
         "augmentation": task.augmentation,
         "mean": list(task.mean),
@@ -62,21 +72,22 @@ def identity_of(training: Training, course: Course, seed: int, task: Task, mask:
 class Checkpoints:
     """The checkpoints of one training, in a folder of their own.
 
-    A file's name holds its step and its content's SHA-256 (32 digits of it), so that a damaged file is recognised.
+    A file's name contains its step and the first 32 hexadecimal digits of the SHA-256 of its content, so that a damaged
+    file is recognised.
 
     Attributes
     ----------
     folder
-        Where they are; made when it is needed.
+        The folder of the checkpoints, which is created when it is needed.
     identity
-        Which training it is, as `identity_of` says.
+        The values that identify the training, as returned by `identity_of`.
     """
 
     folder: Path
     identity: dict[str, Any]
 
     def write(self, record: Record, model: nn.Module, optimiser: torch.optim.SGD) -> None:
-        """Write a checkpoint; of those before, only the last is kept."""
+        """Write a checkpoint, and remove all earlier ones except the last."""
         tensors = {f"network/{name}": tensor for name, tensor in model.state_dict().items()}
         tensors |= {f"momentum/{name}": tensor for name, tensor in momentum_of(model, optimiser).items()}
         held = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
@@ -88,17 +99,22 @@ class Checkpoints:
             path.unlink()
 
     def restore(self, model: nn.Module, optimiser: torch.optim.SGD) -> Record | None:
-        """Put the network and its momentum back to the last checkpoint that is whole, if there is one.
+        """Load the last intact checkpoint into the network and the optimiser.
 
-        A damaged checkpoint is removed with a warning that says where training goes on instead.
+        Damaged checkpoints are removed with a warning that says from which step training resumes instead.
+
+        Returns
+        -------
+        Record or None
+            The record at the checkpoint, or None if there is no intact checkpoint.
 
         Raises
         ------
         InputError
-            The checkpoint is another training's, or cannot be read.
+            If the checkpoint belongs to another training or another network, or cannot be read.
         """
         if self.folder.is_dir():
-            # Half-written files of a process that was killed.
+            # Remove half-written files of processes that were killed.
             for part in self.folder.glob(".step-*.part.safetensors"):
                 part.unlink(missing_ok=True)
         damaged: list[Path] = []
@@ -115,7 +131,7 @@ class Checkpoints:
     def _load(self, path: Path, model: nn.Module, optimiser: torch.optim.SGD) -> Record:
         with safe_open(path, "pt") as file:
             told = json.loads(file.metadata()["record"])
-            # Older checkpoints do not say what the images held.
+            # Checkpoints of older versions do not record the content of the images, so it is not compared for them.
             there = {_CONTENT: self.identity[_CONTENT]} | told["identity"]
             differs = [name for name in self.identity if there.get(name) != self.identity[name]]
             if differs:

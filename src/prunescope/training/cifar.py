@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in their binary version.
+"""Read CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in their binary version.
 
-torchvision's classes read the Python version, whose files are pickles: unpickling a file runs whatever is in it. The
-binary version holds the same images in the same order as plain bytes.
+torchvision's classes read the Python version instead. Its files are pickles, which can execute arbitrary code when they
+are loaded. The binary version holds the same images in the same order as plain bytes.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ _PIXELS = 3 * SIZE * SIZE
 
 
 class Published(NamedTuple):
-    """One of the two data sets as it is published.
+    """The published files of CIFAR-10 or CIFAR-100.
 
     Attributes
     ----------
     title
-        For messages.
+        The name of the data set, for messages.
     address, md5
-        Of the archive.
+        The URL and the MD5 of the archive.
     folder
-        In the archive.
+        The folder of the files in the archive.
     train, val
-        Files of images: of each, `labels` bytes, the last of which is its class, then red, green and blue, 32 x 32
-        bytes each.
+        The files of the training and the test images. Each image consists of `labels` bytes, of which the last is its
+        class, followed by its red, green and blue channels of 32 x 32 bytes each.
     names
-        The file of the classes' names, one a line.
+        The file with the names of the classes, one per line.
     labels
-        Bytes before an image.
+        The number of label bytes before each image.
     pickled
-        The Python version's folder and archive.
+        The names of the folder and the archive of the Python version.
     """
 
     title: str
@@ -87,20 +87,25 @@ def open_cifar(
     Parameters
     ----------
     folder
-        Holds the data set's folder, or its archive, or the files themselves.
+        The folder that contains the data set's own folder, its archive or the files themselves.
     published
-        Which of the two.
+        The description of the data set, `CIFAR10` or `CIFAR100`.
     size
-        Has to be 32.
+        The height and width of the images in pixels, which have to be 32.
     download
-        Fetch the archive into `folder` if nothing of this is there.
+        Whether to download the archive into `folder` if it contains none of these.
     progress
-        Called with the bytes done and all bytes of the download.
+        Called with the number of bytes downloaded and the total number of bytes.
+
+    Returns
+    -------
+    tuple of Source
+        The training images and the test images.
 
     Raises
     ------
     InputError
-        The files are missing or damaged, or only the Python version is there.
+        If the files are missing or damaged, if only the Python version is there, or if `size` is not 32.
     """
     if size != SIZE:
         raise InputError(f"{published.title}'s images are {SIZE} x {SIZE} pixels, but `size` is {size}; give {SIZE}")
@@ -115,14 +120,14 @@ def open_cifar(
 def find_cifar(
     folder: Path, published: Published, *, download: bool = False, progress: Progress = silent
 ) -> list[Path]:
-    """Find the files that CIFAR is read from, fetching them if they are to be.
+    """Return the paths of CIFAR's files; they are extracted or downloaded first if necessary and allowed.
 
-    The parameters are those of `open_cifar`.
+    The parameters are those of `open_cifar`. The last path is that of the file with the names of the classes.
 
     Raises
     ------
     InputError
-        The files are missing, or only the Python version is there.
+        If the files are missing, or only the Python version is there.
     """
     files = (*published.train, *published.val, published.names)
     found = _find(folder, published, files)

@@ -1,4 +1,4 @@
-"""Which files hold a classification task's images and classes."""
+"""List the files of a classification task, and identify its images and classes by their content."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from prunescope.training.sources import Cifar, HuggingFace, cifar_files, open_so
 
 
 def list_task(origin: str | Path | Cifar | HuggingFace, progress: Progress = silent) -> Listing:
-    """List the files that a task is read from; none where it is a name on the Hugging Face hub.
+    """List the files that a task is read from.
+
+    For a folder in ImageFolder's layout these are the images below `train` and `val`; for CIFAR, its files; for a
+    folder that Hugging Face's library reads, all files except hidden ones and the library's own cache. The list is
+    empty for a data set on the Hugging Face hub.
 
     Parameters
     ----------
     origin
-        As `open_task` takes it. Of a folder in ImageFolder's layout the list holds the images of `train` and `val`, of
-        CIFAR its files, of another folder of Hugging Face's library all files, apart from hidden ones and from
-        that library's own cache.
+        The origin of the images, as in `open_task`.
     progress
-        Called with the number of folders that are listed, and of those known so far.
+        Called with the number of folders listed and the number of folders known so far.
 
     Raises
     ------
     InputError
-        There is no such folder.
+        If the folder does not exist.
     """
     if isinstance(origin, Cifar):
         return list_files((path.name, str(path)) for path in cifar_files(origin))
@@ -45,7 +47,7 @@ def list_task(origin: str | Path | Cifar | HuggingFace, progress: Progress = sil
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     def is_image(name: str) -> bool:
-        # Files beside the folders of the classes are not read.
+        # ImageFolder does not read files that lie next to the folders of the classes.
         return name.lower().endswith(IMG_EXTENSIONS) and name.count("/") > 1
 
     return walk_files(root, splits, is_image, progress)
@@ -54,13 +56,19 @@ def list_task(origin: str | Path | Cifar | HuggingFace, progress: Progress = sil
 def classes_of(origin: str | Path | Cifar | HuggingFace, size: int) -> Fingerprint | None:
     """Take the fingerprint of the classes in a data set of Hugging Face, as its library reads them.
 
-    Large files are not hashed as a whole, and what is on the hub has no files: the classes of all images are known all
-    the same, and of a data set on the hub the fingerprint that the library gives it.
+    It covers the class of every image, which the fingerprint of the files may not: large files and data sets of many
+    files are hashed only in part, and a data set on the hub has no local files. For a data set on the hub, the
+    fingerprint that the library gives it is included.
 
     Returns
     -------
     Fingerprint or None
-        A row a split; None for other data.
+        A fingerprint with one entry per split; None for data that are not from Hugging Face.
+
+    Raises
+    ------
+    InputError
+        If the data set cannot be opened.
     """
     if not isinstance(origin, HuggingFace):
         return None
@@ -72,14 +80,15 @@ def classes_of(origin: str | Path | Cifar | HuggingFace, size: int) -> Fingerpri
 
 
 def content_of(source: Source) -> str:
-    """Identify the images of a split and their classes by content, whatever they are read from.
+    """Return a hash of the images of a split and their classes, as 32 hexadecimal digits.
 
-    All pixels of images in memory count; of others the content of all up to 10,000, and of a sample of 1,000 of more.
+    The hash covers all classes. It also covers all pixels of images that are held in memory, or the encoded content of
+    images that are not: of all of them if there are at most 10,000, otherwise of a sample of 1,000.
 
     Raises
     ------
     InputError
-        An image cannot be read.
+        If an image cannot be read.
     """
     digest = hashlib.sha256(repr(source.classes).encode())
     digest.update(source.targets.tobytes())

@@ -1,4 +1,4 @@
-"""The classification task: its images, decoded, augmented and normalised, batch by batch."""
+"""The classification task: read its images in batches, decoded, augmented and normalised."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from prunescope.training.sources import Cifar, HuggingFace, open_sources
 
 
 class Batch(NamedTuple):
-    """Images, normalised, and their classes."""
+    """A batch of normalised images and their classes."""
 
     images: Tensor  # float32 [n, 3, size, size], channels last
     targets: Tensor  # int64 [n]
@@ -40,22 +40,23 @@ class Task:
     Attributes
     ----------
     root
-        Where the images come from: a folder or a name.
+        The folder or the name that the images come from.
     size
-        Images go into the network as size x size pixels.
+        The height and width of the network's input images, in pixels.
     augmentation
-        Of training images. `imagenet`: a random crop of 8 to 100 % of the image, resized, and flips; `shift-flip`:
-        moved by up to 4 pixels, and flips; `flip`; `none`. Where the crop is not random, images are resized to
-        size x 256/224 and cropped at the centre, unless they have the size already.
+        The augmentation of training images. `imagenet` takes a random crop of 8 to 100 % of the image, resizes it and
+        flips it at random; `shift-flip` shifts images by up to 4 pixels and flips them at random; `flip` flips them at
+        random; `none` does nothing. If the crop is not random, images are resized to size x 256/224 on their shorter
+        side and cropped at the centre, unless they have the right size already.
     mean, std
-        Of each color channel, for values in 0..1.
+        The mean and the standard deviation of each color channel, for values from 0 to 1.
     workers
-        Processes that decode images, where they are not held in memory.
+        The number of processes that decode images, if the images are not held in memory.
     train, val
-        The images.
+        The training and the validation images.
     content
-        What the images and their classes hold, where that is known: checkpoints of other content are refused. Where it
-        is not known it is read from the images.
+        A hash of the content of the images and their classes, or "" if it is not known; it is then computed from the
+        images when it is needed. Checkpoints made from other content are refused.
     """
 
     root: str
@@ -74,12 +75,15 @@ class Task:
         return self.train.classes
 
     def training_batches(self, plan: Plan, start: int, stop: int, device: torch.device) -> Iterator[Batch]:
-        """Yield the batches of the steps from `start` up to `stop`; augmentation depends on (seed, epoch, image)."""
+        """Yield this process's share of the batches of steps `start` to `stop` - 1.
+
+        The augmentation of an image is a function of the seed, the epoch and the image.
+        """
         keys = ([(plan.seed, epoch, int(i)) for i in places] for epoch, places in plan.batches(start, stop))
         return self._read(self.train, keys, self.augmentation, device)
 
     def validation_batches(self, batch_size: int, device: torch.device, places: range | None = None) -> Iterator[Batch]:
-        """Yield the validation images at `places` (all unless told) in order, not augmented."""
+        """Yield batches of the validation images at indices `places` (default: all), in order and not augmented."""
         wanted = range(len(self.val)) if places is None else places
         keys = ([(0, 0, i) for i in wanted[first : first + batch_size]] for first in range(0, len(wanted), batch_size))
         return self._read(self.val, keys, "none", device)
@@ -87,7 +91,7 @@ class Task:
     def _read(
         self, source: Source, keys: Iterator[list[Key]], augmentation: Augmentation, device: torch.device
     ) -> Iterator[Batch]:
-        # Repeated for a row of pixels: much faster on a CPU than to count three channels again and again.
+        # Mean and std are repeated for a row of pixels, which is much faster on a CPU than broadcasting three channels.
         shift, scale = ((torch.tensor(color, device=device) * 255).repeat(self.size) for color in (self.mean, self.std))
         read: Iterator[Read]
         if source.pixels is not None:
@@ -120,15 +124,21 @@ def open_task(
     size, augmentation, mean, std, workers
         See `Task`.
     in_memory
-        Hold all images decoded; for small data sets whose images have the size already. CIFAR always is.
+        Whether to hold all images decoded in memory. This is meant for small data sets whose images have the right size
+        already. CIFAR is always held in memory.
     progress
-        Called with the bytes done and all bytes of a download.
+        Called with the number of bytes downloaded and the total number of bytes.
+
+    Returns
+    -------
+    Task
+        The opened task.
 
     Raises
     ------
     InputError
-        The images are not there or not what was expected, or are to be held in memory and one of them cannot be read,
-        has another size, or would have to be cropped.
+        If the images do not exist or are not as expected, if images to be held in memory cannot be read or have another
+        size, or if images held in memory are to be augmented with `imagenet`.
     """
     name, train, val = open_sources(origin, size, progress)
     if in_memory:
@@ -143,20 +153,20 @@ def open_task(
     return Task(name, size, augmentation, (red, green, blue), (std_red, std_green, std_blue), workers, train, val)
 
 
-Key = tuple[int, int, int]  # seed, epoch, place of the image
-Read = tuple[Tensor, Tensor]  # uint8 [n, 3, size, size], channels last; int64 [n]
+Key = tuple[int, int, int]  # seed, epoch, index of the image
+Read = tuple[Tensor, Tensor]  # images, uint8 [n, 3, size, size], channels last; classes, int64 [n]
 
 
 @dataclass(frozen=True, eq=False)
 class Decoder(Dataset[Any]):
-    """Decodes and augments images; each is a function of its key alone."""
+    """A data set that decodes and augments images, each as a function of its key alone."""
 
     source: Source
     size: int
     augmentation: Augmentation
 
     def __getitems__(self, keys: Sequence[Key]) -> Read | InputError:
-        """Read a batch; the error of an image that cannot be read is returned, so that it arrives whole."""
+        """Read a batch. An error is returned and not raised, so that `DataLoader` passes it on unchanged."""
         shape = (len(keys), 3, self.size, self.size)
         images = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
         try:
@@ -193,7 +203,7 @@ def _decoded(decoder: Decoder, keys: Iterator[list[Key]], workers: int, pinned: 
         num_workers=workers,
         pin_memory=pinned,
         worker_init_fn=_leave_interrupts,
-        generator=torch.Generator(),  # its own: opening one draws from it
+        generator=torch.Generator(),  # a DataLoader draws a number when iteration starts; the global state is kept
     )
     batches = iter(loader)
     try:
@@ -209,7 +219,7 @@ def _decoded(decoder: Decoder, keys: Iterator[list[Key]], workers: int, pinned: 
             f"use fewer `workers` or a smaller batch"
         ) from error
     finally:
-        del batches  # which ends the workers, even while an error's traceback still refers to this function
+        del batches  # this ends the workers even if the traceback of an error keeps this function's frame alive
 
 
 def _as_it_is(read: Any) -> Any:
@@ -217,7 +227,7 @@ def _as_it_is(read: Any) -> Any:
 
 
 def _leave_interrupts(_worker: int) -> None:
-    """Let Ctrl-C reach the main process only, which ends its workers; they say nothing of its going away."""
+    """Ignore Ctrl-C in a worker, since the main process ends it; print no error if that process disappears."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _quiet_of_connections
 
@@ -228,12 +238,12 @@ def _quiet_of_connections(kind: type[BaseException], error: BaseException, trace
 
 
 def _held(pixels: Tensor, targets: np.ndarray, keys: Sequence[Key], augmentation: Augmentation) -> Read:
-    """Take a batch out of memory and augment it."""
+    """Return a batch of images that are held in memory, augmented."""
     places = torch.tensor([place for _, _, place in keys])
     images, classes = pixels[places], torch.from_numpy(targets)[places]
     if augmentation == "none":
         return images, classes
-    # One draw for the batch's epoch, looked up by place: the same for any batch size.
+    # Numbers are drawn for all images of the epoch and selected by index, so they do not depend on the batch size.
     seed, epoch, _ = keys[0]
     draws = torch.rand(len(targets), 3, generator=generator_for(seed, AUGMENTATION, epoch))[places]
     images = torch.where((draws[:, 0] < 0.5).view(-1, 1, 1, 1), images.flip(3), images)

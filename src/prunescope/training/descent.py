@@ -1,4 +1,4 @@
-"""One step of stochastic gradient descent under a mask."""
+"""Steps of stochastic gradient descent under a mask."""
 
 from __future__ import annotations
 
@@ -19,65 +19,70 @@ from prunescope.training.recipe import Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_MOST_COMPILED = 256  # shapes of networks and batches
+_MOST_COMPILED = 256  # combinations of the shapes of a network and of a batch
 
 
 def compiling_every_level() -> AbstractContextManager[object]:
-    """Let `torch.compile` compile as many networks and batches as a study has, for as long as the block lasts.
+    """Raise the recompilation limit of `torch.compile` while the block runs, so that all levels are compiled.
 
-    All levels of a study count together; those beyond PyTorch's own limit would not be compiled, without an error.
+    All levels of a study count towards the same limit. Beyond PyTorch's default limit, networks would silently run
+    without being compiled.
     """
     patch: AbstractContextManager[object] = torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED)
     return patch
 
 
 class SummedLoss(nn.Module):
-    """A network and its loss: the cross entropies of a batch, summed."""
+    """A module that applies a network and returns the sum of the cross-entropy losses of a batch."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Return a scalar for images [n, 3, h, w] and classes [n]."""
+        """Return the summed loss, a scalar, for images [n, 3, h, w] and classes [n]."""
         return nn.functional.cross_entropy(self.network(images), targets, reduction="sum")
 
 
 def optimiser_of(model: nn.Module, training: Training, device: torch.device) -> torch.optim.SGD:
-    """Return the recipe's optimiser, its momentum zero."""
+    """Return the recipe's optimiser, without any momentum yet."""
     return torch.optim.SGD(
         model.parameters(),
         lr=training.learning_rate,
         momentum=training.momentum,
         nesterov=training.nesterov,
         weight_decay=training.weight_decay,
-        # One pass over the weights instead of five; the last bits may be others than those of the plain one.
+        # One pass over the weights instead of five. The last bits may differ from those of the unfused optimiser.
         fused=device.type in ("cpu", "cuda"),
     )
 
 
 def momentum_of(model: nn.Module, optimiser: torch.optim.SGD) -> dict[str, Tensor]:
-    """Return the momentum of a network's parameters by their names; none before the first step."""
+    """Return the momentum buffers of a network's parameters by name; there are none before the first step."""
     held = [(name, optimiser.state[w]) for name, w in model.named_parameters() if w in optimiser.state]
     return {name: state["momentum_buffer"] for name, state in held if state.get("momentum_buffer") is not None}
 
 
 @dataclass(frozen=True)
 class Descent:
-    """Takes the steps of a level.
+    """Takes the training steps of a level.
 
     Attributes
     ----------
     loss
-        The network's `SummedLoss`, as accelerate has prepared it.
+        The network's `SummedLoss`, as prepared by accelerate and possibly compiled.
     optimiser
-        Of the network's parameters.
+        The optimiser of the network's parameters.
     kept
-        Weights that have pruned places, and 1 where they are kept, 0 elsewhere.
+        The weights that are partly pruned, each with a tensor of its shape that is 1 where it is kept and 0 elsewhere.
     images
-        Of a step, over all processes.
+        The number of images in a step, over all processes.
     piece
-        Most images that a process holds at a time.
+        The maximum number of images in a micro-batch of one process.
+    accelerator
+        The `Accelerator` that prepared the loss.
+    processes
+        The processes that train together.
     """
 
     loss: nn.Module
@@ -99,13 +104,13 @@ class Descent:
         accelerator: Accelerator,
         processes: Processes,
     ) -> Descent:
-        """Prepare a network for steps of `images` images; it is on its device, its pruned weights are zero."""
+        """Prepare a network that is on its device and has zeros as pruned weights for steps of `images` images."""
         loss = accelerator.prepare_model(SummedLoss(model))
         if training.compile:
             backend = "inductor" if training.compile is True else training.compile
             loss = torch.compile(loss, backend=backend)
         kept = [
-            # Of the weight's own strides, so that both are walked in memory's order.
+            # The mask gets the strides of the weight, so that multiplying them reads memory in order.
             (weight, torch.empty_like(weight, requires_grad=False).copy_(mask[name]))
             for name, weight in mask.parameters(model).items()
             if not mask[name].all()
@@ -114,10 +119,23 @@ class Descent:
         return cls(loss, optimiser, kept, images, piece, accelerator, processes)
 
     def step(self, batch: Batch, rate: float) -> Tensor:
-        """Take a step; return this process's part of the batch's mean loss.
+        """Take one step; return this process's contribution to the mean loss of the batch, a scalar.
 
-        The gradients of pruned weights are set to zero before the optimiser's step: neither momentum nor weight decay
-        then ever moves these weights, which start at zero.
+        The gradients of pruned weights are set to zero before the optimiser's step. Since these weights start at zero,
+        neither momentum nor weight decay ever changes them.
+
+        Parameters
+        ----------
+        batch
+            This process's share of the batch.
+        rate
+            The learning rate.
+
+        Raises
+        ------
+        InputError
+            If the images do not fit into the device's memory, if batch normalisation gets too few of them, or if the
+            network cannot be compiled.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -135,7 +153,10 @@ class Descent:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _pieces(self, batch: Batch) -> list[Batch]:
-        """Cut a batch into pieces: as many on every process, which may meet in each, and nearly equal ones."""
+        """Split a batch into micro-batches of nearly equal size.
+
+        Their number is the same on every process, because processes may synchronise within each micro-batch.
+        """
         largest_share = -(-self.images // self.processes.count)
         count = min(-(-largest_share // self.piece), len(batch.images))
         return [Batch(*piece) for piece in zip(*(torch.tensor_split(part, count) for part in batch), strict=True)]
@@ -143,14 +164,14 @@ class Descent:
     def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
         with _explaining(len(images)):
             loss: Tensor = self.loss(images, targets) / self.images
-            # Gradients of several processes are averaged, but each has only its part of the batch's mean.
+            # Gradients are averaged over the processes, but have to be summed, as each loss is a part of the mean.
             torch.autograd.backward(loss * self.processes.count)
         return loss.detach()
 
 
 @contextmanager
 def _explaining(images: int) -> Iterator[None]:
-    """Say what a recipe can change where PyTorch cannot take a step on so many images."""
+    """Turn PyTorch's errors in a step on `images` images into errors that say what to change in the recipe."""
     try:
         yield
     except torch.OutOfMemoryError as error:

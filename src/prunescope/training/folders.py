@@ -1,4 +1,4 @@
-"""Images in folders, one per class."""
+"""Open images that are stored in one folder per class."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from prunescope.training.images import Files, Source
 
 
 def open_folders(root: Path) -> tuple[Source, Source]:
-    """List the images of `root/train/CLASS/*` and `root/val/CLASS/*`, torchvision's ImageFolder twice.
+    """Open the images of `root/train/CLASS/*` and `root/val/CLASS/*`, as listed by torchvision's ImageFolder.
+
+    Returns
+    -------
+    tuple of Source
+        The training images and the validation images.
 
     Raises
     ------
     InputError
-        A folder is missing or empty, or `val` has other classes than `train`.
+        If a folder is missing or empty, or if `val` has other classes than `train`.
     """
     train, val = (_list_files(root, split) for split in ("train", "val"))
     if val.classes != train.classes:
@@ -36,7 +41,7 @@ def split_folder(root: Path, split: str) -> Path:
     Raises
     ------
     InputError
-        It is not there.
+        If the folder does not exist.
     """
     folder = root / split
     if not folder.is_dir():

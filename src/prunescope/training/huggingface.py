@@ -1,4 +1,4 @@
-"""Image data sets that Hugging Face's `datasets` reads: from the hub, saved by `save_to_disk`, or folders of files."""
+"""Open image data sets with Hugging Face's `datasets`: from the hub, saved by `save_to_disk`, or folders of files."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ VALIDATION = ("validation", "valid", "val", "dev", "test")
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The images of a split of a data set.
+    """The encoded images of one split of a data set.
 
     Attributes
     ----------
     dataset : datasets.Dataset
-        With the column of images alone, not decoded.
+        A data set that has only the column of images, which are not decoded.
     column
-        Its name.
+        The name of that column.
     origin
-        The data set and split, for messages.
+        The names of the data set and the split, for messages.
     roots
-        Images that are kept as files must be within one of these folders; relative paths begin at the first.
+        The folders in which images stored as files have to lie. Relative paths are relative to the first of them.
     fingerprint
-        What the library knows the split by: of a data set on the hub it changes with the repository's files.
+        The fingerprint that the library gives the split. For a data set on the hub it changes with the repository's
+        files.
     """
 
     dataset: Any
@@ -42,7 +43,15 @@ class Rows:
     fingerprint: str
 
     def read(self, place: int) -> bytes:
-        """Return an image as it is stored, or the content of the file that it names."""
+        """Return the encoded image at index `place`, from the row itself or from the file that the row names.
+
+        Raises
+        ------
+        ValueError
+            If the row has no image, or names a file outside the allowed folders.
+        OSError
+            If the file cannot be read.
+        """
         stored = self.dataset[place][self.column] or {}
         content, path = stored.get("bytes"), stored.get("path")
         if content is None:
@@ -55,7 +64,7 @@ class Rows:
         return bytes(content)
 
     def name(self, place: int) -> str:
-        """Say where an image is."""
+        """Return the location of the image at index `place`, for messages."""
         return f"{self.origin}, image {place}"
 
 
@@ -71,29 +80,34 @@ def open_huggingface(
 ) -> tuple[Source, Source]:
     """Open a data set's training and validation images.
 
-    No code of a data set is ever run: one that comes with a loading script is refused by `datasets`.
+    Code that comes with a data set is never executed, because `datasets` refuses data sets with a loading script.
 
     Parameters
     ----------
     name
-        Of the data set on the hub; or a folder saved by `save_to_disk`; or a folder of images or tables that
-        `load_dataset` understands.
+        The name of a data set on the hub, a folder saved by `save_to_disk`, or a folder of images or tables that
+        `load_dataset` can read.
     configuration, revision
-        Of the data set on the hub.
+        The configuration and the revision of a data set on the hub.
     train, validation
-        Names of the splits. None looks for the usual ones.
+        The names of the splits. By default the usual names are tried, such as `train`, and `validation` or `test`.
     image, label
-        Columns. None is the one that holds images, and the one that holds classes. Classes are a `ClassLabel`, or
-        distinct values, which are sorted.
+        The names of the columns. By default these are the only column of images and the only column of classes.
+        Classes are a `ClassLabel`, or distinct values, which are sorted.
+
+    Returns
+    -------
+    tuple of Source
+        The training images and the validation images.
 
     Raises
     ------
     InputError
-        `datasets` is not installed, the data set cannot be loaded, a split or column is missing or ambiguous, or an
-        image has no class.
+        If `datasets` is not installed, if the data set cannot be loaded, if a split or column is missing or ambiguous,
+        if an image has no class, or if the two splits have different classes.
     """
     found = _load(name, configuration, revision)
-    splits = dict(found.with_format(None))  # a saved one may hide columns, or give tensors
+    splits = dict(found.with_format(None))  # the format of a saved data set may hide columns or return tensors
     roots = _roots(name)
     chosen = [
         _choose_split(name, splits, wanted, usual, field)
@@ -112,7 +126,7 @@ def open_huggingface(
                 f"{len(classes)}; expected the same in both"
             )
         classes = names
-        # The attribute has no public name, but the library's documentation describes it.
+        # The fingerprint is a private attribute, but the library's documentation describes it.
         rows = Rows(_encoded(dataset, images), images, where, roots, found[split]._fingerprint)
         sources.append(Source(classes, targets, images=rows))
     return sources[0], sources[1]
@@ -132,8 +146,8 @@ def _load(name: str, configuration: str | None, revision: str | None) -> Any:
             found = datasets.load_from_disk(str(folder))
         else:
             found = datasets.load_dataset(str(folder) if folder.is_dir() else name, configuration, revision=revision)
-    except Exception as error:  # of any type: datasets passes on what its many readers and the connection raise
-        reason = error.__cause__ or error  # of a table it could not make, the outer error says nothing
+    except Exception as error:  # datasets passes on errors of any type from its readers and the connection
+        reason = error.__cause__ or error  # the outer error does not give the reason if a table cannot be built
         raise InputError(
             f"{name}: datasets cannot load it ({type(reason).__name__}: {reason}); expected a name on the hub, a "
             f"folder saved by save_to_disk, or a folder of images"
@@ -144,7 +158,7 @@ def _load(name: str, configuration: str | None, revision: str | None) -> Any:
 
 
 def _roots(name: str) -> tuple[Path, ...]:
-    """Return the folder, if it is one, and where `datasets` keeps what it fetched or unpacked."""
+    """Return the folder `name`, if there is one, and the folders in which `datasets` caches downloaded files."""
     import datasets
     from huggingface_hub import constants
 

@@ -1,4 +1,4 @@
-"""The images of a split: encoded and read one by one, or held in memory."""
+"""The images of a split, which are either encoded and read one by one, or held decoded in memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from prunescope.training.pixels import Images, decode
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The images of one split.
+    """The images of one split and their classes.
 
     Attributes
     ----------
     classes
-        Their names; a class is known by its place among them.
+        The names of the classes.
     targets : int64 array [images]
-        The class of each image.
+        The class of each image, as an index into `classes`.
     images
-        Where they are read from; None where they are held in memory.
+        The encoded images, or None if the images are held in memory.
     pixels : uint8 tensor [images, 3, size, size]
-        The images, channels last, where they are held in memory.
+        The decoded images in channels-last format, or None if the images are not held in memory.
     """
 
     classes: tuple[str, ...]
@@ -42,32 +42,40 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Images in files.
+    """Encoded images that are stored in files.
 
     Attributes
     ----------
     paths : bytes array [images]
-        Of each file. One array, since workers that share a million strings copy them all by merely counting references.
+        The path of each file. An array is used because worker processes would copy the memory of a million Python
+        strings merely by counting references to them.
     """
 
     paths: np.ndarray
 
     def read(self, place: int) -> bytes:
-        """Return a file's content."""
+        """Return the content of the file at index `place`."""
         return read_file(self.name(place))
 
     def name(self, place: int) -> str:
-        """Return a file's path."""
+        """Return the path of the file at index `place`."""
         return os.fsdecode(self.paths[place])
 
 
 def hold(source: Source, size: int) -> Source:
-    """Decode all images of a source and hold them in memory.
+    """Return a source with all images decoded in memory; a source that is in memory already is returned as it is.
+
+    Parameters
+    ----------
+    source
+        The images of a split.
+    size
+        The height and width that every image has to have, in pixels.
 
     Raises
     ------
     InputError
-        An image cannot be read or is not `size` x `size` pixels, or there is not enough memory.
+        If an image cannot be read or is not `size` x `size` pixels, or if there is not enough memory.
     """
     if source.pixels is not None or source.images is None:
         return source

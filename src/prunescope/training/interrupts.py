@@ -1,4 +1,4 @@
-"""Ctrl-C between the steps of training, not within one."""
+"""Delay Ctrl-C until the end of a training step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def finishing_first() -> Iterator[None]:
-    """Let a Ctrl-C wait for the end of the block; a second one does not."""
+    """Delay a Ctrl-C until the end of the block; a second one takes effect immediately."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield

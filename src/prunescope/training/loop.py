@@ -1,4 +1,4 @@
-"""Training a network under a mask, and measuring it."""
+"""Train a network under a mask, and measure its accuracy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COLUMNS = ["step", "epoch", "learning_rate", "loss", "top1", "top5", "validation
 
 
 class Measured(NamedTuple):
-    """How well a network classifies the validation set; accuracies are fractions."""
+    """A network's accuracies on the validation set, as fractions, and its mean cross-entropy loss."""
 
     top1: float
     top5: float
@@ -55,49 +55,53 @@ def train(
     tracking: Path | None = None,
     progress: Progress = silent,
 ) -> pd.DataFrame:
-    """Train through the steps of `course`; momentum starts at zero.
+    """Train a network under a mask, for the steps given by `course`; momentum starts at zero.
 
-    After every step each pruned weight and its momentum are exactly zero. Among the processes that `accelerate launch`
-    or `torchrun` started, each has its share of every batch; one of them writes files and tells progress.
+    After every step, each pruned weight and its momentum are exactly zero. For distributed training, every process
+    started by `accelerate launch` or `torchrun` makes this call and trains on its share of every batch. Only the main
+    process writes files and reports progress.
 
     Parameters
     ----------
     model
-        Trained in place.
+        The network, which is trained in place.
     task
-        What it learns.
+        The classification task.
     training
-        The recipe.
+        The hyperparameters.
     seed
-        Of the data order, the augmentation and the network's random layers, such as dropout.
+        The seed of the data order, the augmentation and the network's random layers, such as dropout.
     mask
-        Which weights are kept.
+        The mask of the kept weights.
     course
-        Which steps; the learning-rate schedule and the data order go by their numbers (design: Rewinding).
+        The steps to train for. Their numbers determine the learning rate and the images of each step (see "Rewinding"
+        in the design).
     device
-        Where it runs.
+        The device to run on.
     at_step
-        Called before the step of that number; `course.stop` is the end; by the main process, but told to all. The
-        network is finite then. A run that goes on from a checkpoint calls those of the checkpoint's step and later.
+        Functions by step number, each called before that step; `course.stop` stands for the end of training. Only the
+        main process calls them, but all processes have to be given them. The weights are checked to be finite before
+        each call. A run resumed from a checkpoint calls only those at the checkpoint's step or later.
     checkpoints
-        A folder for this training's checkpoints. If there are some, training goes on from the last that is whole and,
-        on one CPU, ends with the very weights and rows of a run that was never interrupted.
+        A folder for the checkpoints of this training. If it holds checkpoints, training resumes from the last intact
+        one. On a single CPU, the weights and rows are then identical to those of a run that was never interrupted.
     tracking
         A folder that trackers write to.
     progress
-        Called with steps done and steps in all.
+        Called with the number of steps done and the total number of steps.
 
     Returns
     -------
     pd.DataFrame
-        A row per epoch, and where measured: step, epoch, learning_rate, loss (the mean over the row's steps), top1,
-        top5, validation_loss (in float32, whatever the recipe's precision).
+        A table with one row per epoch and one per measurement. Its columns are step, epoch, learning_rate, loss (the
+        mean over the row's steps), top1, top5 and validation_loss (measured in float32 for any precision of training).
 
     Raises
     ------
     InputError
-        The loss is not finite: step and learning rate are named. The batch is smaller than the number of processes.
-        The checkpoints are another training's. The recipe asks for what the device or the packages do not have.
+        If the loss or a weight is not finite (the message gives the step and the learning rate), if a batch has fewer
+        images than there are processes, if the checkpoints belong to another training, or if the recipe needs
+        something that the device or the installed packages do not support.
     """
     device = torch.device(device)
     with ExitStack() as during:
@@ -124,7 +128,7 @@ def train(
         record = processes.on_main(partial(kept.restore, model, optimiser)) if kept else None
         record = Record(**processes.agree(asdict(record or Record(course.start))))
         _spread(model, optimiser, processes)
-        # Steps after the checkpoint are told to the trackers again.
+        # Steps after the checkpoint are logged again, so TensorBoard drops what it has of them.
         accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": record.step + 1}})
         descent = Descent.prepare(model, optimiser, mask, training, images, accelerator, processes)
         level = _Level(model, task, training, course, plan, descent, record, kept, device)
@@ -143,15 +147,20 @@ def measure(
     Parameters
     ----------
     model
-        Already on `device`.
+        The network, which has to be on `device` already.
     task
-        Its validation images are used, in order.
+        The task. Its validation images are used in order.
     batch_size
-        Images at a time.
+        The number of images in each forward pass.
     device
-        Where the network is.
+        The device of the network.
     processes
-        Those that share the images, each of which makes this call; this one alone unless told.
+        The processes that share the images. Each of them has to make this call. By default this process works alone.
+
+    Returns
+    -------
+    Measured
+        The top-1 and top-5 accuracy and the mean cross-entropy loss over all validation images.
     """
     processes = processes or Processes()
     sums = torch.zeros(3, dtype=torch.float64)
@@ -168,7 +177,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Level:
-    """A level's training from the step that its record has reached."""
+    """The training of a level, starting at the step that its record has reached."""
 
     model: nn.Module
     task: Task
@@ -185,15 +194,15 @@ class _Level:
         return self.descent.processes
 
     def run(self, at_step: Mapping[int, Callable[[], None]], progress: Progress) -> pd.DataFrame:
-        """Take the steps that are left; return the table of all."""
+        """Take the remaining steps; return the table of all steps."""
         course, record, main = self.course, self.record, self.processes.is_main
         alone = self.kept is not None and self.processes.count == 1
         pace = Pace(self.training.checkpoint_minutes, self.processes, record.step)
-        pending: list[Tensor] = []  # losses that have not been looked at, since that waits for the device
+        pending: list[Tensor] = []  # losses not read yet, because reading them waits for the device
         between_steps = True
         self.model.train()
         try:
-            # No variable holds the batches, lest their workers outlive an error whose traceback is kept.
+            # The batches are bound to no variable, because the traceback of an error would keep their workers alive.
             for step, batch in enumerate(
                 self.task.training_batches(self.plan, record.step, course.stop, self.device), record.step
             ):
@@ -219,7 +228,10 @@ class _Level:
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def _look(self, done: int, pending: list[Tensor], pace: Pace, *, acts: bool) -> None:
-        """Look at the losses where something is due after `done` steps: a row, a checkpoint, an action, or a look."""
+        """After `done` steps, read the losses if a row, a checkpoint, an action or a regular check is due.
+
+        A row is then added to the record, and a checkpoint written, if it is due.
+        """
         per_epoch = self.plan.steps_per_epoch
         measured = _is_due(self.training.measure_every, done, per_epoch)
         row_is_due = measured or done % per_epoch == 0 or done == self.course.stop
@@ -240,7 +252,7 @@ class _Level:
             pace.wrote()
 
     def _settle(self, pending: list[Tensor]) -> None:
-        """Move the losses of the last steps to the record, on every process."""
+        """Move the pending losses, summed over all processes, to the record; raise if one is not finite."""
         if not pending:
             return
         losses = self.processes.sum(torch.stack(pending).double().cpu()).tolist()
@@ -294,7 +306,7 @@ def _diverged(what: str, rate: float) -> InputError:
 
 
 def _spread(model: nn.Module, optimiser: torch.optim.SGD, processes: Processes) -> None:
-    """Give every process the main one's network and momentum, which it may have from a checkpoint."""
+    """Broadcast the main process's network and momentum, which it may have read from a checkpoint."""
     processes.spread(model.state_dict().values())
     held = processes.agree(list(momentum_of(model, optimiser)))
     weights = dict(model.named_parameters())

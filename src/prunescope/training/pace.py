@@ -1,4 +1,4 @@
-"""How often training looks at its losses and writes a checkpoint, by the clock."""
+"""Decide, by elapsed time, when training reads its losses and when it writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import time
 
 from prunescope.training.processes import Processes
 
-SECONDS = 5.0  # between two looks, about; each waits until the device has done what it was given
-MOST_STEPS = 200  # between two looks
+SECONDS = 5.0  # approximate time between two readings of the losses, since each waits for the device to finish
+MOST_STEPS = 200  # maximum number of steps between two readings of the losses
 
 
 class Pace:
-    """Decides on the main process's clock, so that all processes do the same at the same step.
+    """Decides when to read the losses and when to write a checkpoint.
+
+    The main process's clock decides, so that all processes act at the same step.
 
     Parameters
     ----------
     minutes
-        From one checkpoint to the next.
+        The time between two checkpoints, in minutes.
     processes
-        Those that train together.
+        The processes that train together.
     step
-        The first step to come.
+        The number of the first step to be taken.
     """
 
     def __init__(self, minutes: float, processes: Processes, step: int) -> None:
@@ -30,11 +32,11 @@ class Pace:
         self._looked = self._wrote = time.monotonic()
 
     def looks(self, done: int) -> bool:
-        """Whether to look at the losses after `done` steps."""
+        """Return whether the losses should be read after `done` steps."""
         return done >= self._next
 
     def looked(self, done: int) -> bool:
-        """Note that the losses up to `done` have been looked at; return whether a checkpoint is due."""
+        """Record that the losses up to step `done` have been read; return whether a checkpoint is due."""
         now = time.monotonic()
         a_step = (now - self._looked) / max(1, done - self._looked_at)
         steps = min(MOST_STEPS, max(1, int(SECONDS / max(a_step, 1e-9))))
@@ -44,5 +46,5 @@ class Pace:
         return bool(due)
 
     def wrote(self) -> None:
-        """Note that a checkpoint has been written."""
+        """Record that a checkpoint has been written."""
         self._wrote = time.monotonic()

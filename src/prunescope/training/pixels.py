@@ -1,4 +1,4 @@
-"""Decoding, cropping and augmenting one image."""
+"""Decode, crop and augment images."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from torch import Tensor
 from prunescope.errors import InputError
 from prunescope.images import ImageError, open_image, to_rgb
 
-SHIFT = 4  # pixels, He et al. 2016, section 4.2
-CROP_DRAWS = 22  # uniform numbers that `random_crop` takes
-LARGEST = 2**26  # pixels of an image that is not left to Pillow, which refuses those that would fill the memory
+SHIFT = 4  # maximum shift in pixels (He et al. 2016, section 4.2)
+CROP_DRAWS = 22  # number of uniform random numbers that `random_crop` needs
+LARGEST = 2**26  # maximum pixels for simplejpeg; larger images go to Pillow, which refuses any that would fill memory
 
 
 class Images(Protocol):
-    """Encoded images (JPEG, PNG, ...) by their places, 0 and up."""
+    """A sequence of encoded images (JPEG, PNG, ...), indexed from 0."""
 
     def read(self, place: int) -> bytes:
-        """Return the encoded image; an `OSError` or `ValueError` says why it cannot be read."""
+        """Return the encoded image at index `place`; raise `OSError` or `ValueError` if it cannot be read."""
 
     def name(self, place: int) -> str:
-        """Say where the image is, for messages."""
+        """Return the location of the image at index `place`, for messages."""
 
 
 class Cut(NamedTuple):
-    """What is taken of an image: a part, resized, and a square window of that.
+    """A crop of an image: a rectangle of it is resized, and a square window is cut out of the result.
 
     Attributes
     ----------
     left, upper, right, lower
-        The part, in pixels of the image.
+        The rectangle, in pixels of the image.
     width, height
-        To which the part is resized.
+        The size to which the rectangle is resized, in pixels.
     x, y
-        Where the window begins in it.
+        The left and upper edge of the window within the resized rectangle, in pixels.
     """
 
     left: int
@@ -54,47 +54,49 @@ class Cut(NamedTuple):
 
     @property
     def reduction(self) -> int:
-        """By how much (8, 4, 2, 1) the image can be made smaller while its part keeps the pixels it is resized to."""
+        """The largest factor (8, 4, 2 or 1) by which the image can be downscaled without upsampling the rectangle."""
         room = min((self.right - self.left) / self.width, (self.lower - self.upper) / self.height)
         return next((by for by in (8, 4, 2) if room >= by), 1)
 
     def reduced(self, by: int) -> Cut:
-        """Return the same cut of an image `by` times smaller; its edges move outwards to whole pixels of that."""
+        """Return the same cut of an image that is `by` times smaller; its edges move outwards to whole pixels."""
         left, upper, right, lower = self.left // by, self.upper // by, -(-self.right // by), -(-self.lower // by)
         return self._replace(left=left, upper=upper, right=right, lower=lower)
 
 
 def decode(images: Images, place: int) -> Tensor:
-    """Read a whole image as uint8 [3, h, w] in RGB, channels last.
+    """Decode the whole image at index `place` to uint8 [3, h, w] in RGB, channels last.
 
     Raises
     ------
     InputError
-        It is missing or damaged, or has a mode without a known range.
+        If the image is missing or damaged, or has a mode without a known range of values.
     """
     with _readable(images, place) as encoded, open_image(encoded) as image:
         return _tensor(np.array(to_rgb(image)))
 
 
 def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size: int) -> Tensor:
-    """Read a part of an image, resized, as uint8 [3, size, size] in RGB, channels last.
+    """Decode, resize and crop an image to uint8 [3, size, size] in RGB, channels last.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the part then still has the pixels it is resized to (its
-    edges move outwards to whole pixels of that). Resizing is bilinear, antialiased.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the rectangle still need not be upsampled then. The edges of the
+    rectangle move outwards to whole pixels of the smaller image. Resizing is bilinear and antialiased.
 
     Parameters
     ----------
-    images, place
-        Where the image is.
+    images
+        The encoded images.
+    place
+        The index of the image.
     cut
-        Given the image's width and height, says what to take.
+        Called with the image's width and height in pixels; returns the crop to take.
     size
-        Side of the window.
+        The side of the window, in pixels.
 
     Raises
     ------
     InputError
-        The image is missing or damaged, or has a mode without a known range.
+        If the image is missing or damaged, or has a mode without a known range of values.
     """
     with _readable(images, place) as encoded:
         part, taken = _cut_of_jpeg(encoded, cut) or _cut_of_any(encoded, cut)
@@ -105,9 +107,9 @@ def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size:
 
 
 def central(width: int, height: int, size: int) -> Cut:
-    """Cut the central `size` x `size` pixels out of the image resized to size x 256/224 on its shorter side.
+    """Return the crop of the central `size` x `size` pixels of an image resized to size x 256/224 on its shorter side.
 
-    An image that is `size` x `size` already is taken whole.
+    An image of `size` x `size` pixels is neither resized nor cropped.
     """
     shorter, resized = min(width, height), size * 256 // 224
     if width == height == size:
@@ -117,16 +119,18 @@ def central(width: int, height: int, size: int) -> Cut:
 
 
 def random_crop(width: int, height: int, size: int, draws: Sequence[float]) -> Cut:
-    """Draw a part of 8 to 100 % of an image, 3:4 to 4:3 (Szegedy et al. 2015, section 6), as torchvision does.
+    """Return a random crop of 8 to 100 % of an image's area, with an aspect ratio from 3:4 to 4:3, as in torchvision.
+
+    The method is that of Szegedy et al. 2015, section 6.
 
     Parameters
     ----------
     width, height
-        Of the image, in pixels.
+        The size of the image, in pixels.
     size
-        To which the part is resized.
+        The side of the square to which the crop is resized, in pixels.
     draws
-        `CROP_DRAWS` uniform numbers in [0, 1): two for each of ten tries, two for the place.
+        `CROP_DRAWS` uniform random numbers in [0, 1): two for each of ten attempts, and two for the position.
     """
     for area, shape in zip(draws[:20:2], draws[1:20:2], strict=True):
         pixels, ratio = width * height * (0.08 + 0.92 * area), (3 / 4) ** (1 - 2 * shape)
@@ -134,14 +138,27 @@ def random_crop(width: int, height: int, size: int, draws: Sequence[float]) -> C
         if 0 < w <= width and 0 < h <= height:
             left, upper = int(draws[20] * (width - w + 1)), int(draws[21] * (height - h + 1))
             return Cut(left, upper, left + w, upper + h, size, size)
-    # An image so long that no try fits: the largest part of an allowed shape, at the centre.
+    # If no attempt fits into the image, the crop is the largest central one with an allowed aspect ratio.
     w, h = min(width, max(1, round(height * 4 / 3))), min(height, max(1, round(width * 4 / 3)))
     left, upper = (width - w) // 2, (height - h) // 2
     return Cut(left, upper, left + w, upper + h, size, size)
 
 
 def shifted(images: Tensor, offsets: Tensor) -> Tensor:
-    """Cut [n, 3, size, size] out of the images padded by SHIFT zeros, at offsets [n, 2] from 0 to 2 x SHIFT."""
+    """Shift images by padding them with `SHIFT` zeros on each side and cropping them to their size.
+
+    Parameters
+    ----------
+    images : [n, 3, size, size]
+        The images.
+    offsets : int64 tensor [n, 2]
+        The upper and left edge of each crop in the padded image, from 0 to 2 x `SHIFT`.
+
+    Returns
+    -------
+    Tensor
+        The shifted images [n, 3, size, size].
+    """
     size = images.shape[-1]
     padded = torch.nn.functional.pad(images, (SHIFT,) * 4)
     windows = padded.unfold(2, size, 1).unfold(3, size, 1)
@@ -149,12 +166,12 @@ def shifted(images: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _tensor(pixels: np.ndarray) -> Tensor:
-    # A batch of one, so that torch sees the layout, which decides how fast it resizes.
+    # PyTorch recognises the channels-last layout, which makes resizing fast, only with a batch dimension.
     return torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)[0]
 
 
 def _cut_of_jpeg(encoded: bytes, cut: Callable[[int, int], Cut]) -> tuple[Tensor, Cut] | None:
-    """Decode by simplejpeg, which takes two thirds of Pillow's time, what it knows and finds nothing wrong with."""
+    """Decode a JPEG with simplejpeg, which takes two thirds of Pillow's time; None if it does not support the image."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
         if colors not in ("YCbCr", "Gray", "RGB") or width * height > LARGEST:

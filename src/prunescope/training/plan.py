@@ -1,4 +1,4 @@
-"""Which training images come in which step."""
+"""The assignment of training images to steps."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from prunescope.training.randomness import ORDER, generator_for
 
 
 class Plan(NamedTuple):
-    """Which training images come in which step: a permutation per epoch, a function of the seed and the epoch.
+    """The assignment of training images to steps: one permutation per epoch, determined by the seed and the epoch.
 
     Attributes
     ----------
     images
-        Of the training set.
+        The number of training images.
     batch_size
-        Images a step, over all processes together.
+        The number of images per step, over all processes together.
     seed
-        Of the order.
+        The seed of the permutations.
     rank, processes
-        Which of the processes that share every batch this is: it has every `processes`-th image from `rank` on.
+        The number of this process and the number of processes that share every batch. A process takes every
+        `processes`-th image of a batch, starting at `rank`.
     """
 
     images: int
@@ -34,11 +35,11 @@ class Plan(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches of an epoch; one, where the images are fewer than a batch."""
+        """The number of whole batches in an epoch; 1 if there are fewer images than a batch holds."""
         return max(1, self.images // self.batch_size)
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield the epoch and the images' places, int64 [n], of this process in the steps `start` up to `stop`."""
+        """Yield the epoch and this process's image indices, int64 [n], for each of the steps `start` to `stop` - 1."""
         order, at = torch.empty(0, dtype=torch.int64), -1
         for step in range(start, stop):
             epoch, position = divmod(step, self.steps_per_epoch)

@@ -1,4 +1,4 @@
-"""The processes that train together: those that `accelerate launch` or `torchrun` started, or one alone."""
+"""The processes of distributed training, started by `accelerate launch` or `torchrun`; or a single process."""
 
 from __future__ import annotations
 
@@ -19,23 +19,39 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """One process among those that share the work; alone, every operation gives back what it was given."""
+    """The position of this process among the processes that share the work, and their communication.
+
+    If there is a single process, `sum` and `agree` return their argument, and `wait` and `spread` do nothing.
+
+    Attributes
+    ----------
+    rank
+        The number of this process, from 0. Process 0 is the main process.
+    count
+        The number of processes.
+    """
 
     rank: int = 0
     count: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes files and tells progress."""
+        """Whether this is the main process, which writes files and reports progress."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has made this call."""
         if self.count > 1:
             distributed.barrier()
 
     def on_main(self, do: Callable[[], T]) -> T | None:
-        """Let the main process do something with files; every process fails if that fails."""
+        """Call `do` on the main process only, and return its result there and None on the others.
+
+        Raises
+        ------
+        InputError
+            If `do` raises an `InputError` or `OSError`, on every process. The main process raises the original error.
+        """
         done, problem = None, None
         if self.is_main:
             try:
@@ -50,18 +66,18 @@ class Processes:
         return done
 
     def share_of(self, count: int) -> range:
-        """Return the places of this process's part of `count` things: consecutive ones, in the order of the ranks."""
+        """Return the indices of this process's share of `count` items; shares are consecutive, ordered by rank."""
         return range(self.rank * count // self.count, (self.rank + 1) * count // self.count)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Add up every process's tensor, of one shape and on the CPU."""
+        """Return the sum of the tensors of all processes, which have to be on the CPU and of the same shape."""
         if self.count > 1:
             values = values.clone()
             distributed.all_reduce(values)
         return values
 
     def agree(self, value: Any) -> Any:
-        """Return the main process's value, of what JSON can hold."""
+        """Broadcast a JSON-serialisable value from the main process, and return it."""
         if self.count == 1:
             return value
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -73,7 +89,7 @@ class Processes:
         return json.loads(content.numpy().tobytes())
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the main process's values of the tensors, in place."""
+        """Broadcast the main process's values of the tensors, in place."""
         if self.count == 1:
             return
         with torch.no_grad():
@@ -85,20 +101,21 @@ class Processes:
 
 @contextmanager
 def join_processes(device: str | torch.device) -> Iterator[Processes]:
-    """Join the processes that `accelerate launch` or `torchrun` started, for as long as the block lasts.
+    """Connect the processes that were started by `accelerate launch` or `torchrun` while the block runs.
 
-    A process that was started alone does nothing here, and one that has joined already goes on as it is.
+    Nothing is done if the process was started alone, or if it is connected already.
 
     Parameters
     ----------
     device
-        Where this process's network runs: gloo connects CPUs; on GPUs nccl does, and gloo what is on the CPU. `cuda`
-        without a number is the GPU of the process's number on its machine.
+        The device that this process's network runs on. CPU tensors are exchanged with gloo and GPU tensors with nccl.
+        `cuda` without an index selects the GPU given by the process's local rank.
 
     Raises
     ------
     InputError
-        The environment speaks of several processes, but not of how to find them; or one of them ends before the others.
+        If the environment announces several processes but does not say how to connect to them, or if one of the
+        processes ends before the others.
 
     Examples
     --------

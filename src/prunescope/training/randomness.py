@@ -1,4 +1,4 @@
-"""Randomness as a function of a seed and of what it is for."""
+"""Random generators that are determined by a seed and the purpose they are used for."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-ORDER, AUGMENTATION, LAYERS = 0, 1, 2  # what randomness is for
+ORDER, AUGMENTATION, LAYERS = 0, 1, 2  # the purposes that random numbers are used for
 
 
 def seed_of(*key: int) -> int:
-    """Return a generator's seed that depends on the whole key: (seed, purpose, epoch, image), say."""
+    """Return a seed for a generator that depends on the whole key, for example (seed, purpose, epoch, image)."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 
 
 def generator_for(*key: int) -> torch.Generator:
-    """Return a generator that depends on the whole key alone: (seed, purpose, epoch, image), say."""
+    """Return a generator that depends only on the whole key, for example (seed, purpose, epoch, image)."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
 def seed_layers(device: torch.device, *key: int) -> None:
-    """Let what dropout and other random layers draw next depend on the key alone."""
+    """Seed the global generators that dropout and other random layers use, so that they depend only on the key."""
     for generator in _generators(device):
         generator.manual_seed(seed_of(key[0], LAYERS, *key[1:]))
 
 
 @contextmanager
 def leaving_generators(device: torch.device) -> Iterator[None]:
-    """Leave the generators that random layers draw from as they were before the block."""
+    """Restore the global generators that random layers use to their previous state after the block."""
     generators = _generators(device)
     states = [generator.get_state() for generator in generators]
     try:

@@ -1,4 +1,4 @@
-"""How a network is trained: the hyperparameters of a level."""
+"""The hyperparameters with which the network of a level is trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Augmentation = Literal["none", "flip", "shift-flip", "imagenet"]
 
 
 class Strict(BaseModel):
-    """A part of a recipe: frozen, and a field that it does not know is an error."""
+    """Base class of the parts of a recipe, which are immutable and do not accept unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -43,7 +43,7 @@ Interval = Annotated[Step, AfterValidator(_some)]
 
 
 class Training(Strict):
-    """Stochastic gradient descent with momentum, warm-up, and milestones or a cosine."""
+    """Stochastic gradient descent with momentum and warm-up, and a schedule of milestones or a cosine."""
 
     length: Annotated[Interval, Field(description="how long a level is trained: 90ep, 500it, 1ep20it")]
     batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT, description="images a step")]
@@ -100,14 +100,15 @@ class Training(Strict):
 
 @dataclass(frozen=True)
 class Course:
-    """Which steps a level takes, and at which learning rate.
+    """The steps that a level is trained for, and their learning rate.
 
     Attributes
     ----------
     start, stop
-        The first step and the one after the last; the data order goes by them, beyond the recipe's length too.
+        The number of the first step and of the step after the last one. Step numbers determine the data order, also
+        beyond the recipe's length of training.
     rate
-        A constant learning rate; None: the recipe's schedule at each step.
+        A constant learning rate, or None to follow the recipe's schedule.
     """
 
     start: int
@@ -116,10 +117,19 @@ class Course:
 
 
 def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of one step, counted from 0.
+    """Return the learning rate of one step.
 
-    During warm-up it rises linearly and reaches the full rate with warm-up's last step (Goyal et al. 2017, section
-    2.2); then milestones or a cosine take it down.
+    During warm-up, the learning rate rises linearly and reaches its full value at the last step of the warm-up (Goyal
+    et al. 2017, section 2.2). Afterwards it falls at the milestones or along a cosine.
+
+    Parameters
+    ----------
+    training
+        The hyperparameters.
+    step
+        The number of the step, counted from 0.
+    steps_per_epoch
+        The number of training steps per epoch.
     """
     warmup = training.warmup.iterations(steps_per_epoch)
     if step < warmup:

@@ -1,4 +1,4 @@
-"""Where the images of a classification task come from."""
+"""The sources that the images of a classification task can come from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Cifar(Strict):
-    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), in the binary version; its test images are for validation."""
+    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009) in the binary version; the test images are used for validation."""
 
     cifar10: Annotated[Text | None, Field(description="the folder of CIFAR-10's binary version")] = None
     cifar100: Annotated[Text | None, Field(description="the folder of CIFAR-100's binary version")] = None
@@ -50,21 +50,26 @@ class HuggingFace(Strict):
 def open_sources(
     origin: str | Path | Cifar | HuggingFace, size: int, progress: Progress = silent
 ) -> tuple[str, Source, Source]:
-    """Find a task's images: its name, for messages, and its training and its validation images.
+    """Open the training and validation images of a task.
 
     Parameters
     ----------
     origin
-        A folder in ImageFolder's layout, or one of the models above.
+        A folder in ImageFolder's layout, a `Cifar` or a `HuggingFace` source.
     size
-        In pixels; CIFAR comes in one size only.
+        The height and width of the network's input images, in pixels. It has to be 32 for CIFAR.
     progress
-        Called with the bytes done and all bytes of a download.
+        Called with the number of bytes downloaded and the total number of bytes.
+
+    Returns
+    -------
+    tuple of str, Source, Source
+        The name of the task for messages, the training images and the validation images.
 
     Raises
     ------
     InputError
-        They are not there or not what was expected.
+        If the images do not exist or are not as expected.
     """
     if isinstance(origin, Cifar):
         from prunescope.training.cifar import open_cifar
@@ -83,19 +88,19 @@ def open_sources(
 
 
 def cifar_files(origin: Cifar, progress: Progress = silent) -> list[Path]:
-    """Find the files that CIFAR is read from; they are fetched first where the recipe says so.
+    """Return the paths of CIFAR's files; they are downloaded first if the recipe allows it.
 
     Parameters
     ----------
     origin
-        Where it is.
+        The source in the recipe.
     progress
-        Called with the bytes done and all bytes of a download.
+        Called with the number of bytes downloaded and the total number of bytes.
 
     Raises
     ------
     InputError
-        They are not there.
+        If the files are missing.
     """
     from prunescope.training.cifar import find_cifar
 

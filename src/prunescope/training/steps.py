@@ -1,4 +1,4 @@
-"""Points in training, written as people say them: `90ep`, `500it`, `1ep20it`."""
+"""Points in training, written in epochs and iterations: `90ep`, `500it`, `1ep20it`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ FORM = r"(?:([0-9]+)ep)?(?:([0-9]+)it)?"
 
 @dataclass(frozen=True)
 class Step:
-    """So many epochs and so many iterations after the start.
+    """A point in training, given as a number of epochs plus a number of iterations after the start.
+
+    Attributes
+    ----------
+    epochs
+        The number of epochs.
+    steps
+        The number of iterations after those epochs.
 
     Examples
     --------
@@ -31,26 +38,26 @@ class Step:
 
     @classmethod
     def parse(cls, text: str) -> Step:
-        """Read a step.
+        """Parse a text such as `90ep`, `500it` or `1ep20it`.
 
         Raises
         ------
         ValueError
-            The text is none.
+            If the text does not have this form, or a number is too large.
         """
         found = re.fullmatch(FORM, text) if isinstance(text, str) else None
         if found is None or not any(found.groups()):
             raise ValueError(
                 f"{shown(text)} is no step of training; expected epochs, iterations or both: 90ep, 500it, 1ep20it"
             )
-        # Python does not read a number of thousands of digits.
+        # Python refuses to convert strings of thousands of digits to int.
         epochs, steps = (int(digits) if len(digits) < 1000 else MOST_STEPS + 1 for digits in found.groups("0"))
         if max(epochs, steps) > MOST_STEPS:
             raise ValueError(f"expected at most {MOST_STEPS:,} epochs and {MOST_STEPS:,} iterations")
         return cls(epochs, steps)
 
     def iterations(self, steps_per_epoch: int) -> int:
-        """Count the optimiser's steps up to this point."""
+        """Return the number of optimiser steps up to this point, given the number of steps per epoch."""
         return self.epochs * steps_per_epoch + self.steps
 
     def __str__(self) -> str:
@@ -59,7 +66,7 @@ class Step:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Let recipes write a step as text."""
+        """Let pydantic validate a step from its text, and serialise it as text."""
         return core_schema.no_info_plain_validator_function(
             lambda given: given if isinstance(given, cls) else cls.parse(given),
             serialization=core_schema.plain_serializer_function_ser_schema(str),
@@ -67,5 +74,5 @@ class Step:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        """Describe a step as text of this form."""
+        """Describe a step in a JSON schema as a string of this form."""
         return {"type": "string", "pattern": r"^(\d+ep)?(\d+it)?$", "examples": ["90ep", "500it", "1ep20it"]}
