@@ -32,6 +32,17 @@ def with_value(column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame
     return change
 
 
+def with_number(row: int, value: int | None) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Give every unit's concept a number, and that of one row another."""
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        numbers = pd.Series(range(1, len(table) + 1), dtype="Int64").where(table["label"].notna())
+        numbers[row] = value
+        return table.assign(number=numbers)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -46,6 +57,10 @@ def with_value(column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame
         (lambda table: table.astype({"iou": str}), "iou is .*, expected numbers from 0 to 1"),
         (with_value("label", None), "in row 1 category is"),
         (with_value("label", ""), "in row 1 label is ''"),
+        (with_number(1, 0), "in row 1 number is .*0.*, expected a number from 1"),
+        (with_number(1, None), "in row 1 number is .*, expected one where there is a label, and none elsewhere"),
+        (with_number(6, 3), "in row 6 number is .*3.*, expected one where there is a label, and none elsewhere"),
+        (lambda table: table.assign(number="1"), "number is .*, expected whole numbers"),
         (lambda table: pd.concat([table, table.tail(1)]), "expected each unit once"),
         (lambda table: table.head(7), r"summary\.json: units is 8, but units\.parquet beside it holds 7"),
     ],

@@ -19,7 +19,8 @@ def check_units(table: pd.DataFrame, where: str) -> None:
     Parameters
     ----------
     table
-        With the columns unit, label, category, iou and dead; others that end in ``-iou`` are IoUs too.
+        With the columns unit, label, category, iou and dead, and number where it is known; others that end in ``-iou``
+        are IoUs too.
     where
         What the table is, for messages: its file.
 
@@ -40,6 +41,8 @@ def check_units(table: pd.DataFrame, where: str) -> None:
         table, table["category"].isna() != unnamed, "category", "one where there is a label, and none elsewhere", where
     )
     _refuse(table, unnamed & (table["iou"] != 0), "iou", "0, since the unit has no label", where)
+    if "number" in table.columns:
+        _check_numbers(table, where)
     for column in (name for name in table.columns if str(name).endswith("-iou")):
         _check_ious(table, str(column), where)
 
@@ -93,6 +96,15 @@ def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Map
     for name, count in counts.items():
         if name in summary and (summary[name] != count or isinstance(summary[name], bool)):
             raise InputError(f"{where}: {name} is {summary[name]!r}, but units.parquet beside it holds {count}")
+
+
+def _check_numbers(table: pd.DataFrame, where: str) -> None:
+    numbers = table["number"]
+    if not pd.api.types.is_integer_dtype(numbers):
+        raise InputError(f"{where}: number is {numbers.dtype}, expected whole numbers")
+    unnamed = table["label"].isna()
+    _refuse(table, numbers.isna() != unnamed, "number", "one where there is a label, and none elsewhere", where)
+    _refuse(table, (numbers < 1).fillna(False), "number", "a number from 1", where)
 
 
 def _check_ious(table: pd.DataFrame, column: str, where: str) -> None:
