@@ -1,4 +1,4 @@
-"""Figures and pages: what a person looks at."""
+"""Draw the figures of a study and write its report page."""
 
 from prunescope.report.figures import draw_figures
 from prunescope.report.page import write_report

@@ -1,4 +1,4 @@
-"""The four figures of Frankle and Bau 2019: what a network detects, against its weights remaining."""
+"""Draw the four figures of Frankle and Bau 2019, which plot what a network detects against its weights remaining."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from prunescope.evidence import category_columns
 from prunescope.files import inside, replacing
 
 INK = "#24292f"
-# Okabe and Ito's palette, in an order whose neighbours differ for every kind of colour vision; markers tell as well.
+# Okabe and Ito's palette, ordered so that neighbouring colours can be told apart with every kind of colour vision.
+# The markers distinguish the lines as well.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 STYLE: Any = {
@@ -41,7 +42,7 @@ STYLE: Any = {
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
-    # Names of layers and categories are text, dollar signs and all.
+    # Names of layers and categories may contain dollar signs, which must not be read as mathematics.
     "text.parse_math": False,
     "svg.hashsalt": "prunescope",
     "pdf.fonttype": 42,
@@ -53,22 +54,22 @@ NO_DATES: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"Creati
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: which column of `curves` it shows, and how.
+    """Description of one pair of axes: which column of `curves` it shows, and how.
 
     Attributes
     ----------
     column : str
-        The column against the weights remaining.
+        The column of `curves` to plot against the weights remaining.
     label : str
-        The vertical axis, with its unit.
+        The label of the vertical axis, including the unit.
     title : str
-        Above the axes; may be empty.
+        The title above the axes. It may be empty.
     percent : bool
-        The column is a fraction, shown as a percentage.
+        Whether the column holds fractions that are shown as percentages.
     top : float or None
-        Where the vertical axis ends; None leaves it to the data.
+        The upper end of the vertical axis. If None, it is chosen from the data.
     from_zero : bool
-        The vertical axis begins at zero.
+        Whether the vertical axis begins at zero.
     """
 
     column: str
@@ -82,26 +83,30 @@ class Panel:
 def draw_figures(
     curves: pd.DataFrame, directory: str | Path, formats: Sequence[str] = ("svg", "pdf", "png")
 ) -> list[Path]:
-    """Draw figures 1 to 4 into files: a line per trial, weights remaining on a logarithmic axis from 100 % down.
+    """Draw figures 1 to 4 and save them to files.
+
+    Each trial is one line. The horizontal axis shows the weights remaining, on a logarithmic scale that decreases from
+    100 %.
 
     Parameters
     ----------
     curves : DataFrame
-        What `prunescope.evidence.curves` gives.
+        The table that `prunescope.evidence.curves` returns.
     directory : path
-        Where to write ``figure1-accuracy``, ``figure2-units``, ``figure3-categories`` and ``figure4-consistency``;
-        figures 2 to 4 once per layer, with the layer's name at the end when there are several.
+        The folder to write ``figure1-accuracy``, ``figure2-units``, ``figure3-categories`` and ``figure4-consistency``
+        to. If the study has several layers, figures 2 to 4 are drawn once per layer and their file names end in the
+        layer's name.
     formats : sequence of str
-        The endings to write, out of svg, pdf and png (300 dots per inch).
+        The file formats to write: any of svg, pdf and png (300 dots per inch).
 
     Returns
     -------
     list of Path
-        The files. The same curves give the same bytes.
+        The files that were written. The same curves always give files with the same bytes.
 
     Notes
     -----
-    Figures 1 to 4 of Frankle and Bau 2019, "Dissecting Pruned Neural Networks".
+    These are figures 1 to 4 of Frankle and Bau 2019, "Dissecting Pruned Neural Networks".
     """
     files = []
     for layer in curves["layer"].unique():
@@ -117,7 +122,7 @@ def draw_figures(
 
 
 def figures(curves: pd.DataFrame, width: float = PAGE_WIDE) -> dict[str, Figure]:
-    """Make the figures by name, `width` inches wide; narrow ones have their panels below each other."""
+    """Return the figures by name, at most `width` inches wide; narrow figures have fewer panels side by side."""
     narrow = width < (PAGE_WIDE + PAGE_NARROW) / 2
     drawn = {}
     for name, (rows, panels) in panels_by_figure(curves).items():
@@ -130,7 +135,7 @@ def figures(curves: pd.DataFrame, width: float = PAGE_WIDE) -> dict[str, Figure]
 
 
 def panels_by_figure(curves: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, list[Panel]]]:
-    """Say which panels each figure has, and which rows of `curves` they show."""
+    """Return, for each figure by name, the rows of `curves` that it shows and its panels."""
     layers = list(curves["layer"].unique())
     first = curves[curves["layer"] == layers[0]]
     made = {"figure1-accuracy": (first, [Panel("accuracy", "Top-1 accuracy (%)", percent=True, from_zero=False)])}
@@ -161,7 +166,7 @@ def panels_by_figure(curves: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, list
 
 
 def percent(fraction: float) -> str:
-    """Write weights remaining as a percentage without its sign.
+    """Format a fraction, such as the weights remaining, as a percentage without the percent sign.
 
     >>> [percent(0.8**level) for level in (0, 3, 20)], percent(0.0001)
     (['100', '51.2', '1.2'], '0.01')
@@ -215,7 +220,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel) -> None:
 
 
 def _weights_axis(axis: Axes, rows: pd.DataFrame, most_ticks: int) -> None:
-    """Let weights remaining run from 100 % on the left downwards, with labels at levels of the study."""
+    """Set up the horizontal axis: weights remaining, decreasing from 100 % on the left, with ticks at the levels."""
     levels = sorted(rows.groupby("level")["weights_remaining"].mean(), reverse=True)
     axis.set_xscale("log")
     axis.set_xlim(1.12 * max(levels), min(levels) / 1.12)
@@ -226,7 +231,7 @@ def _weights_axis(axis: Axes, rows: pd.DataFrame, most_ticks: int) -> None:
 
 
 def _spaced(count: int, most: int) -> list[int]:
-    """Choose at most `most` of `count` places, evenly, the first and if possible the last among them.
+    """Return at most `most` evenly spaced indices below `count`, including 0 and, if possible, ``count - 1``.
 
     >>> _spaced(21, 7), _spaced(6, 5), _spaced(1, 7)
     ([0, 4, 8, 12, 16, 20], [0, 2, 4], [0])

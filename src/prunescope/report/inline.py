@@ -1,4 +1,4 @@
-"""A figure as SVG that stands inside a page."""
+"""Convert a figure to SVG that can be embedded in an HTML page."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from prunescope.report.figures import INK, STYLE
 
 
 def inline_svg(figure: Figure, prefix: str) -> Markup:
-    """Turn a figure into an ``<svg>`` element: transparent, and with the page's text colour as its ink.
+    """Convert a figure to an ``<svg>`` element with a transparent background, drawn in the text colour of the page.
 
     Parameters
     ----------
     figure : Figure
-        As `prunescope.report.figures.figures` makes them.
+        A figure that `prunescope.report.figures.figures` returned.
     prefix : str
-        Put before every id, since one page holds several figures that use the same ones.
+        A prefix for every id in the element. It must differ between the figures of a page, because matplotlib uses the
+        same ids in all of them.
 
     Returns
     -------
     Markup
-        The element, hidden from assistive technology: the page says in words what it shows.
+        The element. It is hidden from assistive technology, because the page describes the figure in words.
     """
     stream = io.StringIO()
     with mpl.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""How a study prunes and retrains, in one sentence."""
+"""Describe in words how a study prunes and retrains."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _SHOWN = 4
 
 
 def method(pruning: Pruning) -> str:
-    """Say which criterion, scope, schedule and retraining a study uses.
+    """Describe the criterion, scope, schedule and retraining of a study.
 
     Parameters
     ----------
     pruning : Pruning
-        What its recipe says; words this page does not know stand as they are.
+        The pruning settings of the study's recipe. Values that this function does not know are written unchanged.
 
     Returns
     -------
     str
-        A sentence, or a few; plain text.
+        One sentence or a few, as plain text.
 
     Examples
     --------
@@ -42,17 +42,18 @@ def method(pruning: Pruning) -> str:
 
 
 def counted(measured: Measured) -> str:
-    """Say over how much of the network weights remaining are counted; nothing where it is nearly all, or not known.
+    """Describe which part of the network's parameters the weights remaining are counted over.
 
     Parameters
     ----------
     measured : Measured
-        Of any level.
+        The measurements of any level of the study.
 
     Returns
     -------
     str
-        A sentence; plain text.
+        A sentence, as plain text. It is empty if the number of parameters is unknown, or if every weight can be pruned
+        and together they are at least 90 % of the parameters.
 
     Examples
     --------
@@ -79,7 +80,8 @@ def _pruning(pruning: Pruning) -> str:
         parts.append(f"{', '.join(pruning.exclude)} left whole")
     if pruning.masks == "own":
         return ", ".join([f"Prunes {'filters' if filters else 'weights'}", criterion, *parts])
-    # A study takes only masks that were made as it says; of shuffled ones it does not say by which criterion.
+    # A study accepts only masks that were made with the settings in its own recipe. For shuffled masks, the recipe does
+    # not contain the original criterion, so the sentence leaves it out.
     if pruning.criterion == "shuffled":
         return f"Takes the masks of the study it branches from, shuffled within each layer: {', '.join(parts)}"
     return f"Takes the masks of the study it branches from: {', '.join([criterion, *parts])}"

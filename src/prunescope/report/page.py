@@ -1,4 +1,8 @@
-"""One page that shows a study: facts, figures, the table, and every level's units with what excites them."""
+"""Write the report page of a study.
+
+The page shows the main results, the figures, the table of all numbers, and the units of every level with the images
+that excite them most.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +41,21 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure on the page: for wide and narrow windows, with its caption and what it says in words.
+    """One figure on the page.
 
-    `share` is how much of the width it takes, so that all figures have letters of one size.
+    Attributes
+    ----------
+    name : str
+        The id of the figure's HTML element.
+    title, caption : str
+        The text below the figure.
+    words : str
+        A description in words of what the figure shows.
+    share : str
+        The part of the page's width that the figure takes, as a CSS percentage. It keeps the text of all figures at
+        the same size.
+    wide, narrow : Markup
+        The figure as SVG, for wide and for narrow windows.
     """
 
     name: str
@@ -53,7 +69,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Part:
-    """One foldable level on the page."""
+    """One collapsible section of the page, which shows one layer at one level of one trial."""
 
     trial: int
     level: int
@@ -63,27 +79,28 @@ class Part:
 
 
 def write_report(study_dir: str | Path, concepts: ConceptData) -> Path:
-    """Write ``report/index.html`` into a study's directory, beside the sheets of images it shows.
+    """Write the report of a study: ``report/index.html`` and the image sheets that it shows.
 
-    The page opens from disk and asks the network for nothing. It shows what is finished and says what is missing.
+    The page can be opened from disk and makes no network requests. It shows the levels that are finished and lists
+    those that are missing.
 
     Parameters
     ----------
     study_dir : path
         A study's directory, finished or not.
     concepts : ConceptData
-        The data set the study was dissected with.
+        The data set that the study was dissected with.
 
     Returns
     -------
     Path
-        The page.
+        The path of the page.
 
     Raises
     ------
     InputError
-        The directory holds no study, no level is finished, a file of one is damaged, or the examples name images that
-        `concepts` does not hold.
+        If the directory does not contain a study, if no level is finished, if a file of a level is damaged, or if the
+        stored examples refer to images that `concepts` does not contain.
     """
     study = open_study(study_dir)
     curves = gather(study)
@@ -171,7 +188,7 @@ def _drawings(curves: pd.DataFrame) -> list[Drawing]:
 
 
 def _between(rows: pd.DataFrame, column: str, scale: float) -> str:
-    """Say where a curve begins and ends."""
+    """Describe the first and the last point of a curve, averaged over trials."""
     means = rows.groupby("level")[[column, "weights_remaining"]].mean()
     ends = means.iloc[[0, -1]] if len(means) > 1 else means
     return ", ".join(
@@ -181,7 +198,7 @@ def _between(rows: pd.DataFrame, column: str, scale: float) -> str:
 
 
 def _facts(curves: pd.DataFrame) -> list[dict[str, Any]]:
-    """The headline: what was there at the first finished level, and at the last."""
+    """Return the headline numbers, measured at the first and at the last finished level."""
     first, last = curves["level"].min(), curves["level"].max()
     facts: list[dict[str, Any]] = []
     for layer in curves["layer"].unique():
@@ -214,7 +231,7 @@ def _pairs(
 
 
 def _missing(study: StoredStudy) -> list[str]:
-    """Say which levels are not finished, trial by trial."""
+    """List the levels that are not finished, one line per trial."""
     by_trial: dict[int, list[str]] = {}
     for trial, level in study.missing:
         by_trial.setdefault(trial, []).append(str(level))
@@ -225,7 +242,7 @@ def _missing(study: StoredStudy) -> list[str]:
 
 
 def _empty(study: StoredStudy) -> list[str]:
-    """Say which layers have no weights left, level by level."""
+    """List the layers that have no weights left, one line per trial and level."""
     found = {key: study.measured(*key).empty for key in study.finished}
     return [f"Trial {trial}, level {level}: {', '.join(empty)}" for (trial, level), empty in found.items() if empty]
 
@@ -236,7 +253,7 @@ def _dissection_settings(study: StoredStudy) -> dict[str, Any]:
 
 
 def _remove_others(folder: Path, kept: set[str]) -> None:
-    """Remove the sheets that an earlier page showed and this one does not."""
+    """Remove sheets that were written for an earlier report and are not in `kept`."""
     names = {Path(sheet).name for sheet in kept}
     for path in folder.glob("trial-*.jpg"):
         if path.name not in names:
@@ -244,16 +261,16 @@ def _remove_others(folder: Path, kept: set[str]) -> None:
 
 
 def _source(environment: Environment, name: str) -> Markup:
-    """One of the package's own files, to stand in the page as it is."""
+    """Return the text of a file of the package, marked so that it is not escaped in the page."""
     assert environment.loader is not None
     return Markup(environment.loader.get_source(environment, name)[0])
 
 
 def _share(value: float) -> str:
-    """A fraction in percent; a dash when it is unknown."""
+    """Format a fraction in percent, or return a dash if it is NaN."""
     return "–" if pd.isna(value) else f"{100 * value:.1f}"
 
 
 def _number(value: float) -> str:
-    """At most one decimal; a dash when it is unknown."""
+    """Format a number with at most one decimal, or return a dash if it is NaN."""
     return "–" if pd.isna(value) else f"{value:.1f}".removesuffix(".0")

@@ -1,4 +1,7 @@
-"""Sheets: the images that excite units most, each with the unit's mask outlined, many units in one image file."""
+"""Draw sheets, which are image files that show for many units the images that excite them most.
+
+On each image, the unit's mask is outlined.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,12 @@ Maps = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Examples:
-    """Which images excite each unit most.
+    """The images that excite each unit most.
 
     Attributes
     ----------
     images : int64 array [units, 4]
-        Indices into the concept data set, best first; -1 where there is none.
+        Indices into the concept data set, in descending order of activation; -1 where there is no image.
     maps : float32 array [units, 4, h, w]
         The unit's activation maps for these images.
     """
@@ -51,12 +54,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The geometry of a sheet: a row of four tiles per unit, gutters between them.
+    """The geometry of a sheet, which has a row of four tiles per unit with gutters between the tiles.
 
     Attributes
     ----------
     height, width : int
-        One tile, in pixels.
+        The size of one tile, in pixels.
     """
 
     height: int
@@ -64,32 +67,41 @@ class Tiles:
 
     @classmethod
     def fitting(cls, image_size: tuple[int, int]) -> Tiles:
-        """Keep the images' proportions: large ones shrink to 128 pixels, small ones grow by a whole factor."""
+        """Return tiles with the proportions of the images.
+
+        Images with a side longer than 128 pixels are shrunk to 128 pixels; smaller ones are enlarged by a whole factor.
+        """
         height, width = image_size
         longest = max(height, width)
         scale = LONGEST_SIDE // longest if longest <= LONGEST_SIDE else LONGEST_SIDE / longest
         return cls(max(1, round(height * scale)), max(1, round(width * scale)))
 
     def size(self, rows: int) -> tuple[int, int]:
-        """Give a sheet's width and height for that many units."""
+        """Return the width and height in pixels of a sheet with `rows` units."""
         return SHOWN * (self.width + GUTTER) - GUTTER, rows * (self.height + GUTTER) - GUTTER
 
 
 def read_examples(path: Path, units: NDArray[np.int64], images: int) -> Examples | None:
-    """Read a dissection's ``examples.safetensors``; None where it is absent.
+    """Read the example images of a dissection from its ``examples.safetensors``.
 
     Parameters
     ----------
     path : Path
+        The file to read.
     units : int64 array [units]
-        The units to read, in the order in which to give them; the file says which unit each of its rows is.
+        The units, in the order in which to return them. The rows of the file are matched to them by unit number.
     images : int
-        How many the concepts hold.
+        The number of images in the concept data set.
+
+    Returns
+    -------
+    Examples or None
+        The examples in the order of `units`; None if the file does not exist.
 
     Raises
     ------
     InputError
-        The file is damaged, or does not fit the units or the images.
+        If the file is damaged, or if it does not match the units or the images.
     """
     if not path.is_file():
         return None
@@ -123,19 +135,21 @@ def read_examples(path: Path, units: NDArray[np.int64], images: int) -> Examples
 
 
 def outlined(tiles: Bytes, masks: Mask) -> Bytes:
-    """Dim images outside a unit's mask, and draw a bright line along its inner edge with a dark one around it.
+    """Outline the mask of a unit on each image and darken the image outside of the mask.
+
+    A bright line follows the inner edge of the mask, with a dark line around it.
 
     Parameters
     ----------
     tiles : uint8 array [n, height, width, 3]
-        Images at the size they are shown in, so that the lines, a pixel each, stay crisp.
+        The images at the size at which they are shown, so that the lines, which are one pixel wide, stay crisp.
     masks : bool array [n, ih, iw]
-        The unit's mask at the images' own size; brought to the tiles' size by area.
+        The unit's mask for each image, at the original size of the images. It is resized to the tiles by area.
 
     Returns
     -------
     uint8 array [n, height, width, 3]
-        An image without a mask stays as it is.
+        The outlined images. An image with an empty mask is unchanged.
     """
     area = interpolate(torch.from_numpy(masks[:, None].astype(np.float32)), size=tiles.shape[1:3], mode="area")
     inside = area[:, 0].numpy() >= 0.5
@@ -147,7 +161,7 @@ def outlined(tiles: Bytes, masks: Mask) -> Bytes:
 
 
 def _widened(mask: Mask) -> Mask:
-    """Add to a mask [..., h, w] the eight neighbours of every position in it."""
+    """Return a mask [..., h, w] extended by the eight neighbours of every position in it."""
     rows = mask.copy()
     rows[..., 1:, :] |= mask[..., :-1, :]
     rows[..., :-1, :] |= mask[..., 1:, :]
@@ -158,7 +172,7 @@ def _widened(mask: Mask) -> Mask:
 
 
 def scaled(image: Bytes, tile: Tiles) -> Bytes:
-    """Bring an image [ih, iw, 3] to a tile's size."""
+    """Resize an image [ih, iw, 3] to the size of a tile."""
     return np.asarray(Image.fromarray(image).resize((tile.width, tile.height), Image.Resampling.LANCZOS))
 
 
@@ -170,21 +184,22 @@ def draw_sheet(
     image_size: tuple[int, int],
     show: Callable[[int], Bytes],
 ) -> None:
-    """Write one sheet: a row per unit, in the order of `units`.
+    """Write one sheet, with a row per unit in the order of `units`.
 
     Parameters
     ----------
     path : Path
-        A ``.jpg`` file. Colour is not subsampled, so that the lines stay crisp.
+        The ``.jpg`` file to write. Colour is not subsampled, so that the lines stay crisp.
     examples : Examples
+        The images and activation maps of the units.
     thresholds : float array [units]
-        Every unit's threshold; a mask is where the stretched map is above it, strictly.
+        The threshold of every unit. The mask is where the upsampled map is strictly above it.
     units : sequence of int
-        Which rows of `examples` to draw.
+        The rows of `examples` to draw.
     image_size : (int, int)
-        Height and width of the concepts' images.
+        Height and width of the images in the concept data set.
     show : function
-        Gives image i at a tile's size, as `scaled` makes it.
+        Returns image i at the size of a tile, as `scaled` does.
     """
     tile = Tiles.fitting(image_size)
     width, height = tile.size(len(units))

@@ -1,4 +1,4 @@
-"""A level's units as the page lists them: best first, with a place on a sheet."""
+"""List the units of a level for the report page, best first, and locate each on a sheet of example images."""
 
 from __future__ import annotations
 
@@ -23,22 +23,28 @@ MOST_UNITS = 256
 
 @dataclass(frozen=True)
 class Entry:
-    """One unit of one level.
+    """One unit of one level, as the page lists it.
 
     Attributes
     ----------
     unit : int
+        The number of the unit.
     label, category : str
-        The concept it detects best, by a name that no other concept has; empty where it meets none.
+        The name and category of the unit's best concept. The name is unique among all concepts. Both are empty if the
+        unit's mask overlaps no concept.
     iou : float
-    interpretable, dead, removed : bool
-        A removed unit went with its filter: the dense network had it, this level has not.
+        The IoU with that concept.
+    interpretable, dead : bool
+        Whether the unit is interpretable, and whether it is dead.
+    removed : bool
+        Whether the unit exists in the dense network but was removed with its filter before or at this level.
     dense : str
-        The concept it detected in the dense network, where it was interpretable there and is not the same now.
+        The concept that the unit detected in the dense network. It is empty if the unit was not interpretable there,
+        or if it is still interpretable with the same concept.
     sheet : int or None
-        Which of the level's sheets shows it; None when no image excites it.
+        The index of the level's sheet that shows the unit; None if no image excites it.
     place : float
-        How far down that sheet, in percent, as ``background-position`` counts.
+        The vertical position of the unit on that sheet in percent, as in CSS's ``background-position``.
     """
 
     unit: int
@@ -60,15 +66,15 @@ class LevelUnits:
     Attributes
     ----------
     entries : tuple of Entry
-        Best first, removed units last.
+        The listed units, best first and removed units last.
     units : int
-        How many units the layer has; more than `entries` when it is large.
+        The number of units that the layer has. In a large layer, there are fewer `entries`.
     removed : int
-        How many more it had in the trial's dense network.
+        The number of further units that the layer has in the trial's dense network.
     sheets : tuple of str
-        Addresses relative to the page.
+        The addresses of the sheets, relative to the page.
     has_examples : bool
-        The level's example images are stored.
+        Whether the example images of the level are stored.
     """
 
     entries: tuple[Entry, ...]
@@ -79,14 +85,14 @@ class LevelUnits:
 
     @property
     def only_interpretable(self) -> bool:
-        """Only interpretable units are listed, since there are many."""
+        """Whether only interpretable units are listed, because the layer has more than 256 units."""
         return self.units + self.removed > MOST_UNITS
 
 
 def listed(units: pd.DataFrame, iou: float, removed: int = 0) -> pd.DataFrame:
-    """Choose and order the units to list: best first, dead ones last.
+    """Return the rows of the units to list, best first and dead units last.
 
-    Of a layer with more than 256 units, `removed` ones among them, only the interpretable ones are listed, and at most
+    If the layer has more than 256 units, counting the `removed` ones, only interpretable units are listed, and at most
     256 of them.
     """
     table = units.assign(interpretable=interpretable(units, iou))
@@ -104,20 +110,28 @@ def level_units(
     concepts: ConceptData,
     show: Callable[[int], Bytes],
 ) -> LevelUnits:
-    """List the units of one level, and draw the sheets that show them.
+    """List the units of one layer at one level, and draw the sheets that show them.
 
     Parameters
     ----------
     study : StoredStudy
+        The study to read from.
     key : (trial, level, layer)
+        The trial, level and layer to list.
     dense : DataFrame or None
-        The units of the same layer in the trial's dense network; None where that is not finished, or is this level.
+        The units of the same layer in the trial's dense network; None if the dense network is not finished or is itself
+        the level to list.
     folder : Path
-        Where the page is; sheets are written into its ``sheets`` folder.
+        The folder of the page. The sheets are written to ``sheets`` inside it.
     concepts : ConceptData
         The data set that the study was dissected with.
     show : function
-        Gives image i at a tile's size, as `prunescope.report.sheets.scaled` makes it.
+        Returns image i at the size of a tile, as `prunescope.report.sheets.scaled` does.
+
+    Returns
+    -------
+    LevelUnits
+        The listed units and the addresses of their sheets.
     """
     trial, level, layer = key
     units = study.units(trial, level, layer).reset_index(drop=True)
@@ -157,22 +171,22 @@ def level_units(
 
 
 def display_names(units: pd.DataFrame, labels: pd.DataFrame) -> pd.Series[Any]:
-    """Name each unit's concept so that no two concepts look alike.
+    """Return for each unit a name of its concept that no other concept has.
 
-    That is the label; with its category where other concepts have the same name, as in ``window (part)``; with its
-    number too where these are of the same category.
+    The name is the label. If other concepts have the same label, the category is added, as in ``window (part)``. If the
+    category is the same too, the number is added as well.
 
     Parameters
     ----------
     units : DataFrame
-        With label and category, and where known number.
+        The units, with the columns label and category, and number if it is known.
     labels : DataFrame
-        All concepts, indexed by number, with name and category.
+        All concepts, indexed by number, with the columns name and category.
 
     Returns
     -------
     Series of str
-        With the index of `units`; missing where a unit has no concept.
+        The names, with the index of `units`. The value is missing where a unit has no concept.
     """
     by_name = labels["name"].value_counts()
     by_both = labels.value_counts(["name", "category"])
@@ -191,7 +205,7 @@ def display_names(units: pd.DataFrame, labels: pd.DataFrame) -> pd.Series[Any]:
 def _detected(
     units: pd.DataFrame, iou: float, labels: pd.DataFrame, columns: list[str]
 ) -> dict[int, tuple[str, tuple[object, ...]]]:
-    """Say what each interpretable unit detects: how that is shown, and what tells it from other concepts."""
+    """Return, by unit, the displayed name and the identifying columns of each interpretable unit's concept."""
     found = units[interpretable(units, iou)]
     concepts = found[columns].itertuples(index=False, name=None)
     shown = zip(display_names(found, labels), concepts, strict=True)
@@ -199,7 +213,7 @@ def _detected(
 
 
 def _if_other(before: tuple[str, tuple[object, ...]] | None, row: dict[Any, Any], columns: list[str]) -> str:
-    """Name what a unit detected in the dense network, if it is not interpretable any more or detects something else."""
+    """Return what a unit detected in the dense network if it now detects something else or nothing, otherwise ''."""
     if before is None or (row["interpretable"] and before[1] == tuple(row[column] for column in columns)):
         return ""
     return before[0]
