@@ -1,4 +1,4 @@
-"""Curves and consistency: numbers read from a study's tables, with no network at hand."""
+"""Compute curves and consistency from the tables of a study, without needing its networks."""
 
 from prunescope.evidence.record import write_evidence
 from prunescope.evidence.tables import category_columns, consistency, curves, interpretable

@@ -1,4 +1,4 @@
-"""Whether a stored dissection can be: its table of units in itself, and its summary beside it."""
+"""Check that the table of units of a stored dissection is valid, and that its summary agrees with it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
 
 
 def check_units(table: pd.DataFrame, where: str) -> None:
-    """See that a table of units has a row for each, and numbers that can be.
+    """Raise if a table of units lacks a column, repeats a unit or contains an invalid value.
 
     Parameters
     ----------
     table
-        With the columns unit, label, category, iou and dead, and number where it is known; others that end in ``-iou``
-        are IoUs too.
+        A row per unit, with the columns unit, label, category, iou and dead, and number where the numbers of the
+        concepts are known. Columns that end in ``-iou`` are also checked as IoUs.
     where
-        What the table is, for messages: its file.
+        The file of the table, for error messages.
 
     Raises
     ------
     InputError
-        A column is missing or a value cannot be; row and column are named.
+        If a column is missing or a value is invalid. The message names the row and the column.
     """
     absent = [column for column in UNIT_COLUMNS if column not in table.columns]
     if absent:
@@ -48,12 +48,12 @@ def check_units(table: pd.DataFrame, where: str) -> None:
 
 
 def check_rows(table: pd.DataFrame, where: str) -> None:
-    """See that units are whole numbers, each there once, that IoUs are from 0 to 1, and that `dead` is true or false.
+    """Raise unless units are distinct whole numbers from 0, IoUs are from 0 to 1, and `dead` is boolean.
 
     Raises
     ------
     InputError
-        Row and column are named.
+        If a value is invalid. The message names the column and, where one value is wrong, the row.
     """
     if not pd.api.types.is_integer_dtype(table["unit"]) or table["unit"].isna().any():
         raise InputError(f"{where}: unit is {table['unit'].dtype}, expected whole numbers")
@@ -65,23 +65,24 @@ def check_rows(table: pd.DataFrame, where: str) -> None:
 
 
 def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Mapping[str, Any], where: str) -> None:
-    """Hold a summary against the table of units that it is of, and the place it was found in.
+    """Raise if a summary contradicts the table of units beside it or the study that it was found in.
 
     Parameters
     ----------
     summary
-        What ``summary.json`` says; what it leaves out is not compared.
+        The content of ``summary.json``. Fields that it does not have are not compared.
     units
-        The table, as `check_units` accepts it.
+        The table of units, which `check_units` has accepted.
     expected
-        Settings that are known from elsewhere: the layer, the trial, the level, what the recipe says.
+        Settings that are known from the folder and the recipe: the layer, the trial, the level and the recipe's
+        settings.
     where
-        The summary's file, for messages.
+        The file of the summary, for error messages.
 
     Raises
     ------
     InputError
-        They contradict each other.
+        If the summary contradicts the table or the expected settings.
     """
     settings = summary.get("settings", {})
     if not isinstance(settings, dict):

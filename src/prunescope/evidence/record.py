@@ -1,4 +1,4 @@
-"""A study's evidence as files: one table, and one document that says the same with a summary."""
+"""Write the evidence of a study: a table, and a JSON document with the same numbers and a summary over trials."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ DISSECTED_WITH = ("quantile", "presence", "concepts")
 def write_evidence(study_dir: str | Path) -> pd.DataFrame:
     """Write a study's ``evidence.csv`` and ``evidence.json``.
 
-    The table holds `curves` in full precision; the document holds the settings, the same numbers by trial, level and
-    layer, and for every level and layer the mean, minimum and maximum over the trials that finished it. The same study
-    gives the same bytes.
+    The table contains `curves` in full precision. The document contains the settings, the same numbers by trial, level
+    and layer, and for every level and layer the mean, minimum and maximum over the trials that have finished it. The
+    same study always gives files with the same bytes.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def write_evidence(study_dir: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        What `curves` gives.
+        The table that `curves` returns.
 
     Raises
     ------
     InputError
-        The directory holds no study, no level is finished, or a file of one is damaged.
+        If the directory does not contain a study, if no level is finished, or if a file of a level is damaged.
     """
     study = open_study(study_dir)
     table = gather(study)
@@ -63,7 +63,7 @@ def _settings(study: StoredStudy) -> dict[str, Any]:
 
 
 def _levels(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """One trial's levels, each with its layers."""
+    """Return the levels of one trial, each with the numbers of its layers."""
     categories = category_columns(rows)
     levels: dict[int, dict[str, Any]] = {}
     for row in rows.to_dict("records"):
@@ -78,7 +78,7 @@ def _levels(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _summary(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Mean, minimum and maximum over trials, level by level and layer by layer."""
+    """Return the mean, minimum and maximum over trials for every level and layer."""
     entries = []
     for level in sorted(table["level"].unique()):
         for layer in table["layer"].unique():
@@ -96,7 +96,7 @@ def _spread(values: pd.Series[Any]) -> dict[str, float]:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: it becomes null."""
+    """Replace values that are not finite by None, because JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):

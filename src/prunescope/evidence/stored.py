@@ -1,4 +1,4 @@
-"""What a study has stored so far, read from its directory."""
+"""Read what a study has stored so far from its directory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from prunescope.study.layout import StudyDirectory
 from prunescope.study.measured import Measured, first_problem, read_measured
 from prunescope.study.values import UnreadableError, loaded
 
-# The bound is not among them: units are counted by that of the recipe.
+# `iou` is not among these settings, because interpretable units are counted with the bound of the recipe.
 REPEATED = ("quantile", "presence", "align", "precision")
 
 
 class Pruning(BaseModel):
-    """How a study prunes and retrains; what its recipe does not say is what it is without saying."""
+    """How a study prunes and retrains; fields that its recipe does not set have their default values."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -48,7 +48,7 @@ class Pruning(BaseModel):
 
 
 class Settings(BaseModel):
-    """What the numbers need to know of a study's recipe; its other fields are not read."""
+    """The fields of a study's recipe that its evidence and report use; other fields are not read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -65,28 +65,28 @@ class Settings(BaseModel):
 
     @property
     def dissected_with(self) -> dict[str, Any]:
-        """The settings of the recipe that every summary of a dissection repeats."""
+        """The settings of the recipe that the summary of every dissection must repeat."""
         said = {"network": self.network} | {name: self.dissection.get(name) for name in REPEATED}
         return {name: value for name, value in said.items() if value is not None}
 
     @property
     def levels(self) -> int:
-        """How often the network is pruned."""
+        """The number of times that the network is pruned."""
         return self.pruning.levels or len(self.pruning.remaining or ())
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study's directory, read one table at a time.
+    """The directory of a study, from which tables are read one at a time.
 
     Attributes
     ----------
     root : Path
-        The directory.
+        The directory of the study.
     settings : Settings
-        What its ``study.yaml`` says.
+        The settings read from its ``study.yaml``.
     finished, missing : tuple of (trial, level)
-        The levels whose files are all there, and the others.
+        The levels that have all their files, and those that do not.
     """
 
     root: Path
@@ -95,26 +95,26 @@ class StoredStudy:
     missing: tuple[tuple[int, int], ...]
 
     def measured(self, trial: int, level: int) -> Measured:
-        """Read a level's accuracy and weights remaining."""
+        """Read the measurements of a level, such as its accuracy and weights remaining."""
         return read_measured(StudyDirectory(self.root).measured(trial, level), trial, level)
 
     def summary(self, trial: int, level: int, layer: str) -> dict[str, Any]:
-        """Read a dissection's summary, counts and settings, and hold it against the table of units and the recipe.
+        """Read the summary of a dissection, which contains counts and settings, and check it.
 
         Raises
         ------
         InputError
-            It cannot be read, or contradicts the table, the recipe or the folder it is in.
+            If a file cannot be read, or if the summary contradicts the table of units, the recipe or its folder.
         """
         return self._read(trial, level, layer)[1]
 
     def units(self, trial: int, level: int, layer: str) -> pd.DataFrame:
-        """Read a dissection's table, a row per unit, and hold the summary beside it against it.
+        """Read the table of a dissection, which has a row per unit, and check it against the summary beside it.
 
         Raises
         ------
         InputError
-            It cannot be read, a value in it cannot be, or it contradicts its summary.
+            If a file cannot be read, if the table contains an invalid value, or if it contradicts the summary.
         """
         return self._read(trial, level, layer)[0]
 
@@ -139,27 +139,27 @@ class StoredStudy:
         return table, summary
 
     def dissection(self, trial: int, level: int, layer: str) -> Path:
-        """Where a layer's dissection is."""
+        """Return the folder of the dissection of a layer."""
         return layer_folder(StudyDirectory(self.root).dissection(trial, level), layer)
 
 
 def open_study(study_dir: str | Path) -> StoredStudy:
-    """Look at what a study has stored.
+    """Open the directory of a study and find out which levels are finished.
 
     Parameters
     ----------
     study_dir : path
-        A study's directory: ``study.yaml`` and ``trial-T/level-LL/``.
+        A study's directory, which contains ``study.yaml`` and ``trial-T/level-LL/``.
 
     Returns
     -------
     StoredStudy
-        With at least one finished level.
+        The study, with at least one finished level.
 
     Raises
     ------
     InputError
-        The directory holds no study, or no level is finished.
+        If the directory does not contain a study, if ``study.yaml`` is not valid, or if no level is finished.
     """
     root = Path(study_dir)
     directory = StudyDirectory(root)

@@ -1,4 +1,4 @@
-"""What the units of a study detect, level by level, as one tidy table."""
+"""Collect what the units of a study detect at each level in one table."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ CONSISTENT = ("still_interpretable", "same_concept")
 
 
 def interpretable(units: pd.DataFrame, iou: float = 0.05) -> pd.Series[bool]:
-    """Say which units are interpretable: their best concept has an IoU above `iou`, strictly.
+    """Return which units are interpretable, that is, have a best concept with an IoU strictly above `iou`.
 
     Parameters
     ----------
     units : DataFrame
-        A row per unit, with the columns label, iou and dead.
+        A table with a row per unit and the columns label, iou and dead.
     iou : float
-        The bound. 0.05 in Frankle and Bau 2019, section 2.
+        The bound. Frankle and Bau 2019, section 2, use 0.05.
 
     Returns
     -------
     Series of bool
-        With the index of `units`. A dead unit or one without a concept is not interpretable.
+        The result for each unit, with the index of `units`. Dead units and units without a concept are not
+        interpretable.
 
     Examples
     --------
@@ -47,26 +48,28 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
     Parameters
     ----------
     units_at_0, units_at_l : DataFrame
-        A row per unit of the same layer and trial, with the columns unit, label, iou and dead, and where known number
-        and category. Concepts are the same where label, number and category are, as far as both tables have these
-        columns: names alone may stand for several concepts. A unit without a row at level l was removed with its
-        filter: it is not interpretable any more.
+        Tables of the same layer and trial with a row per unit and the columns unit, label, iou and dead, and number and
+        category if they are known. Two concepts are the same if they agree in label, number and category, as far as
+        both tables have these columns; the label alone may stand for several concepts. A unit without a row at level l
+        was removed with its filter and counts as no longer interpretable.
     iou : float
         The bound above which a unit is interpretable.
 
     Returns
     -------
     still_interpretable : float
-        The share of level 0's interpretable units that are interpretable at level l; NaN when there are
-        none at level 0.
+        The fraction of level 0's interpretable units that are also interpretable at level l; NaN if there are none at
+        level 0.
     same_concept : float
-        Among those, the share with the same concept; NaN when there are none. (Frankle and Bau 2019, Figure 4.)
+        Among those units, the fraction that have the same concept at both levels; NaN if there are none. Both numbers
+        are those of Frankle and Bau 2019, Figure 4.
 
     Raises
     ------
     InputError
-        A column is missing, a unit is there twice, or the second table has units that the first has not: then they
-        are not of the same layer, or number their units otherwise.
+        If a column is missing, a value is invalid, a unit occurs twice, the tables are of several layers, or the second
+        table has units that the first does not have. In the last case, the tables are of different layers or number
+        their units differently.
 
     Examples
     --------
@@ -110,7 +113,7 @@ def _refuse_other_units(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame) -> N
 
 
 def curves(study_dir: str | Path) -> pd.DataFrame:
-    """Gather a study's numbers: a row per trial, level and layer that is finished.
+    """Return the numbers of a study in a table with a row for each finished trial, level and layer.
 
     Parameters
     ----------
@@ -120,23 +123,25 @@ def curves(study_dir: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Sorted by trial, level and layer (in the recipe's order), with the columns trial, level, layer,
-        weights_remaining (fraction), accuracy (top-1, fraction), top5, loss, units (those the layer still has where
-        filters were removed), dead, interpretable,
-        concepts (distinct best concepts of the interpretable units, by number), one column per category (those
-        concepts whose category it is), still_interpretable and same_concept (see `consistency`; NaN also where the
-        trial's level 0 is not finished).
+        The table, sorted by trial, level and layer (in the order of the recipe), with these columns:
+
+        - trial, level, layer;
+        - weights_remaining (a fraction), accuracy (top-1, a fraction), top5 (a fraction) and loss;
+        - units (the number that the layer still has if filters were removed), dead and interpretable;
+        - concepts (the number of distinct best concepts of the interpretable units, told apart by their numbers);
+        - one column per category (the number of those concepts in the category);
+        - still_interpretable and same_concept (see `consistency`; also NaN if the trial's level 0 is not finished).
 
     Raises
     ------
     InputError
-        The directory holds no study, no level is finished, or a file of one is damaged.
+        If the directory does not contain a study, if no level is finished, or if a file of a level is damaged.
     """
     return gather(open_study(study_dir))
 
 
 def gather(study: StoredStudy) -> pd.DataFrame:
-    """Gather the numbers of a study that is already open; see `curves`."""
+    """Return the numbers of a study that is already open; see `curves`."""
     rows: list[dict[str, object]] = []
     counts: list[Mapping[str, int]] = []
     dense: dict[tuple[int, str], pd.DataFrame] = {}
@@ -177,12 +182,12 @@ def gather(study: StoredStudy) -> pd.DataFrame:
 
 
 def category_columns(table: pd.DataFrame) -> list[str]:
-    """Name the columns of `curves` that count a category's detected concepts: those after ``concepts``."""
+    """Return the names of the columns of `curves` that count the detected concepts of a category."""
     return list(table.columns[len(COUNTED) + 1 : -len(CONSISTENT)])
 
 
 def _categories(units: pd.DataFrame) -> list[str]:
-    """Name the categories of a units table, in its order."""
+    """Return the categories of a table of units, in the order of its columns."""
     named = [column.removesuffix("-label") for column in units.columns if column.endswith("-label")]
     return [*named, *(str(category) for category in units["category"].dropna().unique() if category not in named)]
 
