@@ -1,6 +1,6 @@
-"""prunescope: what happens to the things a network's units detect when the network is pruned.
+"""prunescope studies what happens to the concepts that a network's units detect when the network is pruned.
 
-The public functions are imported on first use, so that `import prunescope` costs nothing.
+The public functions are imported on first use, so that `import prunescope` is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m prunescope` is the command `prunescope`."""
+"""Run the command `prunescope` as `python -m prunescope`."""
 
 from prunescope.cli import main
 

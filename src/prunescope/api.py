@@ -1,4 +1,4 @@
-"""What a notebook calls, above everything else."""
+"""The functions for running and planning whole studies, which scripts and notebooks call."""
 
 from __future__ import annotations
 
@@ -32,28 +32,29 @@ from prunescope.training.steps import Step
 
 
 class Study:
-    """A study: trials x levels of one network, each trained, measured and dissected.
+    """A study, which trains, measures and dissects one network at every level of every trial.
 
     Parameters
     ----------
     recipe
-        The name of a recipe in the package, a path to one, or a `Recipe`.
+        The name of a recipe in the package, the path of a recipe file, or a `Recipe`.
     out
-        Its directory; what is complete there is not run again.
+        The study's directory. Stages that are complete there are not run again.
     changes
-        `FIELD=VALUE`, such as `training.length=2ep`, over the recipe.
+        Changes to the recipe, each as `FIELD=VALUE`, such as `training.length=2ep`.
     device
-        `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU where there is one.
+        The device to run on: `cpu`, `cuda`, `cuda:1`, ...; `auto` uses a GPU if there is one.
     branch_from
-        Directories of other studies: what they have of this one's dense networks is taken from there, and masks, where
-        the recipe says `masks: branch`.
+        Directories of other studies. Dense networks that they share with this study are taken from there instead of
+        being trained again, and so are masks if the recipe sets `masks: branch`.
     snapshots
-        Steps of training that studies which branch from this one rewind to: `6ep`, `500it`.
+        Further steps of training, such as `6ep` or `500it`, at which to keep the weights, so that studies that branch
+        from this one can rewind to them.
 
     Raises
     ------
     InputError
-        The recipe is not valid; every problem is named with its line and field.
+        If the recipe is not valid. The message names every problem with its line and field.
 
     Examples
     --------
@@ -83,23 +84,23 @@ class Study:
         self.snapshots = tuple(Step.parse(step) if isinstance(step, str) else step for step in snapshots)
 
     def stages(self) -> list[Stage]:
-        """List the stages in order, and which of them are complete."""
+        """List the stages in order, each with whether it is complete."""
         return stages(self.recipe, self.out)
 
     def run(self, report: Report = unreported) -> pd.DataFrame:
-        """Run what is missing, then write the evidence, the figures and the report.
+        """Run the stages that are not complete, then write the evidence, the figures and the report.
 
-        Among the processes that `accelerate launch` or `torchrun` started, each makes this call.
+        With `accelerate launch` or `torchrun`, every process must make this call.
 
         Parameters
         ----------
         report
-            Called now and then with an `Event`.
+            A function that is called from time to time with an `Event`, which describes the progress.
 
         Returns
         -------
         pd.DataFrame
-            The evidence: a row per trial, level and layer.
+            The evidence, with a row per trial, level and layer; see `curves`.
         """
         with join_processes(self.device) as processes:
             run_study(
@@ -116,16 +117,23 @@ class Study:
         return self.evidence()
 
     def evidence(self) -> pd.DataFrame:
-        """Return the curves of what is finished: a row per trial, level and layer."""
+        """Return the evidence of the finished levels, with a row per trial, level and layer; see `curves`."""
         return curves(self.out)
 
     def units(self, trial: int, level: int, layer: str | None = None) -> pd.DataFrame:
-        """Return the units of one level's layer (the recipe's first unless told).
+        """Return the table of units of one layer at one level, with a row per unit.
+
+        Parameters
+        ----------
+        trial, level
+            The trial and the level, counted from 0.
+        layer
+            The name of the layer; by default, the first one in the recipe.
 
         Raises
         ------
         InputError
-            That level is not dissected, or the study has no such layer.
+            If the level is not dissected, or if the study does not dissect this layer.
         """
         layers = self.recipe.dissection.layers
         layer = layer or layers[0]
@@ -144,29 +152,30 @@ def several(
     device: str = "auto",
     branch_from: Sequence[str | Path] = (),
 ) -> list[Study]:
-    """Prepare studies that share their dense networks; run them one after the other.
+    """Prepare several studies that share their dense networks, to be run one after the other.
 
     Parameters
     ----------
     recipes
-        As `Study` takes them. Each branches from those before it, where they agree on the dense network.
+        The recipes, in any form that `Study` accepts. Each study branches from those before it, and shares their dense
+        networks if the recipes agree on them.
     out
-        Each study is a directory in here, called as its recipe.
+        The directory that contains the studies. Each study has a folder with the name of its recipe.
     changes
-        Over every recipe.
+        Changes to every recipe, as in `Study`.
     device, branch_from
-        As in `Study`.
+        See `Study`.
 
     Returns
     -------
     list of Study
-        In the order of the recipes.
+        The studies, in the order of the recipes.
 
     Raises
     ------
     InputError
-        A recipe is not valid, two are called the same, one takes masks and none before it fits, or `out` is itself a
-        study.
+        If a recipe is not valid, if two recipes have the same name, if a recipe takes its masks from another study and
+        no study before it fits, or if `out` is itself a study.
 
     Examples
     --------
@@ -203,28 +212,30 @@ def plan(
     images_per_second: tuple[float, float] | None = None,
     images: int | None = None,
 ) -> Forecast:
-    """Say what studies will cost, before anything runs: steps, images, disk and hours by trial and level.
+    """Estimate what studies will cost before they run: steps, images, disk space and hours by trial and level.
 
     Parameters
     ----------
     recipes, changes, device, branch_from
-        As in `several`; one recipe is a study of its own.
+        See `several`. A single recipe is planned as one study.
     out
-        Where the studies are or will be; what is finished there is not counted.
+        The directory of the studies, which need not exist yet. Stages that are finished there are not counted. A single
+        recipe is a study in `out` itself, several are studies in folders of it.
     images_per_second
-        In training and in dissection; a few steps are measured on this machine unless given.
+        The speed in training and in dissection. By default, a few steps are measured on this machine.
     images
-        Training images; those of the data, where they are there, unless told.
+        The number of training images. By default, it is taken from the data if they are available.
 
     Returns
     -------
     Forecast
-        Its `.table` is a DataFrame; its `.notes` say what was measured and assumed.
+        The estimate. Its `.table` is a DataFrame, and its `.notes` state what was measured and what was assumed.
 
     Raises
     ------
     InputError
-        A recipe is not valid or does not fit its network, or `out` holds another study.
+        If a recipe is not valid or does not fit its network, if an argument is out of range, if data are missing and
+        their number is unknown, or if `out` contains another study.
     """
     read = _read(recipes, changes)
     speeds = images_per_second
@@ -249,7 +260,7 @@ def _read(recipes: Sequence[str | Path | Recipe], changes: Sequence[str]) -> lis
 
 
 def _folder_names(recipes: Sequence[Recipe]) -> list[str]:
-    """Return the names of several recipes, each of which can be a folder of its own."""
+    """Return the names of several recipes, which become folder names; raise if one is unsuitable or repeated."""
     names = [recipe.name for recipe in recipes]
     for name in names:
         problem = "it would be hidden" if name.startswith(".") else name_problem(name)
@@ -264,17 +275,17 @@ def _folder_names(recipes: Sequence[Recipe]) -> list[str]:
 
 
 def write_outcome(out: str | Path) -> pd.DataFrame:
-    """Write the evidence, the figures and the report of a study, finished or not.
+    """Write the evidence, the figures and the report of a study, which need not be finished.
 
     Parameters
     ----------
     out
-        The study's directory, which may be somebody else's: nothing is written outside of it.
+        The study's directory. It need not be trusted, because nothing is written outside of it.
 
     Returns
     -------
     pd.DataFrame
-        The evidence: a row per trial, level and layer.
+        The evidence, with a row per trial, level and layer; see `curves`.
     """
     directory = StudyDirectory(Path(out))
     open_study(directory.root)

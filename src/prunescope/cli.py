@@ -1,4 +1,4 @@
-"""The commands: thin over the public functions."""
+"""The commands, which only parse options and call the public functions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ app.add_typer(recipe_app, name="recipe")
 
 
 def _folder(path: Path) -> Path:
-    """Refuse a path that cannot become a folder before the work that would be lost."""
+    """Raise if a path cannot become a folder, before any work is done that would be lost."""
     there = next(part for part in (path, *path.absolute().parents) if part.exists())
     if not there.is_dir():
         raise InputError(f"{path}: {there} is a file; give a folder, new or old")
@@ -93,7 +93,10 @@ Changes = Annotated[
 def concepts_check(
     directory: Annotated[Path, typer.Argument(help="A data set in Broden's format.")],
 ) -> None:
-    """Find every problem of a data set, with file and line; exit 0 only if there is none."""
+    """Check a data set and list every problem with its file and line.
+
+    The exit code is 0 only if there are no problems.
+    """
     from prunescope.concepts import check_concepts
 
     with progress_of("checking") as progress:
@@ -112,7 +115,10 @@ def concepts_check(
 def concepts_pack(
     directory: Annotated[Path, typer.Argument(help="A data set in Broden's format.")],
 ) -> None:
-    """Write a packed copy of images and labels into DIRECTORY/packed; it is used by itself from then on."""
+    """Write a packed copy of the images and labels to DIRECTORY/packed.
+
+    From then on, the packed copy is used automatically.
+    """
     from rich.filesize import decimal
 
     from prunescope.concepts import pack_concepts, packed_size
@@ -130,7 +136,7 @@ def concepts_download(
     size: Annotated[int, typer.Option(help="Images' size: 224, 227 or 384 pixels.")] = 224,
     address: Annotated[str | None, typer.Option(help="Another place to download from.")] = None,
 ) -> None:
-    """Download Broden from its published address, verify and unpack it."""
+    """Download Broden from its published address, verify it and unpack it."""
     from prunescope.concepts import download_broden
 
     if name != "broden":
@@ -155,7 +161,10 @@ def concepts_make_miniature(
     seed: Annotated[int, typer.Option(help="Image i of a seed is the same everywhere.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
 ) -> None:
-    """Draw the miniature: labelled images in Broden's format, and the same as a classification task."""
+    """Draw the miniature, a set of labelled images in Broden's format.
+
+    The same images are also written as a classification task.
+    """
     from prunescope.concepts.miniature import make_miniature
 
     with progress_of("drawing") as progress:
@@ -171,7 +180,7 @@ def layers(
     classes: Classes = None,
     units_axis: UnitsAxis = None,
 ) -> None:
-    """List a network's layers with output shapes and units."""
+    """List the layers of a network with their output shapes and numbers of units."""
     from prunescope.networks import build_network, list_layers
 
     given = _axes(units_axis)
@@ -236,10 +245,10 @@ def dissect(
     ] = None,
     std: Annotated[str | None, typer.Option(help="Of each color channel: R,G,B. ImageNet's unless told.")] = None,
 ) -> None:
-    """Say which unit of a layer detects which concept.
+    """Find out which concept each unit of a layer detects.
 
-    A dissection with other settings in --out is not overwritten. With `torchrun --nproc-per-node N -m prunescope
-    dissect ...` N processes share the images.
+    If --out contains a dissection with other settings, it is not overwritten. With `torchrun --nproc-per-node N -m
+    prunescope dissect ...`, N processes share the images.
     """
     from prunescope.dissection.result import refuse_other
 
@@ -271,7 +280,7 @@ def dissect(
         raise InputError("--weights: two files have the same name, which names their folders in --out; rename one")
     colors = {"mean": _colors("--mean", mean) or IMAGENET_MEAN, "std": _colors("--std", std) or IMAGENET_STD}
     settings = {"network": network, "weights": [str(file) for file in weights or ()], "seed": seed}
-    # Before the work: what is there already would not be overwritten after it.
+    # This is checked before the work, because an existing dissection would not be overwritten after it.
     known = {"iou": iou, "align": align, "precision": precision, **_of_all(concepts, quantile, presence), **colors}
     known |= settings if weights else {"network": network, "seed": seed}
     for name in files:
@@ -302,7 +311,7 @@ def dissect(
 
 
 def _axes(given: list[str] | None) -> int | dict[str, int] | None:
-    """Read `AXIS`, or `LAYER=AXIS` several times."""
+    """Parse the values of --units-axis: one `AXIS`, or several `LAYER=AXIS`."""
     axes: dict[str, int] = {}
     for text in given or ():
         layer, _, axis = text.rpartition("=")
@@ -333,7 +342,7 @@ def import_netdissect(
     out_directory: Out,
     iou: Annotated[float, typer.Option(help="A unit is interpretable above this IoU.")] = 0.05,
 ) -> None:
-    """Read a published table of network dissection into prunescope's files."""
+    """Convert a published table of network dissection to prunescope's files."""
     from prunescope.dissection import import_netdissect as run
 
     summary = run(file, out=out_directory, iou=iou).summary
@@ -352,11 +361,11 @@ def study(
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages and stop.")] = False,
 ) -> None:
-    """Train, prune level by level, dissect every level; then figures and a report.
+    """Run a study: train a network, prune it level by level and dissect every level, then write figures and a report.
 
-    What is complete in --out is not run again: the same command goes on where it stopped. Of several recipes each is a
-    study in a folder of --out, and those that agree on the dense networks train them once. `accelerate launch -m
-    prunescope study ...` or `torchrun` share the work among processes.
+    Stages that are complete in --out are not run again, so the same command continues an interrupted study. If several
+    recipes are given, each becomes a study in a folder of --out, and studies that agree on the dense networks train
+    them only once. With `accelerate launch -m prunescope study ...` or `torchrun`, several processes share the work.
     """
     from prunescope.api import Study, several
     from prunescope.study.branching import Branch, masks_branch
@@ -403,10 +412,10 @@ def plan(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Say what studies will cost before anything runs: steps, images, disk and hours.
+    """Estimate what studies will cost before they run: steps, images, disk space and hours.
 
-    Hours are of training steps and forward passes on one device. Reading training images is counted where they are
-    there, reading labelled ones is not.
+    The hours are those of the training steps and forward passes on one device. They include the time to read the
+    training images if these are available, but not the time to read the labelled images.
     """
     import prunescope
 
@@ -438,7 +447,7 @@ def plan(
 
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="A study's directory, finished or not.")]) -> None:
-    """Write the evidence, the figures and the report of a study anew."""
+    """Write the evidence, the figures and the report of a study again."""
     from prunescope.api import write_outcome
 
     write_outcome(directory)
@@ -447,7 +456,7 @@ def report(directory: Annotated[Path, typer.Argument(help="A study's directory, 
 
 @recipe_app.command("list")
 def recipe_list() -> None:
-    """List the recipes of the package."""
+    """List the recipes that come with the package."""
     from prunescope.study import recipe_text, shipped_recipes
 
     for name in shipped_recipes():
@@ -468,19 +477,23 @@ def recipe_show(
 
 @recipe_app.command("schema")
 def recipe_schema() -> None:
-    """Print the JSON schema of recipes."""
+    """Print the JSON schema that recipes follow."""
     from prunescope.study import recipe_schema as schema
 
     out.print(json.dumps(schema(), indent=2))
 
 
 def main() -> None:
-    """Run the command line: 0 done, 1 problems found, 2 bad input, 130 interrupted."""
+    """Run the command line.
+
+    The exit code is 0 if all went well, 1 if a check found problems, 2 if the input is wrong, and 130 after an
+    interruption.
+    """
     app(prog_name="prunescope")
 
 
 def _given(changes: list[str] | None, data: Path | None, concepts: Path | None) -> list[str]:
-    """Say the options of a study as changes of its recipe."""
+    """Return the options of a study as changes to its recipe."""
     given = [*(changes or [])]
     given += [f"data.task={json.dumps(str(data))}"] if data else []
     return given + ([f"dissection.concepts={json.dumps(str(concepts))}"] if concepts else [])
@@ -505,7 +518,7 @@ def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float
 
 
 def _of_all(concepts: Path, quantile: float, presence: str) -> dict[str, Any]:
-    """Return the settings that every dissection notes."""
+    """Return the settings that every dissection stores in its summary."""
     return {"concepts": str(expanded(concepts).absolute()), "quantile": quantile, "presence": presence}
 
 
@@ -536,5 +549,5 @@ def _speeds(text: str | None) -> tuple[float, float] | None:
         numbers = []
     if len(numbers) not in (1, 2) or not all(math.isfinite(number) and number > 0 for number in numbers):
         raise InputError(f"--images-per-second is {text!r}, expected one or two numbers above 0, such as 900,2500")
-    # A forward pass is about a third of a training step.
+    # A forward pass takes about a third of the time of a training step.
     return numbers[0], numbers[1] if len(numbers) == 2 else 3 * numbers[0]

@@ -1,4 +1,4 @@
-"""What a user sees of a command: results on standard output; progress, notes and errors on standard error."""
+"""Print the output of commands: results to standard output; progress, notes and errors to standard error."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 class Commands(TyperGroup):
-    """Turns what a user can mend into one clear message and exit code 2."""
+    """A group of commands that reports errors the user can fix as one message with exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run the command and turn expected errors and interruptions into messages and exit codes."""
         warnings.showwarning = _show_warning
         interrupts: list[int] = []
         try:
             with _noting_interrupts(interrupts):
                 return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
-            # Libraries in C turn a Ctrl-C into other errors of theirs.
+            # C libraries may turn Ctrl-C into errors of their own.
             if interrupts or isinstance(error, KeyboardInterrupt):
                 err.print("interrupted; nothing is half-written, and the same command goes on from here")
                 raise typer.Exit(130) from error
@@ -54,7 +54,7 @@ class Commands(TyperGroup):
 
 
 def print_table(table: pd.DataFrame) -> None:
-    """Print a table, its numbers to the right."""
+    """Print a table with its numbers aligned to the right."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for column in table.columns:
         shown.add_column(str(column), justify="right" if table[column].dtype.kind in "iuf" else "left", overflow="fold")
@@ -66,13 +66,13 @@ def print_table(table: pd.DataFrame) -> None:
 def _cell(value: object) -> str:
     if isinstance(value, Integral):
         return f"{int(value):,}"
-    # The one missing value of tables that are printed; pandas is not imported for the others.
+    # Printed tables contain no missing value other than pandas.NA; comparing text avoids importing pandas.
     return "?" if str(value) == "<NA>" else str(value)
 
 
 @contextmanager
 def progress_of(what: str, shown: bool = True) -> Iterator[Progress]:
-    """Show one piece of work: how much is done, and the time that is left."""
+    """Show a progress bar for one task, with the number of finished items and the remaining time."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -90,7 +90,7 @@ def progress_of(what: str, shown: bool = True) -> Iterator[Progress]:
 
 @contextmanager
 def study_progress(levels: int, name: str) -> Iterator[Callable[[Event], None]]:
-    """Show a study: a line for every finished level; on a terminal, the present stage beneath."""
+    """Show the progress of a study: a line for every finished level and, on a terminal, a bar for the current stage."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
 
@@ -109,7 +109,7 @@ def study_progress(levels: int, name: str) -> Iterator[Callable[[Event], None]]:
 
 
 def in_hours(value: float) -> str:
-    """Write hours; few of them are not rounded to none."""
+    """Format a number of hours so that small values are not rounded to zero."""
     return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
@@ -144,7 +144,7 @@ def _left(event: Event) -> str:
 
 @contextmanager
 def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
-    """Add to `interrupts` when Ctrl-C is pressed, and interrupt as ever."""
+    """Record each Ctrl-C in `interrupts` and raise KeyboardInterrupt as usual."""
 
     def interrupt(number: int, _frame: Any) -> None:
         interrupts.append(number)
