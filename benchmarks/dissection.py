@@ -1,13 +1,15 @@
-"""What dissection costs beside the network's own forward pass.
+"""Measure the cost of dissection relative to the network's own forward pass.
 
     python benchmarks/dissection.py [--images 256] [--repeats 3] [--quick]
     python benchmarks/dissection.py --gpu
 
-Everything is measured side by side in this run: each row's two loops take turns, the ratio is the median over the turns
-of one's time / the other's next to it, so that a machine that grows slower or faster disturbs it little. The
-images are drawn here in Broden's format (224 pixels, labels at 112, five label layers), the network has random weights.
-With `--gpu` the rows are the GPU's: from a packed copy to the finished table, beside the forward pass on a batch that
-lies on the GPU already.
+Each row compares two loops that take turns in the same run. The ratio is the median over the turns of one loop's time
+divided by the time of the other loop in the same turn, so changes in the speed of the machine affect it little. The
+benchmark draws its own images in Broden's format (224 pixels, labels at 112 pixels, five label layers), and the network
+has random weights.
+
+With `--gpu`, the rows are measured on the GPU: dissection from a packed copy to the finished table, compared with the
+forward pass on a batch that is already on the GPU.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ GPU_IMAGES = 1 << 15
 
 
 def main() -> None:
-    """Measure and print."""
+    """Parse the options, run the measurements and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
@@ -92,7 +94,7 @@ def main() -> None:
 
 
 def draw(folder: Path, images: int) -> Path:
-    """Draw a data set of Broden's sizes: the miniature at 224 pixels, its labels brought to 112."""
+    """Draw a data set with the sizes of Broden: the miniature at 224 pixels, with labels resized to 112 pixels."""
     make_miniature(folder, images, seed=0, size=224)
     for file in (folder / "images").glob("*_*.png"):
         with Image.open(file) as labels:
@@ -104,7 +106,7 @@ def draw(folder: Path, images: int) -> Path:
 
 
 def forward(model: nn.Module, data: ConceptData) -> None:
-    """Run the bare loop: decode images as dissection does, and nothing but the forward pass."""
+    """Run the baseline loop, which decodes images as dissection does and runs only the forward pass."""
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     with torch.inference_mode():
         for first in range(0, len(data), BATCH):
@@ -113,12 +115,12 @@ def forward(model: nn.Module, data: ConceptData) -> None:
 
 
 def run(model: nn.Module, data: ConceptData, layers: Sequence[str]) -> None:
-    """Dissect, from decoding to the finished table."""
+    """Run a dissection, from decoding the images to the finished table."""
     dissect(model, layers=layers, concepts=data, batch_size=BATCH)
 
 
 def turns(repeats: int, *actions: Callable[[], object], warm_up: bool = True) -> list[list[float]]:
-    """Run the actions in turn, once to warm up unless told otherwise; return the seconds of each, by turn."""
+    """Run the actions in turn, by default once before to warm up, and return the seconds of each action by turn."""
     for action in actions if warm_up else ():
         action()
     times: list[list[float]] = [[] for _ in actions]
@@ -131,7 +133,10 @@ def turns(repeats: int, *actions: Callable[[], object], warm_up: bool = True) ->
 
 
 def tally_alone(data: ConceptData, repeats: int) -> tuple[list[float], list[float]]:
-    """Measure microseconds of a kept 7 x 7 map on two threads: ours, and upsampled, compared and counted by torch."""
+    """Measure the microseconds per kept 7 x 7 map, counted by prunescope and by plain torch operations, in turns.
+
+    The plain way upsamples each map, compares it with the threshold and counts the labels. Both use all threads.
+    """
     random = np.random.default_rng(0)
     units, count = 2048, min(64, len(data))
     batch = next(batches(data, count, range(count), with_images=False))
@@ -163,7 +168,7 @@ def tally_alone(data: ConceptData, repeats: int) -> tuple[list[float], list[floa
 
 
 def plain_layers(data: ConceptData, i: int) -> np.ndarray:
-    """Unpack an image's labels into layers of concept columns, int64 [layers, sh, sw]."""
+    """Unpack the labels of an image into layers of concept columns, int64 [layers, sh, sw]."""
     labels = data.image_labels(i)
     most = int(np.diff(labels.starts).max())
     table = np.zeros((len(labels.starts) - 1, most), np.int64)
@@ -174,9 +179,10 @@ def plain_layers(data: ConceptData, i: int) -> np.ndarray:
 
 
 def scaling(data: ConceptData, repeats: int) -> tuple[float, float, float]:
-    """Measure seconds of one process of one thread, of two that share the images, and of two that share nothing.
+    """Measure the seconds of one process, of two processes that share the images, and of two independent processes.
 
-    The start is in none of them. The last are the first twice at the same time, which says what the machine can do.
+    Each process has one thread, and the time to start it is not included. Two independent processes, each of which does
+    the whole work at the same time as the other, show how far the machine itself scales.
     """
     script = (
         "import sys, time, torch\n"
@@ -212,12 +218,14 @@ def scaling(data: ConceptData, repeats: int) -> tuple[float, float, float]:
 
 
 def print_peak(images: int) -> None:
-    """Dissect random maps of layer4's shape and print the peak memory above their own, in bytes."""
+    """Dissect random maps with the shape of layer4's and print the peak memory beyond the maps themselves, in bytes."""
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         data = open_concepts(make_miniature(Path(folder) / "data", images, seed=0, size=32))
         maps = random.random((images, 2048, 7, 7), np.float32)
-        dissect_activations(maps[:8].repeat(images // 8, 0), concepts=data)  # compiles and allocates what stays
+        dissect_activations(
+            maps[:8].repeat(images // 8, 0), concepts=data
+        )  # compiles, and allocates memory that is kept
         Path("/proc/self/clear_refs").write_text("5")
         before = kilobytes("VmRSS")
         dissect_activations(maps, concepts=data)
@@ -225,13 +233,13 @@ def print_peak(images: int) -> None:
 
 
 def kilobytes(field: str) -> int:
-    """Read a figure of this process's memory (Linux)."""
+    """Return a field of this process's memory status in kilobytes (Linux only)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def print_memory(few: int, many: int) -> None:
-    """Print what dissection takes above the maps it is given, for few and for many images."""
+    """Print the peak memory of dissection beyond the given maps, for few and for many images."""
     peaks = []
     for images in (few, many):
         command = [sys.executable, __file__, "--memory", str(images)]
@@ -241,7 +249,10 @@ def print_memory(few: int, many: int) -> None:
 
 
 def print_broden(model: nn.Module, data: ConceptData) -> None:
-    """Print what of each layer's maps would wait for the thresholds, and how much memory all else would take."""
+    """Print estimates for all of Broden: the size of the stored maps of each layer, and the memory for everything else.
+
+    Maps that may exceed their unit's threshold are stored until the thresholds are known.
+    """
     some, budget = min(len(data), 32), Budget()
     found = dissect(model, layers=LAYERS, concepts=data, batch_size=BATCH)
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
@@ -263,14 +274,14 @@ def print_broden(model: nn.Module, data: ConceptData) -> None:
 
 
 def print_row(what: str, ours: Sequence[float], other: Sequence[float], most: float, unit: str = "s") -> None:
-    """Print the median times, and the median of the turns' ratios beside the most that it should be."""
+    """Print the median times, the median of the ratios by turn, and the bound that the ratio should not exceed."""
     ratio = statistics.median(one / two for one, two in zip(ours, other, strict=True))
     times = " / ".join(f"{statistics.median(found):8.2f} {unit}" for found in (ours, other))
     print(f"{what:58}{times} = {ratio:6.3f}   (at most {most:.3f})")
 
 
 def on_gpu(images: int) -> None:
-    """Print images a second on the GPU, dissected from a packed copy and by the bare forward pass."""
+    """Print the images per second on the GPU, for dissection from a packed copy and for the forward pass alone."""
     model = build_network("torchvision:resnet50", seed=0).eval().to("cuda")
     shown = torch.rand(GPU_BATCH, 3, 224, 224, device="cuda")
     with tempfile.TemporaryDirectory() as temporary:
@@ -283,7 +294,7 @@ def on_gpu(images: int) -> None:
         name = torch.cuda.get_device_name()
         print(f"{name}, ResNet-50, {len(data):,} images of 224 px, batch {GPU_BATCH}, channels last, images a second\n")
         print(f"{'':28}{'bare':>9}{'dissected':>11}   ratio")
-        # The faster ones vary more.
+        # Faster precisions vary more between repeats.
         for precision, repeats in (("fp32", 1), ("tf32", 2), ("bf16", 3)):
             dissected = functools.partial(dissect, model, batch_size=GPU_BATCH, device="cuda", precision=precision)
             forward_on_gpu(model, shown, 4 * GPU_BATCH, precision)
@@ -303,7 +314,7 @@ def on_gpu(images: int) -> None:
 
 
 def forward_on_gpu(model: nn.Module, shown: torch.Tensor, images: int, precision: Precision) -> None:
-    """Run the bare forward pass on one batch, which lies on the GPU already, for as many images as told."""
+    """Run only the forward pass, on one batch that is already on the GPU, for at least `images` images."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = shown.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), arithmetic(precision, shown.device):
@@ -313,7 +324,7 @@ def forward_on_gpu(model: nn.Module, shown: torch.Tensor, images: int, precision
 
 
 def repeat(folder: Path, times: int) -> None:
-    """Let a data set's index name every image `times` times, each under another name, as drawing more takes long."""
+    """Make a data set `times` as large by adding links to its images, which is faster than drawing more images."""
     index = pd.read_csv(folder / "index.csv", dtype=str, keep_default_na=False)
     parts = [index]
     for turn in range(1, times):

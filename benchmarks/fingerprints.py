@@ -1,10 +1,11 @@
-"""What the fingerprint of a study's data costs.
+"""Measure the cost of taking the fingerprint of a study's data.
 
     python benchmarks/fingerprints.py [--images 10000] [--kilobytes 100] [--files 100000]
 
-Writes images of random bytes, and empty small files by the thousand in a folder, and measures how long it takes to list
-them and to hash them: for the first time, again with the hashes that were kept, and looking at them before a stage's
-results are kept. The files have just been written, so that they are read from memory: a disk or a network adds to it.
+The benchmark writes images of random bytes and a large number of empty files, a thousand per folder. It measures the
+time to list the files, to hash them for the first time, to hash them again with the cached hashes, and to check them
+for changes before the results of a stage are stored. The files have just been written and are read from memory; reading
+them from a disk or a network takes longer.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Parse the options, run the measurements and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--kilobytes", type=int, default=100)
@@ -40,7 +41,7 @@ def main() -> None:
         images, empty, cache = Path(name) / "images", Path(name) / "empty", Path(name) / "cache"
         make(images, options.images, os.urandom(options.kilobytes * 1000))
         make(empty, options.files, b"")
-        # Hashes of files that have just been written are not kept.
+        # Hashes of files that were written less than two seconds ago are not cached.
         time.sleep(2.1)
         print(f"{options.images:,} images of {options.kilobytes} kB")
         listing = timed("list names and sizes", lambda: walk_files(images))
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def make(folder: Path, count: int, content: bytes) -> None:
-    """Write files with names as ImageNet's, no two alike unless they are empty."""
+    """Write files with names like those of ImageNet; all contents differ unless the files are empty."""
     for i in range(count):
         if i % 1000 == 0:
             (folder / f"n{i // 1000:08d}").mkdir(parents=True)
@@ -73,7 +74,7 @@ def make(folder: Path, count: int, content: bytes) -> None:
 
 
 def timed(what: str, action: Callable[[], T]) -> T:
-    """Print how long it takes."""
+    """Run the action, print the time that it takes and return its result."""
     began = time.perf_counter()
     result = action()
     print(f"  {what:30} {time.perf_counter() - began:8.3f} s")

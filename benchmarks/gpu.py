@@ -1,9 +1,9 @@
-"""Check and measure everything that needs a GPU, and write it to benchmarks/results/GPU-NAME.md.
+"""Run all tests and benchmarks that need a GPU and write the results to benchmarks/results/GPU-NAME.md.
 
     make gpu
     python benchmarks/gpu.py [--out FOLDER]
 
-The tests marked `gpu` run first; the figures are measured after them, also where a test failed. Nothing is downloaded.
+The tests marked `gpu` run first. The benchmarks run after them, even if a test has failed. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STEPS = {
 
 
 def main() -> int:
-    """Run the steps; 1 if one failed."""
+    """Run the steps and return the exit code: 1 if a step failed, 2 if there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()

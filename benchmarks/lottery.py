@@ -1,8 +1,9 @@
-"""The lottery ticket against its controls: a known result (Frankle and Carbin 2019, figures 3 and 4), on small digits.
+"""Compare the lottery ticket with its controls on small digits (Frankle and Carbin 2019, figures 3 and 4).
 
-For every seed one network is trained, pruned level by level by magnitude and rewound. At every level two controls are
-trained beside the ticket: its mask permuted within each layer, over the same weights, and its mask over new random
-weights, from the first step. All see the same images in the same order.
+The benchmark checks that a known result is reproduced. For every seed, one network is trained, pruned level by level by
+magnitude, and rewound. At every level, two controls are trained besides the ticket. The first uses the same weights
+with the ticket's mask permuted within each layer. The second uses the ticket's mask with new random weights and is
+trained from the first step. All of them see the same images in the same order.
 
     python benchmarks/lottery.py
 """
@@ -30,7 +31,7 @@ WAYS = ("ticket", "shuffled", "reinitialised")
 
 
 class Perceptron(nn.Module):
-    """Two hidden layers over the 64 pixels of a digit, in the proportions of LeNet-300-100."""
+    """A perceptron with two hidden layers for digits of 64 pixels, with the proportions of LeNet-300-100."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,32 +40,32 @@ class Perceptron(nn.Module):
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
-        """[n, 3, 8, 8] -> [n, 10]; the three channels are alike."""
+        """Return class scores [n, 10] of images [n, 3, 8, 8], which have three identical channels."""
         scores: Tensor = self.layers(images[:, 0].flatten(1))
         return scores
 
 
 def network(seed: int) -> nn.Module:
-    """Draw a network's initial weights."""
+    """Build a network with random initial weights drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Perceptron()
 
 
 def digits() -> Task:
-    """scikit-learn's digits: 1,797 images of 8 x 8 pixels, every fourth for validation."""
+    """Return scikit-learn's digits as a task: 1,797 images of 8 x 8 pixels, every fourth of them for validation."""
     found = load_digits()
     pixels = torch.from_numpy((found.images * 255 / 16).round().astype(np.uint8))
     pixels = pixels[:, None].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
     held = np.arange(len(pixels)) % 4 == 3
     names = tuple(str(name) for name in found.target_names)
     sources = [Source(names, found.target[part].astype(np.int64), pixels=pixels[part]) for part in (~held, held)]
-    # Most pixels are black: this mean and deviation are those of the whole set.
+    # Most pixels are black. The mean and the standard deviation are those of the whole data set.
     return Task("digits", 8, "none", (0.305,) * 3, (0.376,) * 3, 0, *sources)
 
 
 def one_seed(task: Task, training: Training, seed: int, levels: int, fraction: float, rewind: int) -> list[dict]:
-    """Train one ticket's levels, and the controls at each of them."""
+    """Train all levels of one ticket, and both controls at each level."""
     per_epoch = Plan(len(task.train), training.batch_size, seed).steps_per_epoch
     end = training.length.iterations(per_epoch)
     point: dict[str, Tensor] = {}
@@ -98,7 +99,7 @@ def one_seed(task: Task, training: Training, seed: int, levels: int, fraction: f
 
 
 def interval(values: pd.Series) -> tuple[float, float]:
-    """Return the mean and the half-width of its 95 % interval (Student's t)."""
+    """Return the mean and the half-width of its 95 % confidence interval (Student's t)."""
     if values.std() == 0:
         return float(values.mean()), 0.0
     low, high = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
@@ -106,7 +107,7 @@ def interval(values: pd.Series) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print accuracies and paired differences, with 95 % intervals over seeds."""
+    """Print accuracies and paired differences with 95 % confidence intervals over seeds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--levels", type=int, default=7)

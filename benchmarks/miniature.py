@@ -1,10 +1,11 @@
-"""What a network detects on the miniature, beside what it would detect by chance.
+"""Compare what a network detects on the miniature with what would be detected by chance.
 
     prunescope study miniature --out out/miniature
     python benchmarks/miniature.py out/miniature
 
-For every trial of a finished study: the dense network; the same network untrained, its normalisation statistics fitted
-to the training images; and the dense network held against other images' labels.
+For every trial of a finished study, three dissections are made: of the dense network; of the same network before
+training, with normalisation statistics fitted to the training images; and of the dense network with the labels of other
+images.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from prunescope.training.plan import Plan
 
 
 def main() -> None:
-    """Dissect and print a row per trial and network."""
+    """Run the dissections and print a row per trial, network and layer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="a finished study's directory")
     directory = StudyDirectory(parser.parse_args().study)
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def fit_statistics(model: nn.Module, task: Task) -> None:
-    """Fit the normalisation statistics to the training images: the mean over batches of one epoch."""
+    """Set the normalisation statistics to their mean over the training batches of one epoch."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
@@ -66,7 +67,7 @@ def fit_statistics(model: nn.Module, task: Task) -> None:
 
 
 def described(recipe: Recipe, summary: pd.DataFrame) -> list[dict[str, object]]:
-    """Give a layer's counts, and the categories among its detected concepts."""
+    """Return for each layer its counts and the number of detected concepts by category."""
     rows = []
     for row in summary.to_dict("records"):
         categories = [name for name in row if name not in ("layer", "units", "interpretable", "concepts", "dead")]

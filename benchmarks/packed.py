@@ -1,11 +1,12 @@
-"""What it costs to hold a packed copy of concepts against its checksums.
+"""Measure the cost of verifying the checksums of a packed copy of concepts.
 
     python benchmarks/packed.py [--images 512] [--repeats 5]
 
-reads the images (224 x 224 pixels) and labels (112 x 112) of a packed copy of the miniature, which is in the page cache
-after the first turn. Each is held against its checksum when it is read for the first time after opening, and not again:
-the first pass through a copy that was just opened is compared with the second one, in turns. Every image is copied, as
-anything that uses it would do at least. The last column is what the same takes without a packed copy.
+The benchmark reads the images (224 x 224 pixels) and labels (112 x 112) of a packed copy of the miniature, which is in
+the page cache after the first turn. The checksum of an image or its labels is verified only when they are read for the
+first time after the copy was opened. Therefore, each turn opens the copy and times a first and a second pass through
+it. Every image is copied in memory, which any use of it would do at least. The last column of the output shows the rate
+without a packed copy.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from prunescope.concepts.miniature import make_miniature
 
 
 def main() -> None:
-    """Measure and print."""
+    """Parse the options, run the measurements and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 def read_images(data: ConceptData) -> None:
-    """Copy all images."""
+    """Read all images and copy them in memory."""
     for i in range(len(data)):
         data.image(i).copy()
 
@@ -52,7 +53,7 @@ def read_labels(data: ConceptData) -> None:
 
 
 def rates(root: Path, read: Callable[[ConceptData], None], repeats: int) -> list[float]:
-    """Return how many a second are read for the first time, read again, and read from the files."""
+    """Return the reads per second of the first pass, of the second pass and without a packed copy."""
     times: list[list[float]] = []
     for _ in range(repeats + 1):
         data = open_concepts(root)
@@ -63,7 +64,7 @@ def rates(root: Path, read: Callable[[ConceptData], None], repeats: int) -> list
             read(one)
             found.append(time.perf_counter() - began)
         times.append(found)
-    # The first turn fills the page cache; files are slow enough to be read once.
+    # The first turn only fills the page cache. The original files are read in it alone, because they are slow to read.
     medians = [statistics.median(turn[at] for turn in times[1:]) for at in range(2)]
     return [len(data) / seconds for seconds in (*medians, times[0][2])]
 

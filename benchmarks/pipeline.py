@@ -1,17 +1,18 @@
-"""How fast images come in, beside torchvision's plain way.
+"""Compare the speed of the input pipeline with that of torchvision's usual pipeline.
 
     python benchmarks/pipeline.py [--images 1024] [--workers 2] [--repeats 5] [--quick]
     python benchmarks/pipeline.py --gpu
 
-Both read the same JPEG files with as many worker processes, crop, flip and normalise them as ImageNet's training does,
-and end with normalised batches of 224 pixels where the network is (the GPU, if there is one). Plain is what everybody
-writes: ImageFolder, RandomResizedCrop, RandomHorizontalFlip, ToTensor, Normalize, DataLoader. The two take turns; a
-row's ratio is that of the medians. Workers start within the time measured, of both. The last column is the same ratio
-of processor seconds, workers' included, which other work on the machine disturbs less.
+Both pipelines read the same JPEG files with the same number of worker processes, crop, flip and normalise the images as
+is usual in training on ImageNet, and deliver normalised batches of 224 pixels on the network's device (the GPU, if
+there is one). The usual pipeline consists of ImageFolder, RandomResizedCrop, RandomHorizontalFlip, ToTensor, Normalize
+and DataLoader. The two pipelines take turns, and the ratio in each row is that of the median times. The times of both
+include starting the workers. The last column is the same ratio for processor seconds, including those of the workers,
+which other work on the machine affects less.
 
-The images are noise whose spectrum falls as that of natural images does (amplitude 1 / frequency, Field 1987), so that
-they compress like photographs: 500 x 375 pixels, ImageNet's most frequent size, at quality 90 have about 110 kB, as
-ImageNet's files have in the mean.
+The images are noise with the spectrum of natural images (amplitude 1 / frequency, Field 1987), so that they compress
+like photographs. At 500 x 375 pixels, the most frequent size in ImageNet, and quality 90, a file has about 110 kB,
+which is the mean size of ImageNet's files.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 224
 BATCH = 64
 GPU_BATCH = 256
-DRAWN = 64  # different images; the files beyond are links to them
+DRAWN = 64  # the number of different images; further files are links to them
 SHAPES = ((500, 375), (1000, 750), (2000, 1500))
 
 
 def main() -> None:
-    """Measure and print."""
+    """Parse the options, run the measurements and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=2)
@@ -66,7 +67,7 @@ def main() -> None:
     )
     print(f"{'images a second':36}{'ours':>8}{'plain':>8}   ratio                     by processor seconds")
     for width, height in SHAPES:
-        # The larger take longer to decode, the ratio needs fewer of them.
+        # Larger images take longer to decode, and fewer of them are enough to measure the ratio.
         count = max(2 * BATCH, images * 500 // width)
         with tempfile.TemporaryDirectory() as folder:
             size = write_images(Path(folder), count, width, height)
@@ -83,7 +84,7 @@ def main() -> None:
 
 
 def on_gpu() -> None:
-    """Print images a second that the pipeline delivers and that a step of training takes, bf16, batch 256."""
+    """Print the images per second of the pipeline, of training steps, and of both together (bf16, batch size 256)."""
     device, workers, count = torch.device("cuda", 0), max(1, (os.cpu_count() or 1) - 1), 24 * GPU_BATCH
     with tempfile.TemporaryDirectory() as folder, ExitStack() as during:
         write_images(Path(folder), count, *SHAPES[0])
@@ -113,7 +114,7 @@ def on_gpu() -> None:
 
 
 def steady(batches: Iterable[object]) -> float:
-    """Return images a second of GPU batches, the first four left out, in which workers start and buffers are made."""
+    """Return the images per second, leaving out four batches in which workers start and buffers are allocated."""
     began, count = 0.0, 0
     for count, _ in enumerate(batches, 1):
         if count == 4:
@@ -124,7 +125,10 @@ def steady(batches: Iterable[object]) -> float:
 
 
 def write_images(root: Path, count: int, width: int, height: int) -> float:
-    """Write an ImageFolder of two classes in `train`, one image each in `val`; return the files' mean bytes."""
+    """Write a data set for ImageFolder with two classes and one validation image per class.
+
+    Returns the mean size of the training files in bytes.
+    """
     random = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("one", "other"):
@@ -143,7 +147,7 @@ def write_images(root: Path, count: int, width: int, height: int) -> float:
 
 
 def noise(random: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Draw noise of amplitude 1 / frequency; the colors differ a quarter as much as the brightness."""
+    """Draw noise with amplitude 1 / frequency, in which colour varies a quarter as much as brightness."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
     planes = []
@@ -157,7 +161,7 @@ def noise(random: np.random.Generator, width: int, height: int) -> Image.Image:
 
 
 def plain_loader(root: Path, workers: int, device: torch.device) -> torch.utils.data.DataLoader[object]:
-    """Build torchvision's usual training pipeline."""
+    """Return a loader with torchvision's usual training pipeline."""
     import_torchvision()
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
@@ -176,7 +180,7 @@ def plain_loader(root: Path, workers: int, device: torch.device) -> torch.utils.
 
 
 def read(task: Task, device: torch.device) -> None:
-    """Take one epoch of our batches."""
+    """Read one epoch of batches from prunescope's pipeline."""
     plan = Plan(len(task.train), BATCH, seed=0)
     for _ in task.training_batches(plan, 0, plan.steps_per_epoch, device):
         pass
@@ -184,7 +188,7 @@ def read(task: Task, device: torch.device) -> None:
 
 
 def read_plain(loader: torch.utils.data.DataLoader[object], device: torch.device) -> None:
-    """Take one epoch of plain batches."""
+    """Read one epoch of batches from torchvision's pipeline."""
     for images, targets in loader:
         images.to(device, non_blocking=True)
         targets.to(device, non_blocking=True)
@@ -192,13 +196,16 @@ def read_plain(loader: torch.utils.data.DataLoader[object], device: torch.device
 
 
 def finish(device: torch.device) -> None:
-    """Wait for the GPU."""
+    """Wait until the GPU has finished, if the device is one."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def turns(repeats: int, *actions: Callable[[], None]) -> list[np.ndarray]:
-    """Run the actions in turn, once to warm up; return the median seconds of each, by the clock and of processors."""
+    """Run the actions in turn, after one turn to warm up, and return the median seconds of each.
+
+    The two numbers of an action are seconds of wall-clock time and of processor time.
+    """
     times: list[list[np.ndarray]] = [[] for _ in actions]
     for turn in range(repeats + 1):
         for action, found in zip(actions, times, strict=True):
@@ -210,7 +217,7 @@ def turns(repeats: int, *actions: Callable[[], None]) -> list[np.ndarray]:
 
 
 def seconds() -> np.ndarray:
-    """Read the clock, and the processor seconds of this process and of the workers that have ended."""
+    """Return the clock time, and the processor seconds of this process and of the workers that have ended."""
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return np.array([time.perf_counter(), sum(one.ru_utime + one.ru_stime for one in spent)])
 

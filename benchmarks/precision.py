@@ -1,11 +1,16 @@
-"""What a forward pass in tf32 or bf16 changes in a dissection.
+"""Measure how a forward pass in tf32 or bf16 changes a dissection.
 
     prunescope study demo --set pruning.levels=0 --out out
     python benchmarks/precision.py out
 
-dissects the study's dense network on its concepts in fp32, the reference, and again: in other batches, which changes no
-more than the order of additions; in bf16; in tf32, emulated: the weights and inputs of convolutions and linear layers
-are rounded to tf32's 10 bits of mantissa, products and sums are fp32's, as on a GPU but for their order.
+The benchmark dissects the study's dense network on the study's concepts in fp32, which is the reference, and compares
+three more dissections with it:
+
+- in fp32 with another batch size, which changes only the order of additions;
+- in bf16;
+- in emulated tf32: the weights and inputs of convolutions and linear layers are rounded to the 10 bits of mantissa of
+  tf32, and products and sums are computed in fp32. This matches a GPU except for the order of
+  the operations.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from prunescope.networks import build_network, load_weights
 
 
 def main() -> None:
-    """Dissect and print."""
+    """Run the dissections and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="a study's folder")
     parser.add_argument("--layers", default="stage1,stage2,stage3", help="separated by commas")
@@ -60,7 +65,7 @@ def main() -> None:
 
 
 def row(found: LayerDissection, reference: LayerDissection) -> str:
-    """Compare one layer's dissection with the reference's."""
+    """Return the cells of the table that compare the dissection of a layer with the reference."""
     ours, theirs = found.units, reference.units
     change = np.abs(ours["threshold"] / theirs["threshold"] - 1)[~theirs["dead"] & (theirs["threshold"] != 0)]
     bound = reference.summary["settings"]["iou"]
@@ -74,7 +79,7 @@ def row(found: LayerDissection, reference: LayerDissection) -> str:
 
 
 def in_tf32(model: nn.Module) -> nn.Module:
-    """Copy a network so that its convolutions and linear layers multiply what tf32 can hold."""
+    """Return a copy of a network in which inputs and weights of convolutions and linear layers are rounded to tf32."""
     rounding = copy.deepcopy(model)
     for module in rounding.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -84,13 +89,13 @@ def in_tf32(model: nn.Module) -> nn.Module:
 
 
 def to_tf32(values: Tensor) -> Tensor:
-    """Round to 10 bits of mantissa, to the nearest, ties to even."""
+    """Round values to 10 bits of mantissa, to the nearest value with ties to even."""
     bits = values.contiguous().view(torch.int32)
     return ((bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
 
 
 def classes_of(weights: Path) -> int:
-    """Read the number of classes from the last layer's bias."""
+    """Return the number of classes, which is the length of the last layer's bias."""
     from safetensors import safe_open
 
     with safe_open(weights, "pt") as file:

@@ -1,12 +1,15 @@
-"""What a step of training under a mask costs beside a bare PyTorch step.
+"""Measure the cost of a training step with a mask relative to a plain PyTorch step.
 
     python benchmarks/training.py [--rounds 15] [--quick] [--gpu]
 
-Everything is measured side by side in this run: the ways take turns step by step, each with a ResNet-50 of its own, of
-the same weights, 17 % of them kept, channels last; a ratio is the median over the rounds of one way's step / the bare
-step of the same round. The bare step is forward, backward and torch.optim.SGD without any mask, as PyTorch's tutorials
-write it. On a machine with a GPU, rows for the GPU are added. How fast images come in is benchmarks/pipeline.py's, what
-studies save by sharing their dense networks benchmarks/ways.py's.
+Several ways to take a step are measured in the same run and take turns step by step. Each way has its own ResNet-50 in
+channels-last format; all start with the same weights and a mask that keeps 17 % of them. A ratio is the median over the
+rounds of one way's time divided by the time of the bare step in the same round. The bare step is forward, backward and
+torch.optim.SGD without any mask, as in PyTorch's tutorials. With `--gpu`, the steps are measured on the GPU instead of
+the CPU.
+
+The speed of the input pipeline is measured by benchmarks/pipeline.py, and what studies save by sharing their dense
+networks by benchmarks/ways.py.
 """
 
 from __future__ import annotations
@@ -32,13 +35,13 @@ from prunescope.training.randomness import leaving_generators, seed_layers
 CLASSES = 1000
 RATE = 0.01
 OPTIMISER = {"lr": RATE, "momentum": 0.9, "weight_decay": 1e-4}
-KEPT = 0.168  # level 8 of the paper
+KEPT = 0.168  # the weights remaining at level 8 of the paper
 
 Step = Callable[[], None]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Parse the options, run the measurements and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--gpu", action="store_true", help="measure on the GPU instead")
@@ -62,7 +65,7 @@ def main() -> None:
 def print_steps(
     title: str, size: int, batch_size: int, device: torch.device, rounds: int, bound: float, precision: str = "fp32"
 ) -> None:
-    """Print a section: a row for each way of taking a step."""
+    """Measure and print a section with a row for each way of taking a step."""
     batch = Batch(
         torch.randn(batch_size, 3, size, size, device=device).contiguous(memory_format=torch.channels_last),
         torch.randint(0, CLASSES, (batch_size,), device=device),
@@ -92,7 +95,11 @@ def print_steps(
 
 
 def taking_turns(ways: dict[str, Step], device: torch.device, rounds: int) -> dict[str, list[float]]:
-    """Take two steps each to warm up, then one of each in turn, in an order that goes round; return seconds."""
+    """Return the seconds of each way's steps by round.
+
+    Each way first takes two steps to warm up. Then every round takes one step of each way, and the order is rotated
+    from round to round.
+    """
     for step in ways.values():
         step()
         step()
@@ -115,7 +122,7 @@ def wait(device: torch.device) -> None:
 
 
 def network(device: torch.device) -> tuple[nn.Module, Mask]:
-    """Build the network and the mask that every way starts with."""
+    """Return the network and the mask that every way starts with."""
     model = build_network("torchvision:resnet50", classes=CLASSES, seed=0)
     mask = prune(model, fraction=1 - KEPT)
     model.to(device, memory_format=torch.channels_last)
@@ -123,7 +130,7 @@ def network(device: torch.device) -> tuple[nn.Module, Mask]:
 
 
 def plain_step(model: nn.Module, batch: Batch, half: bool, **flags: bool) -> Step:
-    """Return the step that PyTorch's tutorials write."""
+    """Return a step as in PyTorch's tutorials."""
     optimiser = torch.optim.SGD(model.parameters(), **OPTIMISER, **flags)
 
     def step() -> None:
@@ -137,12 +144,12 @@ def plain_step(model: nn.Module, batch: Batch, half: bool, **flags: bool) -> Ste
 
 
 def bare(batch: Batch, device: torch.device, half: bool, **flags: bool) -> Step:
-    """Train without a mask."""
+    """Return a step that trains without a mask."""
     return plain_step(network(device)[0], batch, half, **flags)
 
 
 def ours(batch: Batch, device: torch.device, precision: str, during: ExitStack, dense: bool = False) -> Step:
-    """Train as `prunescope.training.train` takes a step."""
+    """Return a step as `prunescope.training.train` takes it."""
     model, mask = network(device)
     if dense:
         mask = Mask.dense(model)
@@ -164,7 +171,7 @@ def ours(batch: Batch, device: torch.device, precision: str, during: ExitStack, 
 
 
 def hooked(batch: Batch, device: torch.device, half: bool) -> Step:
-    """Train with a hook before every layer that multiplies its weight with its mask."""
+    """Return a step in which a hook before every layer multiplies the layer's weight by its mask."""
     model, mask = network(device)
     for name, kept in mask.items():
         hooks.custom_from_mask(model.get_submodule(name.rpartition(".")[0]), "weight", kept.to(device))
@@ -172,7 +179,7 @@ def hooked(batch: Batch, device: torch.device, half: bool) -> Step:
 
 
 def multiplied(batch: Batch, device: torch.device, half: bool) -> Step:
-    """Train with every mask multiplied into its weight, in place, at the start of every forward pass."""
+    """Return a step in which every weight is multiplied by its mask in place at the start of the forward pass."""
     model, mask = network(device)
     pairs = [(weight, torch.empty_like(weight).copy_(mask[name])) for name, weight in mask.parameters(model).items()]
 

@@ -1,11 +1,12 @@
-"""What five ways to retrain cost as studies that share their dense networks, beside five studies on their own.
+"""Compare the cost of five studies that share their dense networks with that of five independent studies.
 
     python benchmarks/ways.py [--levels 2] [--trials 1] [--images 512]
 
-Both run the package's recipes from the first step to the report: rewinding, to step 0 too, fine-tuning, learning-rate
-rewinding, and new random weights, on drawn images. Each dense network is trained once where studies share, five times
-where they do not; with few levels that is most of the work. One run each, the sharing one first, so that compiling
-kernels counts against it.
+The five studies retrain in different ways: rewinding, rewinding to step 0, fine-tuning, learning-rate rewinding, and
+new random weights. Each runs a recipe of the package on drawn images, from the first step to the report. Each dense
+network is trained once if the studies share it and five times otherwise, which is most of the work if there are few
+levels.
+Both variants run once. The sharing one runs first, so that the time to compile kernels counts against it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ WAYS = ("rewinding", "original-ticket", "fine-tuning", "learning-rate-rewinding"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Parse the options, run the measurements and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--levels", type=int, default=2)
     parser.add_argument("--trials", type=int, default=1)
@@ -32,7 +33,7 @@ def main() -> None:
         f"trials={options.trials}",
         f"data.task.miniature.images={options.images}",
         f"dissection.concepts.miniature.images={options.images // 4}",
-        # On its own, it has nobody's masks to take.
+        # A study that runs on its own has no other study to take masks from.
         "pruning.masks=own",
     ]
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def dense_networks(root: Path) -> int:
-    """Count the files that hold a trained dense network; those that are shared are one file by several names."""
+    """Count the trained dense networks; a shared network is one file with several names and counts once."""
     return len({path.stat().st_ino for path in root.glob("*/trial-*/level-00/weights.safetensors")})
 
 
