@@ -33,7 +33,6 @@ from PIL import Image
 from torch import nn
 
 from prunescope.concepts import ConceptData, open_concepts, pack_concepts
-from prunescope.concepts.miniature import make_miniature
 from prunescope.dissection import Budget, dissect, dissect_activations
 from prunescope.dissection.batches import batches
 from prunescope.dissection.look import arithmetic
@@ -43,6 +42,7 @@ from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Precisio
 from prunescope.dissection.tally import BLOCKS, MaskCounts, MaskTallyOnCpu
 from prunescope.dissection.thresholds import LargestValues
 from prunescope.dissection.workers import Workers
+from prunescope.miniature import make_miniature
 from prunescope.networks import build_network, observe
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
@@ -189,16 +189,16 @@ def scaling(data: ConceptData, repeats: int) -> tuple[float, float, float]:
         "torch.set_num_threads(1)\n"
         "from prunescope.concepts import open_concepts\n"
         "from prunescope.dissection import dissect\n"
-        "from prunescope.dissection.share import processes\n"
+        "from prunescope.processes import join_processes\n"
         "from prunescope.networks import build_network\n"
         "model = build_network('torchvision:resnet50', seed=0)\n"
         "data = open_concepts(sys.argv[1])\n"
-        "with processes() as share:\n"
+        "with join_processes('cpu') as processes:\n"
         "    dissect(model, layers=['layer4'], concepts=data, batch_size=8)\n"
         "    for _ in range(int(sys.argv[2])):\n"
         "        began = time.perf_counter()\n"
         "        dissect(model, layers=['layer4'], concepts=data, batch_size=8)\n"
-        "        if share.rank == 0: print(time.perf_counter() - began, flush=True)\n"
+        "        if processes.rank == 0: print(time.perf_counter() - began, flush=True)\n"
     )
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -21,9 +21,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from prunescope.pruning import Mask, prune, shuffle
-from prunescope.training import Task, Training, train
-from prunescope.training.images import Source
-from prunescope.training.plan import Plan
+from prunescope.tasks import Task
+from prunescope.tasks.order import Plan
+from prunescope.tasks.source import Source
+from prunescope.training import Training, train
 from prunescope.training.recipe import Course
 from prunescope.training.steps import Step
 

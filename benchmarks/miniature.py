@@ -20,11 +20,11 @@ from torch import nn
 from prunescope.concepts import permuted
 from prunescope.dissection import dissect
 from prunescope.networks import build_network, load_weights
-from prunescope.study import Recipe, read_recipe
+from prunescope.store import Recipe, read_recipe
+from prunescope.store.layout import StudyDirectory
 from prunescope.study.data import study_concepts, study_task
-from prunescope.study.layout import StudyDirectory
-from prunescope.training import Task
-from prunescope.training.plan import Plan
+from prunescope.tasks import Task
+from prunescope.tasks.order import Plan
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prunescope.concepts import ConceptData, open_concepts, pack_concepts
-from prunescope.concepts.miniature import make_miniature
+from prunescope.miniature import make_miniature
 
 
 def main() -> None:

@@ -32,13 +32,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from prunescope.devices import import_torchvision
 from prunescope.networks import build_network
-from prunescope.networks.torchvision_shim import import_torchvision
+from prunescope.processes import Processes
 from prunescope.pruning import prune
-from prunescope.training import Processes, Task, Training, open_task
+from prunescope.tasks import Task, open_task
+from prunescope.tasks.order import Plan
+from prunescope.training import Training
 from prunescope.training.acceleration import accelerating
 from prunescope.training.descent import Descent, optimiser_of
-from prunescope.training.plan import Plan
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 224

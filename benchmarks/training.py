@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as hooks
 
 from prunescope.networks import build_network
+from prunescope.processes import Processes
 from prunescope.pruning import Mask, prune
-from prunescope.training import Processes, Training
+from prunescope.randomness import leaving_generators, seed_layers
+from prunescope.tasks.task import Batch
+from prunescope.training import Training
 from prunescope.training.acceleration import accelerating
-from prunescope.training.data import Batch
 from prunescope.training.descent import Descent, optimiser_of
-from prunescope.training.randomness import leaving_generators, seed_layers
 
 CLASSES = 1000
 RATE = 0.01

@@ -19,8 +19,8 @@ from PIL import Image
 from prunescope.concepts import check_concepts, open_concepts, pack_concepts
 from prunescope.errors import InputError
 from prunescope.images import ImageError, open_image, to_rgb
-from prunescope.training.folders import open_folders
-from prunescope.training.pixels import central, decode, decode_cut
+from prunescope.tasks.folders import open_folders
+from prunescope.tasks.pixels import central, decode, decode_cut
 from tests.concepts.small import write_concepts
 
 COLOR = (200, 100, 50)

@@ -13,7 +13,7 @@ from prunescope.dissection import LayerDissection
 from prunescope.dissection.result import is_complete, read_summary, read_units
 from prunescope.files import inside
 from prunescope.report import draw_figures
-from prunescope.study import read_recipe
+from prunescope.store import read_recipe
 from tests.cli.commands import refused
 from tests.evidence.fake_study import write_study
 from tests.study.small import write_recipe

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from prunescope.api import Study, plan, several
     from prunescope.concepts import check_concepts, download_broden, open_concepts
     from prunescope.concepts.broden import permuted
-    from prunescope.concepts.miniature import make_miniature
     from prunescope.dissection import Dissection, LayerDissection, dissect, dissect_activations, import_netdissect
     from prunescope.errors import InputError
     from prunescope.evidence import consistency, curves
+    from prunescope.miniature import make_miniature
     from prunescope.networks import build_network, list_layers, load_weights
     from prunescope.pruning import Mask, prune
-    from prunescope.study import Recipe, read_recipe
+    from prunescope.store import Recipe, read_recipe
 
 __version__ = "0.1.0"
 
@@ -51,13 +51,13 @@ _HOMES = {
     "prunescope.api": ("Study", "plan", "several"),
     "prunescope.concepts": ("check_concepts", "download_broden", "open_concepts"),
     "prunescope.concepts.broden": ("permuted",),
-    "prunescope.concepts.miniature": ("make_miniature",),
+    "prunescope.miniature": ("make_miniature",),
     "prunescope.dissection": ("Dissection", "LayerDissection", "dissect", "dissect_activations", "import_netdissect"),
     "prunescope.errors": ("InputError",),
     "prunescope.evidence": ("consistency", "curves"),
     "prunescope.networks": ("build_network", "list_layers", "load_weights"),
     "prunescope.pruning": ("Mask", "prune"),
-    "prunescope.study": ("Recipe", "read_recipe"),
+    "prunescope.store": ("Recipe", "read_recipe"),
 }
 
 

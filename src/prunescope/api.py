@@ -11,23 +11,23 @@ from pathlib import Path
 import pandas as pd
 
 from prunescope.bounds import MOST_COUNT, check_count
+from prunescope.devices import choose_device
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.evidence import curves, write_evidence
-from prunescope.evidence.stored import open_study
 from prunescope.files import name_problem, refuse_links_out
-from prunescope.networks.devices import choose_device
+from prunescope.processes import join_processes
 from prunescope.report import draw_figures, write_report
+from prunescope.store.layout import StudyDirectory
+from prunescope.store.reading import read_recipe
+from prunescope.store.recipe import Recipe
+from prunescope.store.stored import open_study
 from prunescope.study.branching import Branch, masks_branch
-from prunescope.study.clock import Report, Stage, stages, unreported
 from prunescope.study.data import study_concepts
 from prunescope.study.forecast import Forecast, forecast
 from prunescope.study.identity import changed_concepts
-from prunescope.study.layout import StudyDirectory
-from prunescope.study.reading import read_recipe
-from prunescope.study.recipe import Recipe
 from prunescope.study.run import run_study
 from prunescope.study.speed import Speed
-from prunescope.training.processes import join_processes
+from prunescope.study.stages import Report, Stage, stages, unreported
 from prunescope.training.steps import Step
 
 

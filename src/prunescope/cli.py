@@ -165,7 +165,7 @@ def concepts_make_miniature(
 
     The same images are also written as a classification task.
     """
-    from prunescope.concepts.miniature import make_miniature
+    from prunescope.miniature import make_miniature
 
     with progress_of("drawing") as progress:
         found = make_miniature(directory, images, seed=seed, size=size, progress=progress)
@@ -263,11 +263,11 @@ def dissect(
         refuse_other(out_directory, "activations", known, known=True)
         _save(_dissect_activations(activations, concepts, quantile, iou, presence), out_directory)
         return
+    from prunescope.devices import choose_device
     from prunescope.dissection import Budget, dissect_networks
     from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD
-    from prunescope.dissection.share import processes
     from prunescope.networks import build_network, default_layers
-    from prunescope.networks.devices import choose_device
+    from prunescope.processes import join_processes
 
     given = None if memory is None else _bytes("--memory", memory)
     budget = Budget(given, _bytes("--spill", spill), spill_in)
@@ -286,7 +286,7 @@ def dissect(
     for name in files:
         for one in layers:
             refuse_other(out_directory / name if len(files) > 1 else out_directory, one, known, known=True)
-    with processes() as share, progress_of("dissecting", shown=share.rank == 0) as progress:
+    with join_processes("cpu") as processes, progress_of("dissecting", shown=processes.is_main) as progress:
         found = dissect_networks(
             {name: build_network(network, classes=classes, seed=seed, weights=file) for name, file in files.items()},
             layers=layers,
@@ -297,14 +297,14 @@ def dissect(
             presence=presence,  # type: ignore[arg-type]
             align=align,  # type: ignore[arg-type]
             batch_size=batch_size,
-            device=choose_device(device, share.rank),
+            device=choose_device(device, processes.rank),
             precision=precision,  # type: ignore[arg-type]
             **colors,
             budget=budget,
             settings=settings,
             progress=progress,
         )
-    if share.rank == 0:
+    if processes.is_main:
         for name, dissection in found.items():
             for part in dissection.values():
                 _save(part, out_directory / name if len(found) > 1 else out_directory)
@@ -368,8 +368,8 @@ def study(
     them only once. With `accelerate launch -m prunescope study ...` or `torchrun`, several processes share the work.
     """
     from prunescope.api import Study, several
+    from prunescope.store.layout import StudyDirectory
     from prunescope.study.branching import Branch, masks_branch
-    from prunescope.study.layout import StudyDirectory
 
     given, branches = _given(changes, data, concepts), branch_from or ()
     if len(recipes) == 1:
@@ -457,7 +457,7 @@ def report(directory: Annotated[Path, typer.Argument(help="A study's directory, 
 @recipe_app.command("list")
 def recipe_list() -> None:
     """List the recipes that come with the package."""
-    from prunescope.study import recipe_text, shipped_recipes
+    from prunescope.store import recipe_text, shipped_recipes
 
     for name in shipped_recipes():
         first = recipe_text(name)[1].splitlines()[0]
@@ -470,7 +470,7 @@ def recipe_show(
     resolved: Annotated[bool, typer.Option("--resolved", help="With what it extends, and every default.")] = False,
 ) -> None:
     """Print a recipe."""
-    from prunescope.study import read_recipe, recipe_text
+    from prunescope.store import read_recipe, recipe_text
 
     out.print((read_recipe(name).to_yaml() if resolved else recipe_text(name)[1]).rstrip())
 
@@ -478,7 +478,7 @@ def recipe_show(
 @recipe_app.command("schema")
 def recipe_schema() -> None:
     """Print the JSON schema that recipes follow."""
-    from prunescope.study import recipe_schema as schema
+    from prunescope.store import recipe_schema as schema
 
     out.print(json.dumps(schema(), indent=2))
 

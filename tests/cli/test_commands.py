@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from prunescope.study import recipe_text, shipped_recipes
+from prunescope.store import recipe_text, shipped_recipes
 from tests.cli.commands import GOLDEN, PLAIN, leftovers, typed, without_notes
 
 

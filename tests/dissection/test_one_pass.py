@@ -205,14 +205,14 @@ SCRIPT = """
 import sys
 from torch import distributed
 from prunescope.dissection import dissect
-from prunescope.dissection.share import processes
+from prunescope.processes import join_processes
 from prunescope.networks import build_network
 if len(sys.argv) > 3:
     distributed.init_process_group(sys.argv[3])
 model = build_network("prunescope:resnet8x4", classes=3, seed=0)
-with processes() as share:
+with join_processes('cpu') as processes:
     found = dissect(model, layers=["stage1", "stage3"], concepts=sys.argv[1], batch_size=1)
-    if share.rank == 0:
+    if processes.rank == 0:
         found.save(sys.argv[2])
 if distributed.is_initialized():
     distributed.destroy_process_group()

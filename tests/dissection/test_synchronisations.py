@@ -16,9 +16,9 @@ from prunescope.dissection.masks import stretch_axis
 from prunescope.dissection.on_device import FirstPassOnDevice
 from prunescope.dissection.tally import MaskCounts
 from prunescope.dissection.tally_on_device import MaskTallyOnDevice
-from prunescope.training import Processes
+from prunescope.processes import Processes
+from prunescope.tasks.task import Batch
 from prunescope.training.acceleration import accelerating
-from prunescope.training.data import Batch
 from prunescope.training.descent import Descent, optimiser_of
 from tests.dissection.worlds import GOLDEN
 from tests.training.small import half_mask, network, recipe

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from prunescope.pruning import Mask, prune
-from prunescope.training import Course, Task, train
+from prunescope.tasks import Task
+from prunescope.training import Course, train
 from tests.training.small import folder_task, half_mask, network, opened, recipe
 
 pytestmark = pytest.mark.gpu

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from prunescope.files import write_table
-from prunescope.training import Course, join_processes, train
+from prunescope.processes import join_processes
+from prunescope.training import Course, train
 from tests.training.small import half_mask, network, opened, recipe
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prunescope.concepts.miniature import make_miniature
+from prunescope.miniature import make_miniature
 
 IMAGES, SEED = 320, 77
 

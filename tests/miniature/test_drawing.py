@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunescope.concepts.miniature import COLORS, NAMES, PARTS_OF, SCENES, color_places, draw, shapes, vocabulary
-from prunescope.concepts.miniature.chance import Chance
-from prunescope.concepts.miniature.patterns import TEXTURE_PATTERNS
+from prunescope.miniature import COLORS, NAMES, PARTS_OF, SCENES, color_places, draw, shapes, vocabulary
+from prunescope.miniature.chance import Chance
+from prunescope.miniature.patterns import TEXTURE_PATTERNS
 
 OBJECTS, PARTS = NAMES["object"], NAMES["part"]
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from prunescope.concepts import open_concepts
-from prunescope.concepts.miniature import CATEGORIES, COLORS, NAMES, SCENES, color_places, draw, make_miniature, write
+from prunescope.devices import import_torchvision
 from prunescope.errors import InputError
-from prunescope.networks.torchvision_shim import import_torchvision
+from prunescope.miniature import CATEGORIES, COLORS, NAMES, SCENES, color_places, draw, make_miniature, write
 
 from .conftest import IMAGES, SEED
 

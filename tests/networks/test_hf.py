@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from prunescope.devices import import_torchvision
 from prunescope.errors import InputError
 from prunescope.networks import build_network, list_layers, observe, save_weights
 from prunescope.networks.layers import units_axes
-from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.pruning.mask import Mask
 from tests.networks.small import values
 

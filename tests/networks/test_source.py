@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from prunescope.devices import import_torchvision
 from prunescope.errors import InputError
 from prunescope.networks.source import build_network
-from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.networks.weights import save_weights
 from tests.networks.small import Touch, values
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunescope.devices import import_torchvision
 from prunescope.errors import InputError
 from prunescope.networks import build_network
-from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.pruning import Mask, prune
 from prunescope.pruning.effective import check_effective, check_own_forward
 from tests.pruning.small import chain

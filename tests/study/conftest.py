@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prunescope.concepts.miniature import make_miniature
+from prunescope.miniature import make_miniature
 from tests.study.small import write_recipe
 
 

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prunescope.errors import InputError
-from prunescope.study import Recipe, read_recipe, run_study
-from prunescope.study.layout import StudyDirectory
+from prunescope.store import Recipe, read_recipe
+from prunescope.store.layout import StudyDirectory
+from prunescope.study import run_study
 from prunescope.study.levels import Level
 from prunescope.study.retraining import prune_level
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import prunescope
 from prunescope.dissection import Budget
-from prunescope.study import read_recipe
+from prunescope.store import read_recipe
 from prunescope.training.steps import Step
 from tests.cli.commands import GOLDEN, refused
 from tests.study.small import write_recipe

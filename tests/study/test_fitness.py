@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import prunescope
 from prunescope.errors import InputError
-from prunescope.study.fitness import check_training
+from prunescope.study.checks import check_training
 
 NETWORKS = """\
 import torch

@@ -10,9 +10,10 @@ from PIL import Image
 
 import prunescope
 from prunescope.errors import InputError
-from prunescope.study import read_recipe, run_study
-from prunescope.study.layout import StudyDirectory
-from prunescope.training.images import Files
+from prunescope.store import read_recipe
+from prunescope.store.layout import StudyDirectory
+from prunescope.study import run_study
+from prunescope.tasks.source import Files
 from tests.cli.commands import refused, typed
 
 FAST = {"images_per_second": (100.0, 1000.0), "device": "cpu"}

@@ -17,8 +17,9 @@ import prunescope
 from prunescope.concepts import pack_concepts
 from prunescope.concepts.packed_file import packed_path
 from prunescope.errors import InputError
-from prunescope.study import Event, read_recipe, run_study
-from prunescope.study.layout import StudyDirectory
+from prunescope.store import read_recipe
+from prunescope.store.layout import StudyDirectory
+from prunescope.study import Event, run_study
 from tests.cli.commands import refused, typed
 
 pytestmark = pytest.mark.usefixtures("at")

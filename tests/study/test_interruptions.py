@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 from prunescope.errors import InputError
+from prunescope.processes import Processes
 from prunescope.pruning import Mask
-from prunescope.study import Event, read_recipe, run_study, stages
-from prunescope.study.layout import StudyDirectory
+from prunescope.store import read_recipe
+from prunescope.store.layout import StudyDirectory
+from prunescope.study import Event, run_study, stages
 from prunescope.study.opening import main_first
-from prunescope.training.processes import Processes
 from tests.cli.commands import COMMAND, PLAIN, refused
 
 PLAIN_NETWORK = """

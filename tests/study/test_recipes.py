@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from prunescope.errors import InputError
-from prunescope.study import Recipe, read_recipe, recipe_text, shipped_recipes
+from prunescope.store import Recipe, read_recipe, recipe_text, shipped_recipes
 from tests.study.small import write_recipe
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import prunescope
-from prunescope.study import Recipe, read_recipe, run_study, shipped_recipes
-from prunescope.study.layout import StudyDirectory
+from prunescope.store import Recipe, read_recipe, shipped_recipes
+from prunescope.store.layout import StudyDirectory
+from prunescope.study import run_study
 
 FEW = [
     "trials=1",

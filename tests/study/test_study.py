@@ -16,9 +16,10 @@ import prunescope
 from prunescope.errors import InputError
 from prunescope.networks import build_network, load_weights
 from prunescope.pruning import Mask, prune
-from prunescope.study import Event, read_recipe, run_study, stages
+from prunescope.store import read_recipe
+from prunescope.store.layout import StudyDirectory
+from prunescope.study import Event, run_study, stages
 from prunescope.study.data import study_task
-from prunescope.study.layout import StudyDirectory
 from prunescope.training import Course, train
 from tests.training.test_training import folder_task
 
@@ -244,7 +245,7 @@ def test_a_damaged_training_image_stops_the_study_naming_it(recipe: Path, tmp_pa
 
 
 def test_a_concept_called_like_a_script_is_text_in_the_page(recipe: Path, tmp_path: Path) -> None:
-    from prunescope.concepts.miniature import make_miniature
+    from prunescope.miniature import make_miniature
 
     concepts = make_miniature(tmp_path / "concepts", 64, seed=2, size=32)
     table, evil = pd.read_csv(concepts / "label.csv"), "<script>alert(1)</script>"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from prunescope.evidence.stored import open_study
-from prunescope.study import read_recipe, run_study
+from prunescope.store import read_recipe
+from prunescope.store.stored import open_study
+from prunescope.study import run_study
 from tests.cli.commands import refused, typed
 
 NETWORKS = """\

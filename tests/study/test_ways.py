@@ -15,9 +15,10 @@ from prunescope.errors import InputError
 from prunescope.files import write_json
 from prunescope.networks import build_network
 from prunescope.pruning import Filters, Mask, prune, prune_filters, shrink
-from prunescope.study import Event, read_recipe, run_study
+from prunescope.store import read_recipe
+from prunescope.store.layout import StudyDirectory
+from prunescope.study import Event, run_study
 from prunescope.study.data import study_task
-from prunescope.study.layout import StudyDirectory
 from prunescope.training import train
 from prunescope.training.recipe import Course, Training
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from prunescope.networks import build_network
 from prunescope.pruning import Mask, prune
-from prunescope.training import Task, Training, open_task
+from prunescope.tasks import Task, open_task
+from prunescope.training import Training
 
 
 def folder_task(root: Path, images: int = 12, side: int = 16) -> Path:

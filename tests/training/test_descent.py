@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prunescope.errors import InputError
+from prunescope.processes import Processes
 from prunescope.pruning import Mask
-from prunescope.training import Course, Processes, Task, Training, learning_rate, train
-from prunescope.training.data import Batch
+from prunescope.tasks import Task
+from prunescope.tasks.order import Plan
+from prunescope.tasks.task import Batch
+from prunescope.training import Course, Training, learning_rate, train
 from prunescope.training.descent import Descent
-from prunescope.training.plan import Plan
 from tests.training.small import half_mask, network, opened, plain_network, recipe, weights_of
 
 

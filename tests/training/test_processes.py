@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from prunescope.errors import InputError
+from prunescope.processes import Processes, join_processes
 from prunescope.pruning import prune
-from prunescope.training import Processes, Training, join_processes, train
+from prunescope.training import Training, train
 from tests.training.small import half_mask, network, opened, plain_network, recipe
 from tests.training.together import COURSE, train_plain
 

@@ -10,8 +10,9 @@ import torch
 
 from prunescope.errors import InputError
 from prunescope.pruning import Mask, prune
-from prunescope.training import Course, Step, learning_rate, open_task, train
-from prunescope.training.plan import Plan
+from prunescope.tasks import open_task
+from prunescope.tasks.order import Plan
+from prunescope.training import Course, Step, learning_rate, train
 from tests.training.small import folder_task, network, opened, recipe, weights_of
 
 

@@ -12,7 +12,8 @@ import torch
 from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
 from prunescope.networks.weights import save_weights
-from prunescope.training import Course, join_processes, measure, train
+from prunescope.processes import join_processes
+from prunescope.training import Course, measure, train
 from tests.training.small import half_mask, network, opened, plain_network, recipe
 
 COURSE = Course(1, 7)

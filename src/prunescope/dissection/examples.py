@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from prunescope.dissection.kernels import kernel
-from prunescope.dissection.share import Share
 from prunescope.dissection.workers import Workers
+from prunescope.processes import Processes
 
 Array = np.ndarray[Any, Any]
 
@@ -36,12 +36,12 @@ class Examples:
             np.zeros((units, EXAMPLES, h, w), np.float32),
         )
 
-    def reduce(self, share: Share) -> None:
+    def reduce(self, processes: Processes) -> None:
         """Merge the examples that all processes found for the same units, in place.
 
         The images must be divided among the processes in order: a process of higher rank has later images.
         """
-        images, peaks, maps = (np.concatenate(share.gather(part), axis=1) for part in vars(self).values())
+        images, peaks, maps = (np.concatenate(processes.all_gather(part), axis=1) for part in vars(self).values())
         best = np.argsort(-peaks, axis=1, kind="stable")[:, :EXAMPLES]
         self.images[:] = np.take_along_axis(images, best, axis=1)
         self.peaks[:] = np.take_along_axis(peaks, best, axis=1)

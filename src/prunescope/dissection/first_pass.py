@@ -9,9 +9,9 @@ from torch import Tensor
 
 from prunescope.dissection.examples import Examples
 from prunescope.dissection.maps import KeptMaps, as_array, extremes, gather
-from prunescope.dissection.share import Share
 from prunescope.dissection.thresholds import LargestValues
 from prunescope.dissection.workers import Workers
+from prunescope.processes import Processes
 
 Array = np.ndarray[Any, Any]
 
@@ -56,7 +56,7 @@ class FirstPass(Protocol):
     def still_possible(self, kept: KeptMaps) -> KeptMaps:
         """Return only the maps that may still exceed their unit's threshold, after the images added so far."""
 
-    def settle(self, share: Share) -> tuple[Levels, Examples]:
+    def settle(self, processes: Processes) -> tuple[Levels, Examples]:
         """Return the thresholds and the images with the highest activations of each unit.
 
         It must be called once, after all processes have added all their images.
@@ -117,10 +117,10 @@ class FirstPassOnCpu:
         """Return only the maps that may still exceed their unit's threshold."""
         return kept.above(self._bounds)
 
-    def settle(self, share: Share) -> tuple[Levels, Examples]:
+    def settle(self, processes: Processes) -> tuple[Levels, Examples]:
         """Return the thresholds and the images with the highest activations; see `FirstPass.settle`."""
-        self._examples.reduce(share)
-        return settled(self._largest, self._given, self._lowest, self._highest, share), self._examples
+        self._examples.reduce(processes)
+        return settled(self._largest, self._given, self._lowest, self._highest, processes), self._examples
 
     def _taken(self, maps: Array, peaks: Array, bounds: Array) -> KeptMaps:
         images, units = np.nonzero(peaks > bounds)
@@ -128,7 +128,9 @@ class FirstPassOnCpu:
         return KeptMaps(units, images, peaks[images, units], copies.reshape(-1, *self._shape[1:]))
 
 
-def settled(largest: LargestValues | None, given: Array | None, lowest: Array, highest: Array, share: Share) -> Levels:
+def settled(
+    largest: LargestValues | None, given: Array | None, lowest: Array, highest: Array, processes: Processes
+) -> Levels:
     """Return the thresholds and the dead units, computed from the values of all processes.
 
     Parameters
@@ -139,12 +141,12 @@ def settled(largest: LargestValues | None, given: Array | None, lowest: Array, h
         Thresholds, float64 [units], to be used instead of the quantile; None to compute them.
     lowest, highest
         float32 [units]: the smallest and the largest value of each unit in this process.
-    share
+    processes
         The processes that share the dissection.
     """
-    lowest, highest = np.min(share.gather(lowest), axis=0), np.max(share.gather(highest), axis=0)
+    lowest, highest = np.min(processes.all_gather(lowest), axis=0), np.max(processes.all_gather(highest), axis=0)
     if largest is not None:
-        largest.reduce(share)
+        largest.reduce(processes)
         given = largest.thresholds()
     assert given is not None
     dead = lowest == highest

@@ -11,8 +11,8 @@ from torch import Tensor
 from prunescope.dissection.examples import EXAMPLES, Examples
 from prunescope.dissection.first_pass import Levels, settled
 from prunescope.dissection.maps import KeptMaps, NotFiniteError, as_maps
-from prunescope.dissection.share import Share
 from prunescope.dissection.thresholds import LargestValues
+from prunescope.processes import Processes
 
 Array = np.ndarray[Any, Any]
 
@@ -152,13 +152,13 @@ class FirstPassOnDevice:
         """Return only the maps that may still exceed their unit's threshold."""
         return kept.above(self._bounds)
 
-    def settle(self, share: Share) -> tuple[Levels, Examples]:
+    def settle(self, processes: Processes) -> tuple[Levels, Examples]:
         """Return the thresholds and the images with the highest activations; see `FirstPass.settle`."""
         examples = Examples(*(part.cpu().numpy() for part in self._best))
-        examples.reduce(share)
-        largest = None if self._largest is None else self._largest.on_cpu(alone=share.processes == 1)
+        examples.reduce(processes)
+        largest = None if self._largest is None else self._largest.on_cpu(alone=processes.count == 1)
         lowest, highest = self._lowest.cpu().numpy(), self._highest.cpu().numpy()
-        return settled(largest, self._given, lowest, highest, share), examples
+        return settled(largest, self._given, lowest, highest, processes), examples
 
     def _rank(self, first_image: int, peaks: Tensor, maps: Tensor) -> None:
         """Update the images with the highest activations; of images with equal peaks, the earlier one comes first."""

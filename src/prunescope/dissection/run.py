@@ -30,7 +30,6 @@ from prunescope.dissection.settings import (
     check_precision,
     check_settings,
 )
-from prunescope.dissection.share import Share, sharing
 from prunescope.dissection.spool import Budget, Spill
 from prunescope.dissection.stream import Holding, LayerStream, no_truth, shape_of, tensors_on
 from prunescope.dissection.tally import Presence
@@ -40,6 +39,7 @@ from prunescope.networks.checks import check_ready, without_wrapper
 from prunescope.networks.geometry import Geometry, receptive_fields
 from prunescope.networks.layers import UnitsAxis, check_layers, evaluating, units_axes
 from prunescope.networks.random_weights import random_weights
+from prunescope.processes import Processes, connected_processes
 from prunescope.progress import Progress, silent
 
 Array = np.ndarray[Any, Any]
@@ -232,10 +232,10 @@ def dissect_networks(
         streams[key].count(output, batch.first, holding.placed(batch.labels))
 
     with ExitStack() as stack:
-        share = stack.enter_context(sharing())
-        mine = share.images(len(data))
-        if len(data) < share.processes:
-            raise InputError(f"{data.root} has {len(data)} images, fewer than the {share.processes} processes")
+        processes = stack.enter_context(connected_processes())
+        mine = processes.share_of(len(data))
+        if len(data) < processes.count:
+            raise InputError(f"{data.root} has {len(data)} images, fewer than the {processes.count} processes")
         workers = stack.enter_context(Workers(torch.get_num_threads()))
         spill = stack.enter_context(Spill(budget.on(look.device)))
         holding = Holding(data, quantile, presence, iou, workers, spill, tensors_on(look.device))
@@ -253,7 +253,7 @@ def dissect_networks(
             tell(0, batch.first + len(batch.names) - mine.start)
         look.finish()
         for stream in streams.values():
-            stream.settle(share)
+            stream.settle(processes)
         waiting = {key: stream.kept() for key, stream in streams.items() if not stream.overflowed}
         first = mine.start
         for record in labels:
@@ -266,7 +266,7 @@ def dissect_networks(
             look.at(batch, again, count_again, to_the_end=False)
             tell(1, batch.first + len(batch.names) - mine.start)
         look.finish()
-        share.add(truth)
+        processes.all_reduce(truth)
         noted = _settings(data, quantile, presence) | {"align": align, "precision": precision}
         noted |= {"mean": list(mean), "std": list(std)} | dict(settings or {})
         if units_axis is not None:
@@ -277,7 +277,7 @@ def dissect_networks(
             own: dict[str, Any] = {"name": name} if name else {}
             own |= {"weights": random[name]} if name in random else {}
             own |= _told(geometry[key]) if key in geometry else {}
-            found[name][layer] = stream.finish(truth, share, noted | own)
+            found[name][layer] = stream.finish(truth, processes, noted | own)
     return {name: Dissection(parts) for name, parts in found.items()}
 
 
@@ -335,7 +335,7 @@ def dissect_activations(
         )
     maps = features.reshape(*features.shape[:2], *(features.shape[2:] or (1, 1)))
     given = None if thresholds is None else np.asarray(thresholds, np.float64)
-    share, truth = Share(), no_truth(data)
+    processes, truth = Processes(), no_truth(data)
     # The maps are in memory already, and their copies that are stored until the thresholds are known fit there too.
     budget = Budget(memory=2 * features.nbytes + (1 << 30))
     with Spill(budget) as spill, Workers(torch.get_num_threads()) as workers:
@@ -348,11 +348,11 @@ def dissect_activations(
             batch.labels.add_truth(holding.blocks(batch.first, len(batch.names)), truth)
             labels.append(tuple(holding.placed(batch.labels)))
             progress(batch.first + len(batch.names), len(data))
-        stream.settle(share)
+        stream.settle(processes)
         for place, (kept, record) in enumerate(zip(stream.kept(), labels, strict=True)):
             stream.count(kept, 64 * place, holding.placed(LabelBatch(*record)))
     noted = _settings(data, quantile, presence) | {"align": "half-pixel"} | dict(settings or {})
-    return stream.finish(truth, share, noted)
+    return stream.finish(truth, processes, noted)
 
 
 def _told(geometry: Geometry) -> dict[str, list[str]]:

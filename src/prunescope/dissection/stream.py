@@ -19,13 +19,13 @@ from prunescope.dissection.masks import Stretch, anchored_axis, stretch_axis
 from prunescope.dissection.on_device import FirstPassOnDevice
 from prunescope.dissection.result import LayerDissection
 from prunescope.dissection.scores import pair_scores, summarise, tally_arrays, unit_scores
-from prunescope.dissection.share import Share
 from prunescope.dissection.spool import Record, Spill
 from prunescope.dissection.tally import BLOCKS, MaskCounts, MaskTally, MaskTallyOnCpu, Presence, Tally
 from prunescope.dissection.tally_on_device import MaskTallyOnDevice
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks.geometry import Geometry
+from prunescope.processes import Processes
 
 Array = np.ndarray[Any, Any]
 
@@ -139,9 +139,9 @@ class LayerStream:
             ) from None
         self._kept.append(kept)
 
-    def settle(self, share: Share) -> None:
+    def settle(self, processes: Processes) -> None:
         """Compute the thresholds. It must be called once, after all processes have added all their images."""
-        self._levels, self._examples = self._first.settle(share)
+        self._levels, self._examples = self._first.settle(processes)
 
     def kept(self) -> Iterator[KeptMaps]:
         """Return the stored maps of each batch, in the order of the calls of `add`."""
@@ -164,14 +164,14 @@ class LayerStream:
             kept = self._first.above(kept, thresholds)
         self._tally.add(kept, thresholds, labels, self._holding.blocks(first_image, len(labels.codes)))
 
-    def finish(self, truth: Array, share: Share, settings: dict[str, Any]) -> LayerDissection:
+    def finish(self, truth: Array, processes: Processes, settings: dict[str, Any]) -> LayerDissection:
         """Compute the scores of the units from the counts of all processes.
 
         Parameters
         ----------
         truth
             int64 [blocks, concepts]: the number of pixels of each concept in the images of all processes.
-        share
+        processes
             The processes that share the dissection.
         settings
             The settings to store in the summary.
@@ -182,7 +182,7 @@ class LayerStream:
             The results for this layer.
         """
         counts = self._tally.counts()
-        counts.reduce(share)
+        counts.reduce(processes)
         tally = Tally(truth, counts.intersect, counts.activation, counts.area)
         concepts = self._holding.concepts
         pairs = pair_scores(tally.total(), concepts.labels, concepts.categories)

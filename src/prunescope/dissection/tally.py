@@ -11,8 +11,8 @@ from prunescope.dissection.kernels import kernel
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import Stretch
-from prunescope.dissection.share import Share
 from prunescope.dissection.workers import Workers
+from prunescope.processes import Processes
 
 Array = np.ndarray[Any, Any]
 Presence = Literal["image", "overlap"]
@@ -67,10 +67,10 @@ class MaskCounts:
             np.zeros((blocks, units), np.int64),
         )
 
-    def reduce(self, share: Share) -> None:
+    def reduce(self, processes: Processes) -> None:
         """Replace the counts by their sums over all processes, in place."""
         for part in vars(self).values():
-            share.add(part)
+            processes.all_reduce(part)
 
 
 class MaskTally(Protocol):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prunescope.dissection.kernels import kernel
-from prunescope.dissection.share import Share
 from prunescope.dissection.workers import Workers
+from prunescope.processes import Processes
 
 Array = np.ndarray[Any, Any]
 
@@ -79,11 +79,11 @@ class LargestValues:
             _add, len(self.buffer), maps, order, starts, self.buffer, self.filled, self.keep, self.bounds
         )  # fmt: skip
 
-    def reduce(self, share: Share) -> None:
+    def reduce(self, processes: Processes) -> None:
         """Add the values that other processes stored for the same units."""
         self._pad()
-        if share.processes > 1:
-            self.buffer = np.concatenate(share.gather(self.buffer), axis=1)
+        if processes.count > 1:
+            self.buffer = np.concatenate(processes.all_gather(self.buffer), axis=1)
             self.filled = np.full_like(self.filled, self.buffer.shape[1])
 
     def thresholds(self) -> Array:

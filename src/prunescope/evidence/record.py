@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from prunescope.evidence.stored import StoredStudy, open_study
 from prunescope.evidence.tables import CONSISTENT, category_columns, gather
 from prunescope.files import write_json, write_table
+from prunescope.store.stored import StoredStudy, open_study
 
 OF_A_LEVEL = ("weights_remaining", "accuracy", "top5", "loss")
 OF_A_LAYER = ("units", "dead", "interpretable", "concepts")

@@ -10,8 +10,8 @@ import pandas as pd
 
 from prunescope.dissection.scores import concept_columns
 from prunescope.errors import InputError
-from prunescope.evidence.checks import check_rows
-from prunescope.evidence.stored import StoredStudy, open_study
+from prunescope.store.stored import StoredStudy, open_study
+from prunescope.store.tables import check_rows
 
 COUNTED = ("trial", "level", "layer", "weights_remaining", "accuracy", "top5", "loss", "units", "dead", "interpretable")
 CONSISTENT = ("still_interpretable", "same_concept")

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunescope.devices import import_torchvision
 from prunescope.errors import InputError, nearest
-from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.networks.weights import tensors_only
 
 # torchvision's subpackages of other models, and the reasons why these models cannot be used here.

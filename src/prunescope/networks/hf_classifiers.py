@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunescope.devices import import_torchvision
 from prunescope.errors import InputError
 from prunescope.files import expanded
-from prunescope.networks.torchvision_shim import import_torchvision
 
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 

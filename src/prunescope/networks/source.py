@@ -13,12 +13,13 @@ from torch import nn
 from prunescope.bounds import MOST_CLASSES, MOST_SEED, is_whole, shown
 from prunescope.errors import InputError
 from prunescope.files import expanded
+from prunescope.networks.checks import uncompiled
 from prunescope.networks.classifiers import build_classifier, check_classifier
 from prunescope.networks.hf_classifiers import build_hf, has_weights, read_config
-from prunescope.networks.own_file import call_function, import_function
 from prunescope.networks.random_weights import remember_random
 from prunescope.networks.timm_classifiers import build_timm, check_timm
 from prunescope.networks.weights import classes_in, fit_weights, read_tensors
+from prunescope.user_code import call_function, import_function
 
 _DEFAULT_CLASSES = 10
 
@@ -179,7 +180,7 @@ def _maker(name: str, classes: int | None, *, own_weights: bool) -> Callable[[in
     if file.endswith(".py"):
         path = expanded(file)
         found = import_function(path, function)
-        return lambda classes: call_function(path, found, classes)
+        return lambda classes: uncompiled(call_function(path, found, classes))
     raise InputError(
         f"{name!r} names no network; expected torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V2, "
         "prunescope:resnet14x32, timm:resnet50, hf:OWNER/NAME, hf:FOLDER or path/to/file.py:function"

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from prunescope.devices import import_torchvision
 from prunescope.errors import InputError, nearest
-from prunescope.networks.torchvision_shim import import_torchvision
 from prunescope.networks.weights import tensors_only
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prunescope.evidence.stored import Pruning
 from prunescope.pruning.coverage import MOST
 from prunescope.report.figures import percent
-from prunescope.study.measured import Measured
+from prunescope.store.measured import Measured
+from prunescope.store.stored import Pruning
 
 CRITERIA = {
     "magnitude": "those of lowest magnitude",

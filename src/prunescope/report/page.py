@@ -20,7 +20,6 @@ from markupsafe import Markup
 
 from prunescope.concepts.broden import ConceptData
 from prunescope.evidence import category_columns
-from prunescope.evidence.stored import StoredStudy, open_study
 from prunescope.evidence.tables import gather
 from prunescope.files import write_text
 from prunescope.report.figures import PAGE_NARROW, PAGE_WIDE, figures, panels_by_figure, percent
@@ -28,6 +27,7 @@ from prunescope.report.inline import inline_svg
 from prunescope.report.method import counted, method
 from prunescope.report.sheets import GUTTER, Bytes, Tiles, scaled
 from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
+from prunescope.store.stored import StoredStudy, open_study
 
 REMEMBERED_BYTES = 256 * 2**20
 CAPTIONS = {

@@ -14,9 +14,9 @@ import pandas as pd
 from prunescope.concepts.broden import ConceptData
 from prunescope.dissection.scores import concept_columns
 from prunescope.evidence import interpretable
-from prunescope.evidence.stored import StoredStudy
 from prunescope.files import inside
 from prunescope.report.sheets import UNITS_PER_SHEET, Bytes, draw_sheet, read_examples
+from prunescope.store.stored import StoredStudy
 
 MOST_UNITS = 256
 

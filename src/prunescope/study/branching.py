@@ -15,12 +15,12 @@ from prunescope.dissection.result import layer_folder
 from prunescope.errors import InputError
 from prunescope.files import replacing, write_json
 from prunescope.fingerprints import Fingerprint, Listing, list_files
+from prunescope.store.layout import StudyDirectory
+from prunescope.store.locations import IMAGES, LABELS, MASKS, NETWORK, TASK, apart_from_places
+from prunescope.store.reading import read_recipe
+from prunescope.store.recipe import Recipe
 from prunescope.study.identity import Identity, recorded
-from prunescope.study.layout import StudyDirectory
 from prunescope.study.levels import Level
-from prunescope.study.places import IMAGES, LABELS, MASKS, NETWORK, TASK, apart_from_places
-from prunescope.study.reading import read_recipe
-from prunescope.study.recipe import Recipe
 from prunescope.study.retraining import begin_dense
 
 # The batch size has no influence on a dissection, and the layers are compared separately.

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.concepts.contents import refuse_missing
-from prunescope.concepts.miniature import make_miniature
 from prunescope.concepts.packed import pack_concepts
 from prunescope.fingerprints import Hashes
+from prunescope.miniature import make_miniature
 from prunescope.progress import Progress, silent
+from prunescope.store.layout import StudyDirectory
+from prunescope.store.locations import concepts_place, task_place
+from prunescope.store.recipe import Drawn, Recipe
 from prunescope.study.branching import Branch, link
 from prunescope.study.identity import Fingerprinter
-from prunescope.study.layout import StudyDirectory
-from prunescope.study.places import concepts_place, task_place
-from prunescope.study.recipe import Drawn, Recipe
-from prunescope.training.data import Task, open_task
+from prunescope.tasks.task import Task, open_task
 
 
 def draw_data(

@@ -13,6 +13,8 @@ from prunescope.concepts.broden import open_concepts
 from prunescope.errors import InputError
 from prunescope.files import expanded
 from prunescope.networks.layers import list_layers, units_axes
+from prunescope.store.layout import StudyDirectory
+from prunescope.store.recipe import Drawn, Recipe
 from prunescope.study.branching import (
     Branch,
     dense_elsewhere,
@@ -21,13 +23,11 @@ from prunescope.study.branching import (
     same_dissection,
     trial_of,
 )
-from prunescope.study.fitness import Fit, check_recipe
-from prunescope.study.layout import StudyDirectory
-from prunescope.study.recipe import Drawn, Recipe
+from prunescope.study.checks import Fit, check_recipe
 from prunescope.study.speed import Speed, measure_speed
-from prunescope.training.images import Source
-from prunescope.training.plan import Plan
-from prunescope.training.sources import Cifar, HuggingFace, open_sources
+from prunescope.tasks.order import Plan
+from prunescope.tasks.source import Source
+from prunescope.tasks.sources import Cifar, HuggingFace, open_sources
 
 IMAGENET = (1_281_167, 50_000, 1000)
 BRODEN = (63_305, 1197)

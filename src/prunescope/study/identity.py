@@ -26,11 +26,11 @@ from prunescope.fingerprints import (
 )
 from prunescope.networks.contents import list_network
 from prunescope.progress import Progress, silent
-from prunescope.study.layout import StudyDirectory
-from prunescope.study.places import IMAGES, LABELS, MASKS, NETWORK, PACKED, TASK, Origin, concepts_place, task_place
-from prunescope.study.recipe import Recipe
-from prunescope.training.contents import classes_of, list_task
-from prunescope.training.sources import Cifar, HuggingFace
+from prunescope.store.layout import StudyDirectory
+from prunescope.store.locations import IMAGES, LABELS, MASKS, NETWORK, PACKED, TASK, Origin, concepts_place, task_place
+from prunescope.store.recipe import Recipe
+from prunescope.tasks.contents import classes_of, list_task
+from prunescope.tasks.sources import Cifar, HuggingFace
 
 
 @dataclass(frozen=True)

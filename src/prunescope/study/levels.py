@@ -13,8 +13,8 @@ from prunescope.errors import InputError
 from prunescope.networks.source import build_network
 from prunescope.networks.weights import fit_weights, read_tensors
 from prunescope.pruning import Filters, Mask, shrink
-from prunescope.study.layout import StudyDirectory
-from prunescope.study.recipe import Recipe
+from prunescope.store.layout import StudyDirectory
+from prunescope.store.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from typing import NamedTuple, TypeVar, cast
 
 from prunescope.concepts.broden import ConceptData
 from prunescope.fingerprints import Hashes
+from prunescope.processes import Processes
+from prunescope.store.layout import StudyDirectory
+from prunescope.store.locations import TASK
+from prunescope.store.reading import read_recipe
+from prunescope.store.recipe import Recipe
 from prunescope.study.branching import Branch, list_masks, masks_branch, note_masks, refuse_other_masks
-from prunescope.study.clock import Clock
 from prunescope.study.data import draw_data, study_concepts, study_task
 from prunescope.study.identity import Fingerprinter, Identity, identify, record, refuse_changes
-from prunescope.study.layout import StudyDirectory
-from prunescope.study.places import TASK
-from prunescope.study.reading import read_recipe
-from prunescope.study.recipe import Recipe
-from prunescope.training.data import Task
-from prunescope.training.processes import Processes
+from prunescope.study.stages import Clock
+from prunescope.tasks.task import Task
 
 T = TypeVar("T")
 

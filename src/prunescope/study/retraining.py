@@ -8,9 +8,9 @@ from torch import nn
 
 from prunescope.networks.weights import load_weights
 from prunescope.pruning import Mask, prune, prune_filters, shuffle
+from prunescope.randomness import seed_of
+from prunescope.store.recipe import pruning_seed
 from prunescope.study.levels import Left, Level
-from prunescope.study.recipe import pruning_seed
-from prunescope.training.randomness import seed_of
 from prunescope.training.recipe import Course, learning_rate
 
 _SHUFFLE, _REINITIALISE = 100, 101  # purposes in the keys of random seeds, distinct from those of training

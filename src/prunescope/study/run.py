@@ -19,21 +19,21 @@ from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
 from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.networks.weights import save_weights
+from prunescope.processes import Processes, join_processes
 from prunescope.pruning import Coverage, unit_numbers
 from prunescope.pruning.mask import layer_of
+from prunescope.store.layout import StudyDirectory
+from prunescope.store.recipe import Recipe
 from prunescope.study.branching import Branch, masks_branch, share_dense, trial_of
-from prunescope.study.clock import Clock, Report, stages, unreported
-from prunescope.study.fitness import check_recipe
+from prunescope.study.checks import check_recipe
 from prunescope.study.identity import Identity, refuse_changes_meanwhile
-from prunescope.study.layout import StudyDirectory
 from prunescope.study.levels import Level
 from prunescope.study.opening import check_finished, main_first, open_data, settle
-from prunescope.study.recipe import Recipe
 from prunescope.study.retraining import Beginning, begin_dense, begin_retraining, prune_level
-from prunescope.training.data import Task
+from prunescope.study.stages import Clock, Report, stages, unreported
+from prunescope.tasks.order import Plan
+from prunescope.tasks.task import Task
 from prunescope.training.loop import train
-from prunescope.training.plan import Plan
-from prunescope.training.processes import Processes, join_processes
 from prunescope.training.steps import Step
 
 

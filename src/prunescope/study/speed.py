@@ -15,11 +15,11 @@ import torch
 from prunescope.networks.layers import evaluating, observe, units_axes
 from prunescope.networks.source import build_network
 from prunescope.pruning import Mask
-from prunescope.study.recipe import Recipe
-from prunescope.training.data import Task
-from prunescope.training.images import Source
+from prunescope.store.recipe import Recipe
+from prunescope.tasks.order import Plan
+from prunescope.tasks.source import Source
+from prunescope.tasks.task import Task
 from prunescope.training.loop import train
-from prunescope.training.plan import Plan
 from prunescope.training.recipe import Course
 
 STEPS = 4  # the first one is not counted, since it includes one-off setup

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunescope.errors import InputError
-from prunescope.training.processes import Processes
+from prunescope.processes import Processes
 from prunescope.training.recipe import Training
 
 if TYPE_CHECKING:

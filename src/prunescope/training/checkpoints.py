@@ -19,8 +19,8 @@ from torch import nn
 from prunescope.errors import InputError
 from prunescope.files import replacing
 from prunescope.pruning import Mask
-from prunescope.training.contents import content_of
-from prunescope.training.data import Task
+from prunescope.tasks.contents import content_of
+from prunescope.tasks.task import Task
 from prunescope.training.descent import momentum_of
 from prunescope.training.recipe import Course, Training
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
+from prunescope.processes import Processes
 from prunescope.pruning import Mask
-from prunescope.training.data import Batch
-from prunescope.training.processes import Processes
+from prunescope.tasks.task import Batch
 from prunescope.training.recipe import Training
 
 if TYPE_CHECKING:

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks.layers import evaluating
+from prunescope.processes import Processes, join_processes
 from prunescope.progress import Progress, silent
 from prunescope.pruning import Mask
+from prunescope.randomness import leaving_generators, seed_layers
+from prunescope.tasks.order import Plan
+from prunescope.tasks.task import Task
 from prunescope.training.acceleration import accelerating, synchronising_statistics
 from prunescope.training.checkpoints import Checkpoints, Record, identity_of
-from prunescope.training.data import Task
 from prunescope.training.descent import Descent, compiling_every_level, momentum_of, optimiser_of
 from prunescope.training.interrupts import finishing_first
 from prunescope.training.pace import Pace
-from prunescope.training.plan import Plan
-from prunescope.training.processes import Processes, join_processes
-from prunescope.training.randomness import leaving_generators, seed_layers
 from prunescope.training.recipe import Course, Training, learning_rate
 from prunescope.training.steps import Step
 

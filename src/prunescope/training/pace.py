@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from prunescope.training.processes import Processes
+from prunescope.processes import Processes
 
 SECONDS = 5.0  # approximate time between two readings of the losses, since each waits for the device to finish
 MOST_STEPS = 200  # maximum number of steps between two readings of the losses

@@ -6,31 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from prunescope.bounds import MOST_COUNT, MOST_RATE
-from prunescope.files import text_problem
 from prunescope.training.steps import Step
+from prunescope.validation import Strict
 
 MOST_MINUTES = 1e7
-
-Augmentation = Literal["none", "flip", "shift-flip", "imagenet"]
-
-
-class Strict(BaseModel):
-    """Base class of the parts of a recipe, which are immutable and do not accept unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _plain(text: str) -> str:
-    if problem := text_problem(text):
-        raise ValueError(f"{problem}; expected text that a file's name can hold")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_plain)]
 
 
 def _some(step: Step) -> Step:

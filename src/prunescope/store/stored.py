@@ -1,0 +1,193 @@
+"""Read what a study has stored so far from its directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import pandas as pd
+from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prunescope.bounds import MOST_LEVELS, MOST_TRIALS
+from prunescope.dissection.result import layer_folder
+from prunescope.errors import InputError
+from prunescope.files import file_name
+from prunescope.store.layout import StudyDirectory
+from prunescope.store.measured import Measured, first_problem, read_measured
+from prunescope.store.tables import check_summary, check_units
+from prunescope.store.values import UnreadableError, loaded
+
+# `iou` is not among these settings, because interpretable units are counted with the bound of the recipe.
+REPEATED = ("quantile", "presence", "align", "precision")
+
+
+class Pruning(BaseModel):
+    """How a study prunes and retrains; fields that its recipe does not set have their default values."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    levels: Annotated[int | None, Field(ge=0, le=MOST_LEVELS, strict=True)] = None
+    fraction: Annotated[float | None, Field(gt=0, lt=1)] = None
+    remaining: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None, Field(max_length=MOST_LEVELS)] = None
+    schedule: str = "iterative"
+    criterion: str = "magnitude"
+    scope: str = "global"
+    exclude: tuple[str, ...] = ()
+    retraining: str = "rewind"
+    rewind_to: str | None = None
+    fine_tune: str | None = None
+    masks: str = "own"
+
+    @model_validator(mode="after")
+    def _says_how_often(self) -> Self:
+        if self.levels is None and self.remaining is None:
+            raise ValueError("neither levels nor remaining says how often the network is pruned")
+        return self
+
+
+class Settings(BaseModel):
+    """The fields of a study's recipe that its evidence and report use; other fields are not read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    name: str = "study"
+    network: Any = None
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS, strict=True)]
+    pruning: Pruning
+    layers: Annotated[
+        tuple[Annotated[str, AfterValidator(file_name)], ...],
+        Field(min_length=1, validation_alias=AliasPath("dissection", "layers")),
+    ]
+    iou: Annotated[float, Field(ge=0, lt=1, validation_alias=AliasPath("dissection", "iou"))] = 0.05
+    dissection: dict[str, Any] = {}
+
+    @property
+    def dissected_with(self) -> dict[str, Any]:
+        """The settings of the recipe that the summary of every dissection must repeat."""
+        said = {"network": self.network} | {name: self.dissection.get(name) for name in REPEATED}
+        return {name: value for name, value in said.items() if value is not None}
+
+    @property
+    def levels(self) -> int:
+        """The number of times that the network is pruned."""
+        return self.pruning.levels or len(self.pruning.remaining or ())
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """The directory of a study, from which tables are read one at a time.
+
+    Attributes
+    ----------
+    root : Path
+        The directory of the study.
+    settings : Settings
+        The settings read from its ``study.yaml``.
+    finished, missing : tuple of (trial, level)
+        The levels that have all their files, and those that do not.
+    """
+
+    root: Path
+    settings: Settings
+    finished: tuple[tuple[int, int], ...]
+    missing: tuple[tuple[int, int], ...]
+
+    def measured(self, trial: int, level: int) -> Measured:
+        """Read the measurements of a level, such as its accuracy and weights remaining."""
+        return read_measured(StudyDirectory(self.root).measured(trial, level), trial, level)
+
+    def summary(self, trial: int, level: int, layer: str) -> dict[str, Any]:
+        """Read the summary of a dissection, which contains counts and settings, and check it.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be read, or if the summary contradicts the table of units, the recipe or its folder.
+        """
+        return self._read(trial, level, layer)[1]
+
+    def units(self, trial: int, level: int, layer: str) -> pd.DataFrame:
+        """Read the table of a dissection, which has a row per unit, and check it against the summary beside it.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be read, if the table contains an invalid value, or if it contradicts the summary.
+        """
+        return self._read(trial, level, layer)[0]
+
+    def _read(self, trial: int, level: int, layer: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+        folder = self.dissection(trial, level, layer)
+        path = folder / "units.parquet"
+        try:
+            table = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: cannot be read as parquet ({error}); remove it and run the study again"
+            ) from error
+        summary = _json(folder / "summary.json")
+        expected = {"layer": layer, "trial": trial, "level": level} | self.settings.dissected_with
+        try:
+            check_units(table, str(path))
+            check_summary(summary, table, expected, str(folder / "summary.json"))
+        except InputError as error:
+            raise InputError(
+                f"{error}; put the file that belongs there, or remove {folder} and run the study again"
+            ) from error
+        return table, summary
+
+    def dissection(self, trial: int, level: int, layer: str) -> Path:
+        """Return the folder of the dissection of a layer."""
+        return layer_folder(StudyDirectory(self.root).dissection(trial, level), layer)
+
+
+def open_study(study_dir: str | Path) -> StoredStudy:
+    """Open the directory of a study and find out which levels are finished.
+
+    Parameters
+    ----------
+    study_dir : path
+        A study's directory, which contains ``study.yaml`` and ``trial-T/level-LL/``.
+
+    Returns
+    -------
+    StoredStudy
+        The study, with at least one finished level.
+
+    Raises
+    ------
+    InputError
+        If the directory does not contain a study, if ``study.yaml`` is not valid, or if no level is finished.
+    """
+    root = Path(study_dir)
+    directory = StudyDirectory(root)
+    path = directory.recipe
+    if not path.is_file():
+        raise InputError(f"{root} holds no study: there is no study.yaml; give the directory that `study --out` wrote")
+    try:
+        settings = Settings.model_validate(loaded(path.read_text(encoding="utf-8")))
+    except (UnreadableError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({error})") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from error
+    levels = [(trial, level) for trial in range(settings.trials) for level in range(settings.levels + 1)]
+    done = [
+        (trial, level)
+        for trial, level in levels
+        if directory.measured(trial, level).is_file() and directory.is_dissected(trial, level, settings.layers)
+    ]
+    if not done:
+        raise InputError(f"{root}: none of the study's {len(levels)} levels is finished; run the study first")
+    return StoredStudy(root, settings, tuple(done), tuple(key for key in levels if key not in set(done)))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); remove it and run the study again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: an object was expected, not {type(content).__name__}")
+    return content

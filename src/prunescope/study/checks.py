@@ -1,0 +1,228 @@
+"""Checks, made before a study runs, that its network can be trained, pruned and dissected as the recipe says."""
+
+from __future__ import annotations
+
+import warnings
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.errors import InputError
+from prunescope.networks.checks import check_ready, taking
+from prunescope.networks.layers import check_layers, evaluating, observe, units_axes
+from prunescope.networks.source import build_network
+from prunescope.pruning import Coverage, Mask, prune_filters, shrink, unit_numbers
+from prunescope.pruning.criteria import Amount
+from prunescope.pruning.effective import check_effective
+from prunescope.store.recipe import Recipe
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of checking a recipe's network.
+
+    Attributes
+    ----------
+    model
+        The network, initialised with the recipe's seed. The checks have changed its batch statistics.
+    mask
+        The dense mask of the network's prunable weights.
+    coverage
+        The parts of the network that are prunable, and those that are not.
+    notes
+        Messages to show to the user that are not errors.
+    """
+
+    model: nn.Module
+    mask: Mask
+    coverage: Coverage
+    notes: tuple[str, ...]
+
+
+def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, classes_known: bool = True) -> Fit:
+    """Check that a recipe's network can be trained, pruned and dissected as the recipe says.
+
+    Parameters
+    ----------
+    recipe
+        The study's recipe.
+    classes
+        The number of classes of its task.
+    image_size
+        Height and width of the labelled images, in pixels.
+    classes_known
+        Whether `classes` is known. If it is only assumed, because the data are not available, the number of scores that
+        the network returns is not checked.
+
+    Returns
+    -------
+    Fit
+        The network, its dense mask, its coverage and notes for the user.
+
+    Raises
+    ------
+    InputError
+        If the study could not run to its end, or if its results would be wrong.
+    """
+    model = build_network(recipe.network, classes=classes, seed=recipe.seed)
+    check_ready(model)
+    size, layers = recipe.data.size, recipe.dissection.layers
+    check_layers(model, layers)
+    # The mask is that of the network before its first forward pass, when modules sized by their input have no size yet.
+    mask = Mask.dense(model, recipe.pruning.excluded_weights)
+    coverage = Coverage.of(model, mask)
+    check_training(model, recipe.network, classes if classes_known else None, size)
+    notes = [coverage.note()]
+    check_pruning(model, mask, recipe)
+    if recipe.pruning.scope != "filters":
+        notes.append(_weights_used(model, mask, _two_images(size, size)))
+    images = _two_images(*image_size)
+    axes = units_axes(model, layers, image_size, recipe.dissection.units_axis)
+    with evaluating(model), torch.inference_mode(), observe(model, layers, axes), taking(model, images):
+        scores = model(images)
+    check_scores(scores, recipe.network, classes if classes_known else None)
+    return Fit(model, mask, coverage, tuple(filter(None, notes)))
+
+
+def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> str:
+    """Raise if pruned weights are not zero in the network's operations; return a note on weights that none uses."""
+    try:
+        unused = check_effective(model, mask, images)
+    except InputError:
+        raise
+    except Exception as error:
+        return (
+            "it is not known whether a pruned weight is zero in what the network computes with: the network does not "
+            f"run while its weights are followed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+        )
+    if not unused:
+        return ""
+    more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
+    return (
+        f"the network computes nothing with {', '.join(unused[:_SHOWN])}{more} when it runs on images, and yet they "
+        "are counted and pruned like the others; `pruning.exclude` leaves them out"
+    )
+
+
+def _two_images(height: int, width: int) -> Tensor:
+    """Return two random images [2, 3, height, width], which are not blank, as real images are not."""
+    # Batch normalisation fails in training mode if it has one value per channel only, as with a single image.
+    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def check_training(model: nn.Module, network: str, classes: int | None, size: int) -> None:
+    """Check that a network can be trained, by one forward pass in training mode on two random float32 images.
+
+    Parameters
+    ----------
+    model
+        The network. It is put into training mode, and its batch statistics change.
+    network
+        The network's name, for error messages.
+    classes
+        The number of scores that the network has to return for each image, or None if it is not known.
+    size
+        The height and width of the images, in pixels.
+
+    Raises
+    ------
+    InputError
+        If the network does not accept the images, if its output is not a tensor of scores, or if no gradient reaches
+        its weights.
+    """
+    model.train()
+    images = _two_images(size, size)
+    with torch.random.fork_rng(devices=[]), taking(model, images):
+        scores = model(images)
+    check_scores(scores, network, classes, " in training mode")
+    if not scores.requires_grad:
+        raise InputError(f"network {network} has nothing to train: its weights are frozen, or its scores detached")
+
+
+def check_scores(scores: Any, network: str, classes: int | None, mode: str = "") -> None:
+    """Check that a network's output for two images is a tensor of scores [2, classes].
+
+    Parameters
+    ----------
+    scores
+        The output of the network.
+    network
+        The network's name, for error messages.
+    classes
+        The expected number of classes, or None to accept any number.
+    mode
+        Words that the error message adds after "for 2 images".
+
+    Raises
+    ------
+    InputError
+        If the output is anything else.
+    """
+    found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if classes is None and isinstance(scores, Tensor) and scores.ndim == 2 and len(scores) == 2:
+        return
+    if found != [2, classes]:
+        raise InputError(
+            f"network {network} puts out {found} for 2 images{mode}, expected [2, {classes or 'classes'}]: a tensor "
+            "with a score for each class of the task"
+        )
+
+
+def check_pruning(model: nn.Module, mask: Mask, recipe: Recipe) -> None:
+    """Check that a network can be pruned down to the recipe's last level.
+
+    Parameters
+    ----------
+    model
+        The dense network, which is not modified.
+    mask
+        The dense mask of the network's prunable weights.
+    recipe
+        The study's recipe.
+
+    Raises
+    ------
+    InputError
+        If pruning would fail at a later level.
+    """
+    if recipe.pruning.scope == "filters":
+        _check_filters(model, recipe)
+    else:
+        _check_weights(mask, recipe)
+
+
+def _check_weights(mask: Mask, recipe: Recipe) -> None:
+    """Raise if a level would keep no weights at all."""
+    pruning = recipe.pruning
+    if pruning.masks == "branch":
+        return
+    sizes = [mask.prunable] if pruning.scope == "global" else [tensor.numel() for tensor in mask.values()]
+    kept = sizes
+    for level in range(1, pruning.levels + 1):
+        remaining = None if pruning.remaining is None else pruning.remaining[level - 1]
+        amount = Amount.given(pruning.fraction if remaining is None else None, remaining)
+        kept = [amount.stay(before, size) for before, size in zip(kept, sizes, strict=True)]
+        if not any(kept):
+            raise InputError(
+                f"recipe {recipe.name}: level {level} of {pruning.levels} would keep none of the {mask.prunable:,} "
+                "prunable weights; give fewer levels, a lower pruning.fraction or more weights remaining"
+            )
+
+
+def _check_filters(model: nn.Module, recipe: Recipe) -> None:
+    """Raise if filters cannot be removed down to the last level, or the units left cannot be matched to dense ones."""
+    pruning, size = recipe.pruning, recipe.data.size
+    last = 1.0 if pruning.masks == "branch" else pruning.remaining_at(pruning.levels)
+    with warnings.catch_warnings():
+        # The warning about layers that keep a single filter is given at the level at which that happens.
+        warnings.simplefilter("ignore")
+        filters = prune_filters(model, remaining=last, exclude=pruning.exclude, image_size=size)
+    shrunk = deepcopy(model)
+    shrink(shrunk, filters, size)
+    settings = recipe.dissection
+    unit_numbers(model, shrunk, filters, settings.layers, size, units_axis=settings.units_axis)
