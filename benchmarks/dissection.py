@@ -37,7 +37,7 @@ from prunescope.dissection import Budget, dissect, dissect_activations
 from prunescope.dissection.batches import batches
 from prunescope.dissection.look import arithmetic
 from prunescope.dissection.maps import KeptMaps
-from prunescope.dissection.masks import stretch_axis
+from prunescope.dissection.masks import half_pixel_axis
 from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Precision
 from prunescope.dissection.tally import BLOCKS, MaskCounts, MaskTallyOnCpu
 from prunescope.dissection.thresholds import LargestValues
@@ -145,7 +145,7 @@ def tally_alone(data: ConceptData, repeats: int) -> tuple[list[float], list[floa
     image, unit = np.nonzero(maps.max(axis=(2, 3)) > thresholds)
     kept = KeptMaps(unit, image, maps.max(axis=(2, 3))[image, unit], maps[image, unit])
     counts = MaskCounts.empty(units, len(data.labels), len(data.categories), count * 224 * 224)
-    axes = (stretch_axis(7, data.label_size[0]), stretch_axis(7, data.label_size[1]))
+    axes = (half_pixel_axis(7, data.label_size[0]), half_pixel_axis(7, data.label_size[1]))
     blocks = np.zeros(count, np.int64)
     some = random.choice(len(unit), 500, replace=False)
     stacks = [torch.from_numpy(plain_layers(data, i)) for i in range(count)]

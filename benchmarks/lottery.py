@@ -25,7 +25,7 @@ from prunescope.tasks import Task
 from prunescope.tasks.order import Plan
 from prunescope.tasks.source import Source
 from prunescope.training import Training, train
-from prunescope.training.recipe import Course
+from prunescope.training.recipe import StepRange
 from prunescope.training.steps import Step
 
 WAYS = ("ticket", "shuffled", "reinitialised")
@@ -74,7 +74,7 @@ def one_seed(task: Task, training: Training, seed: int, levels: int, fraction: f
     mask = Mask.dense(model)
 
     def accuracy(model: nn.Module, mask: Mask, start: int, **options: object) -> float:
-        rows = train(model, task, training, seed=seed, mask=mask, course=Course(start, end), **options)
+        rows = train(model, task, training, seed=seed, mask=mask, course=StepRange(start, end), **options)
         return float(rows["top1"].iloc[-1])
 
     def keep() -> None:

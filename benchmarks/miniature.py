@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from prunescope.concepts import permuted
+from prunescope.concepts import permute_labels
 from prunescope.dissection import dissect
 from prunescope.networks import build_network, load_weights
 from prunescope.store import Recipe, read_recipe
@@ -43,7 +43,7 @@ def main() -> None:
         for what, model, data in (
             ("dense", trained, concepts),
             ("untrained", untrained, concepts),
-            ("dense, other images' labels", trained, permuted(concepts, seed=trial)),
+            ("dense, other images' labels", trained, permute_labels(concepts, seed=trial)),
         ):
             found = dissect(
                 model, layers=recipe.dissection.layers, concepts=data, mean=recipe.data.mean, std=recipe.data.std,

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from prunescope.api import Study, several
+from prunescope.api import Study, studies
 
 WAYS = ("rewinding", "original-ticket", "fine-tuning", "learning-rate-rewinding", "reinitialised")
 
@@ -38,7 +38,7 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        for study in several(WAYS, Path(folder) / "together", changes=changes, device="cpu"):
+        for study in studies(WAYS, Path(folder) / "together", changes=changes, device="cpu"):
             study.run()
         together = time.perf_counter() - began
         shared = dense_networks(Path(folder) / "together")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunescope.api import Study, plan, several
+    from prunescope.api import Study, plan, studies
     from prunescope.concepts import check_concepts, download_broden, open_concepts
-    from prunescope.concepts.broden import permuted
+    from prunescope.concepts.broden import permute_labels
     from prunescope.dissection import Dissection, LayerDissection, dissect, dissect_activations, import_netdissect
     from prunescope.errors import InputError
     from prunescope.evidence import consistency, curves
@@ -40,17 +40,17 @@ __all__ = [
     "load_weights",
     "make_miniature",
     "open_concepts",
-    "permuted",
+    "permute_labels",
     "plan",
     "prune",
     "read_recipe",
-    "several",
+    "studies",
 ]
 
 _HOMES = {
-    "prunescope.api": ("Study", "plan", "several"),
+    "prunescope.api": ("Study", "plan", "studies"),
     "prunescope.concepts": ("check_concepts", "download_broden", "open_concepts"),
-    "prunescope.concepts.broden": ("permuted",),
+    "prunescope.concepts.broden": ("permute_labels",),
     "prunescope.miniature": ("make_miniature",),
     "prunescope.dissection": ("Dissection", "LayerDissection", "dissect", "dissect_activations", "import_netdissect"),
     "prunescope.errors": ("InputError",),

@@ -144,7 +144,7 @@ class Study:
         return open_study(self.out).units(trial, level, layer)
 
 
-def several(
+def studies(
     recipes: Sequence[str | Path | Recipe],
     out: str | Path,
     *,
@@ -181,7 +181,7 @@ def several(
     --------
     ::
 
-        for study in prunescope.several(["miniature", "shuffled", "reinitialised"], out="out/controls"):
+        for study in prunescope.studies(["miniature", "shuffled", "reinitialised"], out="out/controls"):
             study.run()
     """
     read = _read(recipes, changes)
@@ -217,7 +217,7 @@ def plan(
     Parameters
     ----------
     recipes, changes, device, branch_from
-        See `several`. A single recipe is planned as one study.
+        See `studies`. A single recipe is planned as one study.
     out
         The directory of the studies, which need not exist yet. Stages that are finished there are not counted. A single
         recipe is a study in `out` itself, several are studies in folders of it.

@@ -367,7 +367,8 @@ def study(
     recipes are given, each becomes a study in a folder of --out, and studies that agree on the dense networks train
     them only once. With `accelerate launch -m prunescope study ...` or `torchrun`, several processes share the work.
     """
-    from prunescope.api import Study, several
+    from prunescope.api import Study
+    from prunescope.api import studies as several
     from prunescope.store.layout import StudyDirectory
     from prunescope.study.branching import Branch, masks_branch
 

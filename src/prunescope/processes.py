@@ -23,7 +23,8 @@ T = TypeVar("T")
 class Processes:
     """The position of this process among the processes that share the work, and their communication.
 
-    If there is a single process, `sum` and `agree` return their argument, and `wait` and `spread` do nothing.
+    If there is a single process, `sum` and `broadcast_object` return their argument, and `wait` and
+    `broadcast_tensors` do nothing.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class Processes:
                 done = do()
             except (InputError, OSError) as error:
                 problem = error
-        told = self.agree(problem and str(problem))
+        told = self.broadcast_object(problem and str(problem))
         if problem is not None:
             raise problem
         if told is not None:
@@ -96,7 +97,7 @@ class Processes:
             total = torch.from_numpy(array)
             distributed.all_reduce(total, group=self.group)
 
-    def agree(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Broadcast a JSON-serialisable value from the main process, and return it."""
         if self.count == 1:
             return value
@@ -108,7 +109,7 @@ class Processes:
         distributed.broadcast(content, src=0)
         return json.loads(content.numpy().tobytes())
 
-    def spread(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Broadcast the main process's values of the tensors, in place."""
         if self.count == 1:
             return

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prunescope.concepts import ConceptData, ImageLabels, check_concepts, open_concepts, pack_concepts, permuted
+from prunescope.concepts import ConceptData, ImageLabels, check_concepts, open_concepts, pack_concepts, permute_labels
 from prunescope.errors import InputError
 from tests.concepts.small import change, save_layer, two_images, write_concepts
 from tests.reference.labels import plain_labels
@@ -335,20 +335,20 @@ def test_permuted_data_hold_every_image_against_another_ones_labels_each_used_on
     with tempfile.TemporaryDirectory() as root:
         labels = dict.fromkeys(range(1, count + 1), "scene")
         data = open_concepts(write_concepts(Path(root), [{"scene": [i + 1]} for i in range(count)], labels))
-        exchanged = permuted(data, seed)
+        exchanged = permute_labels(data, seed)
         numbers = [int(exchanged.image_labels(i).numbers[0]) for i in range(count)]
         assert sorted(numbers) == list(range(1, count + 1))
         assert all(number != i + 1 for i, number in enumerate(numbers))
         assert exchanged.names == data.names
         np.testing.assert_array_equal(exchanged.image(0), data.image(0))
-        again = permuted(Path(root), seed)
+        again = permute_labels(Path(root), seed)
         assert [int(again.image_labels(i).numbers[0]) for i in range(count)] == numbers
 
 
 def test_labels_cannot_be_exchanged_among_one_image(tmp_path: Path) -> None:
     data = open_concepts(write_concepts(tmp_path, [{"object": [1]}], {1: "object"}))
     with pytest.raises(InputError, match="one image only"):
-        permuted(data, 0)
+        permute_labels(data, 0)
 
 
 def test_as_many_images_as_broden_has_are_opened_in_seconds(tmp_path: Path) -> None:

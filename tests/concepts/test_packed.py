@@ -27,7 +27,7 @@ import pytest
 from hypothesis import given, settings
 from safetensors.numpy import load_file
 
-from prunescope.concepts import ConceptData, check_concepts, open_concepts, pack_concepts, packed_size, permuted
+from prunescope.concepts import ConceptData, check_concepts, open_concepts, pack_concepts, packed_size, permute_labels
 from prunescope.errors import InputError
 from tests.concepts.small import Item, change, save_layer, two_images, write_concepts
 from tests.concepts.test_broden import data_sets
@@ -71,7 +71,7 @@ def test_the_golden_data_set_is_the_same_when_packed(tmp_path: Path) -> None:
     assert seen == [(48, 48)]
     assert open_concepts(root).packed is not None
     assert_same(open_concepts(root), source)
-    assert_same(permuted(open_concepts(root), 3), permuted(source, 3))
+    assert_same(permute_labels(open_concepts(root), 3), permute_labels(source, 3))
 
 
 @settings(max_examples=40, deadline=None)
@@ -215,9 +215,9 @@ def test_a_packed_copy_is_read_by_other_processes_and_pickles_small(folder: Path
     assert len(pickle.dumps(data)) < 10_000
     expected = [read(data, i) for i in range(2)]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
-        assert list(processes.map(read, [data, permuted(data, 0)], [1, 0])) == [
+        assert list(processes.map(read, [data, permute_labels(data, 0)], [1, 0])) == [
             expected[1],
-            read(permuted(data, 0), 0),
+            read(permute_labels(data, 0), 0),
         ]
 
 

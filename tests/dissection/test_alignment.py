@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunescope.dissection.masks import Stretch, anchored_axis, stretch, stretch_axis
+from prunescope.dissection.masks import UpsampleAxis, anchored_axis, half_pixel_axis, stretch
 from tests.reference.geometry import place
 
 cells_ = st.integers(1, 30)
@@ -15,7 +15,7 @@ strides = st.fractions(min_value=Fraction(1, 4), max_value=64, max_denominator=4
 offsets = st.fractions(min_value=-40, max_value=80, max_denominator=4)
 
 
-def places(axis: Stretch) -> np.ndarray:
+def places(axis: UpsampleAxis) -> np.ndarray:
     """Where each pixel lies on the map."""
     return np.repeat(np.arange(len(axis.starts) - 1), np.diff(axis.starts)) + axis.weights
 
@@ -51,11 +51,11 @@ def test_fields_centred_on_their_share_of_the_image_give_the_half_pixel_stretch(
 ) -> None:
     share = Fraction(image_pixels, cells)
     anchored = anchored_axis(cells, pixels, image_pixels, share, share / 2)
-    np.testing.assert_array_equal(np.minimum(places(stretch_axis(cells, pixels)), cells - 1), places(anchored))
+    np.testing.assert_array_equal(np.minimum(places(half_pixel_axis(cells, pixels)), cells - 1), places(anchored))
 
 
 def test_layer4_of_a_resnet_moves_by_almost_half_a_cell() -> None:
-    half_pixel = places(stretch_axis(7, 224))
+    half_pixel = places(half_pixel_axis(7, 224))
     anchored = places(anchored_axis(7, 224, 224, Fraction(32), Fraction(1, 2)))
     inner = (half_pixel > 0) & (anchored < 6)
     assert set((anchored - half_pixel)[inner]) == {15.5 / 32}
@@ -80,5 +80,5 @@ def test_maps_are_interpolated_between_the_centres_of_fields(
 def test_half_pixel_centres_are_the_default() -> None:
     maps = np.arange(12.0).reshape(3, 4)
     np.testing.assert_array_equal(
-        stretch(maps, (7, 9)), stretch(maps, (7, 9), (stretch_axis(3, 7), stretch_axis(4, 9)))
+        stretch(maps, (7, 9)), stretch(maps, (7, 9), (half_pixel_axis(3, 7), half_pixel_axis(4, 9)))
     )

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunescope.concepts import open_concepts
 from prunescope.dissection.batches import batches
 from prunescope.dissection.maps import KeptMaps
-from prunescope.dissection.masks import stretch_axis
+from prunescope.dissection.masks import half_pixel_axis
 from prunescope.dissection.on_device import FirstPassOnDevice
 from prunescope.dissection.tally import MaskCounts
 from prunescope.dissection.tally_on_device import MaskTallyOnDevice
@@ -74,7 +74,7 @@ def test_a_first_pass_waits_four_times_a_batch(batch: int) -> None:
 def test_counting_masks_by_tensor_operations_waits_six_times_a_batch() -> None:
     data = open_concepts(GOLDEN / "concepts")
     counts = MaskCounts.empty(3, len(data.labels), len(data.categories), 1 << 20)
-    tally = MaskTallyOnDevice(counts, "image", (stretch_axis(7, 112), stretch_axis(7, 112)), CPU)
+    tally = MaskTallyOnDevice(counts, "image", (half_pixel_axis(7, 112), half_pixel_axis(7, 112)), CPU)
     maps = torch.randn(3, 8, 7, 7, generator=torch.Generator().manual_seed(0))
     units, images = torch.arange(3).repeat_interleave(8), torch.arange(8).repeat(3)
     kept = KeptMaps(units, images, maps.amax((2, 3)).flatten(), maps.flatten(0, 1))

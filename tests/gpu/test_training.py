@@ -15,12 +15,12 @@ import torch
 
 from prunescope.pruning import Mask, prune
 from prunescope.tasks import Task
-from prunescope.training import Course, train
+from prunescope.training import StepRange, train
 from tests.training.small import folder_task, half_mask, network, opened, recipe
 
 pytestmark = pytest.mark.gpu
 
-COURSE = Course(0, 9)
+COURSE = StepRange(0, 9)
 
 
 @pytest.fixture(scope="module")

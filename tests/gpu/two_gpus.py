@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prunescope.files import write_table
 from prunescope.processes import join_processes
-from prunescope.training import Course, train
+from prunescope.training import StepRange, train
 from tests.training.small import half_mask, network, opened, recipe
 
 if __name__ == "__main__":
@@ -19,7 +19,7 @@ if __name__ == "__main__":
             recipe(batch_size=8, synchronise_statistics=True),
             seed=3,
             mask=half_mask(model),
-            course=Course(0, 9),
+            course=StepRange(0, 9),
             device="cuda",
         )
         if processes.is_main:

@@ -19,7 +19,7 @@ LINEAR = nn.Linear(4, 2)
     ("call", "message"),
     [
         (lambda: prunescope.plan("demo"), r"recipes: give a list, \['demo'\]"),
-        (lambda: prunescope.several("demo", out="out"), r"recipes: give a list, \['demo'\]"),
+        (lambda: prunescope.studies("demo", out="out"), r"recipes: give a list, \['demo'\]"),
         (lambda: prunescope.read_recipe("demo", "trials=2"), r"changes: give a list, \['trials=2'\]"),
         (lambda: prunescope.Study("demo", "out", branch_from="other"), r"branch_from: give a list, \['other'\]"),
         (lambda: prunescope.Study("demo", "out", snapshots="6ep"), r"snapshots: give a list, \['6ep'\]"),

@@ -109,7 +109,7 @@ def test_a_mask_that_keeps_what_an_earlier_level_pruned_is_refused(
     out = shutil.copytree(whole, tmp_path / "out")
     rewritten(out / "trial-0" / "level-02" / "mask.safetensors", with_others_kept)
     with pytest.raises(InputError, match=r"keeps weights of 'fc\.weight' that level 1 had pruned"):
-        Level(recipe, StudyDirectory(out), 0, 2, 16).left()
+        Level(recipe, StudyDirectory(out), 0, 2, 16).kept()
 
 
 def test_the_files_of_another_level_are_refused(weights_study: tuple[Recipe, Path], tmp_path: Path) -> None:

@@ -403,7 +403,7 @@ def test_several_studies_of_a_notebook_take_moved_masks() -> None:
     Path("task").rename("moved")
     changes = ["data.task=moved", "name=control", "pruning.masks=branch", "pruning.retraining=reinitialise"]
     control = read_recipe("tiny.yaml", changes)
-    (study,) = prunescope.several([control], "out", device="cpu", branch_from=["first"])
+    (study,) = prunescope.studies([control], "out", device="cpu", branch_from=["first"])
     run_study(study.recipe, study.out, branch_from=study.branch_from)
     assert Path("out/control/trial-0/level-01/measured.json").is_file()
 

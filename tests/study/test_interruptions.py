@@ -157,10 +157,10 @@ def test_what_the_disk_refuses_one_process_ends_all(monkeypatch: pytest.MonkeyPa
     def refused() -> None:
         raise NotADirectoryError(20, "Not a directory", "out/data")
 
-    monkeypatch.setattr(Processes, "agree", lambda _, value: told.append(value) or value)
+    monkeypatch.setattr(Processes, "broadcast_object", lambda _, value: told.append(value) or value)
     with pytest.raises(NotADirectoryError):
         main_first(Processes(0, 2), refused)
-    monkeypatch.setattr(Processes, "agree", lambda *_: told[0])
+    monkeypatch.setattr(Processes, "broadcast_object", lambda *_: told[0])
     with pytest.raises(InputError, match="Not a directory: 'out/data'"):
         main_first(Processes(1, 2), refused)
 

@@ -43,7 +43,7 @@ def few(name: str, recipe: Path) -> Recipe:
 @pytest.mark.parametrize("name", [name for name in shipped_recipes() if name not in (*CONTROLS, "paper")])
 def test_a_shipped_recipe_runs(name: str, recipe: Path, tmp_path: Path) -> None:
     together = [few(one, recipe) for one in ([name, *CONTROLS] if name == "rewinding" else [name])]
-    for study in prunescope.several(together, tmp_path, device="cpu"):
+    for study in prunescope.studies(together, tmp_path, device="cpu"):
         run_study(study.recipe, study.out, branch_from=study.branch_from)
         levels = [StudyDirectory(study.out).read_measured(0, level) for level in range(3)]
         assert [round(level["weights_remaining"], 1) for level in levels] == {

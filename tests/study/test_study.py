@@ -20,7 +20,7 @@ from prunescope.store import read_recipe
 from prunescope.store.layout import StudyDirectory
 from prunescope.study import Event, run_study, stages
 from prunescope.study.data import study_task
-from prunescope.training import Course, train
+from prunescope.training import StepRange, train
 from tests.training.test_training import folder_task
 
 
@@ -89,7 +89,7 @@ def test_a_level_is_prune_rewind_retrain_written_out(finished: tuple[prunescope.
     mask.apply(model)
     for name in mask:
         assert torch.equal(model.get_parameter(name)[mask[name]], rewound[name][mask[name]])
-    train(model, task, study.recipe.training, seed=5 + trial, mask=mask, course=Course(4, 6))
+    train(model, task, study.recipe.training, seed=5 + trial, mask=mask, course=StepRange(4, 6))
     expected = load_file(directory.weights(trial, 1))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items() if name in expected)
 

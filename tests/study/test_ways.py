@@ -20,7 +20,7 @@ from prunescope.store.layout import StudyDirectory
 from prunescope.study import Event, run_study
 from prunescope.study.data import study_task
 from prunescope.training import train
-from prunescope.training.recipe import Course, Training
+from prunescope.training.recipe import StepRange, Training
 
 NETWORK, SEED, LENGTH, LAST_RATE = "prunescope:resnet8x4", 5, 6, 0.05 * 0.1
 
@@ -54,7 +54,7 @@ class Ways:
         self.events: dict[str, list[Event]] = {name: [] for name in WAYS}
         self.out = out
         self.studies = {}
-        for study in prunescope.several(recipes, out, device="cpu"):
+        for study in prunescope.studies(recipes, out, device="cpu"):
             self.studies[study.recipe.name] = study
             run_study(
                 study.recipe, study.out, branch_from=study.branch_from, snapshots=study.snapshots,
@@ -118,7 +118,7 @@ def test_what_is_shared_is_what_a_study_alone_makes(ways: Ways, tmp_path: Path) 
 
 def test_every_way_rewinds_to_its_own_step_of_the_one_dense_training(ways: Ways) -> None:
     model, mask = dense(), Mask.dense(dense())
-    train(model, ways.task, ways.training(), seed=SEED, mask=mask, course=Course(0, 5))
+    train(model, ways.task, ways.training(), seed=SEED, mask=mask, course=StepRange(0, 5))
     assert same(model, load_file(ways["later"].rewind(0)))
     assert ways["later"].rewind(0).samefile(ways["rewinding"].snapshot(0, 5))
     assert ways["original"].rewind(0).samefile(ways["rewinding"].initial(0))
@@ -129,19 +129,19 @@ def test_weights_begin_at_the_rewinding_point(ways: Ways, name: str) -> None:
     step = {"later": 5, "original": 0}.get(name, 4)
     for level in (1, 2):
         model = dense(load_file(ways[name].rewind(0)))
-        train(model, ways.task, ways.training(), seed=SEED, mask=ways.mask(name, level), course=Course(step, LENGTH))
+        train(model, ways.task, ways.training(), seed=SEED, mask=ways.mask(name, level), course=StepRange(step, LENGTH))
         assert same(model, ways.weights(name, level))
 
 
 @pytest.mark.parametrize(
     ("name", "course"),
     [
-        ("fine-tuning", Course(LENGTH, LENGTH + 2, LAST_RATE)),
-        ("learning-rate", Course(4, LENGTH)),
-        ("given", Course(LENGTH, LENGTH + 1, LAST_RATE)),
+        ("fine-tuning", StepRange(LENGTH, LENGTH + 2, LAST_RATE)),
+        ("learning-rate", StepRange(4, LENGTH)),
+        ("given", StepRange(LENGTH, LENGTH + 1, LAST_RATE)),
     ],
 )
-def test_trained_weights_are_kept_and_trained_on(ways: Ways, name: str, course: Course) -> None:
+def test_trained_weights_are_kept_and_trained_on(ways: Ways, name: str, course: StepRange) -> None:
     for level in (1, 2):
         model = dense(ways.weights(name, 0 if name == "given" else level - 1))
         train(model, ways.task, ways.training(), seed=SEED, mask=ways.mask(name, level), course=course)
@@ -212,9 +212,9 @@ def test_filters_are_really_removed_and_the_rest_retrained(ways: Ways, name: str
         if name == "filters":
             model = dense(load_file(ways[name].rewind(0)))
             shrink(model, left, 32)
-            course = Course(4, LENGTH)
+            course = StepRange(4, LENGTH)
         else:
-            model, course = dense(ways.weights(name, 0)), Course(LENGTH, LENGTH + 2, LAST_RATE)
+            model, course = dense(ways.weights(name, 0)), StepRange(LENGTH, LENGTH + 2, LAST_RATE)
             if level == 2:
                 model = narrowed(before, Filters.load(ways[name].filters(0, 1)), left)
             else:
@@ -298,11 +298,11 @@ def test_recipes_of_one_run_need_names_of_their_own_and_masks_before_controls(re
         ([read_recipe(recipe, ["name=../up"]), recipe], "the name is a folder's name too"),
     ):
         with pytest.raises(InputError, match=said):
-            prunescope.several(recipes, tmp_path / "out", device="cpu")  # type: ignore[arg-type]
+            prunescope.studies(recipes, tmp_path / "out", device="cpu")  # type: ignore[arg-type]
     StudyDirectory(tmp_path / "one").claim(control)
     with pytest.raises(InputError, match=f"{tmp_path / 'one'} is itself a study"):
-        prunescope.several([recipe, control], tmp_path / "one", device="cpu")
-    assert [study.out.name for study in prunescope.several([recipe, control], tmp_path / "out", device="cpu")] == [
+        prunescope.studies([recipe, control], tmp_path / "one", device="cpu")
+    assert [study.out.name for study in prunescope.studies([recipe, control], tmp_path / "out", device="cpu")] == [
         "small",
         "control",
     ]
@@ -375,7 +375,7 @@ def test_drawn_images_are_shared_too(recipe: Path, tmp_path: Path) -> None:
     drawn = "{miniature: {images: 64, seed: 3}}"
     changes = [f"data.task={drawn}", f"dissection.concepts={drawn}", "trials=1", "dissection.layers=[stage3]"]
     recipes = [read_recipe(recipe, [*changes, f"name={name}", "pruning.levels=0"]) for name in ("one", "two")]
-    for study in prunescope.several(recipes, tmp_path, device="cpu"):
+    for study in prunescope.studies(recipes, tmp_path, device="cpu"):
         run_study(study.recipe, study.out, branch_from=study.branch_from)
     for part in ("task/classification/train", "concepts/images", "concepts/packed"):
         one, two = (

@@ -14,10 +14,10 @@ from torch import nn
 
 from prunescope.files import write_table
 from prunescope.networks.weights import save_weights
-from prunescope.training import Course, train
+from prunescope.training import StepRange, train
 from tests.training.small import half_mask, network, opened, plain_network, recipe
 
-COURSE = Course(2, 13)
+COURSE = StepRange(2, 13)
 SNAPSHOT = 5
 
 

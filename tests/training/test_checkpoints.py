@@ -25,11 +25,11 @@ from PIL import Image
 from prunescope.errors import InputError
 from prunescope.progress import silent
 from prunescope.pruning import Mask
-from prunescope.training import Course, train
+from prunescope.training import StepRange, train
 from tests.training import child
 from tests.training.small import folder_task, half_mask, opened, plain_network, recipe, weights_of
 
-COURSE = Course(0, 8)
+COURSE = StepRange(0, 8)
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +208,7 @@ def test_a_diverged_network_is_never_written(root: Path, tmp_path: Path) -> None
     model = plain_network()
     with pytest.raises(InputError, match="diverged: a weight is not finite after step 0"):
         train(model, opened(root), recipe(checkpoint_every="1it"), seed=0, mask=Mask.dense(model),
-              course=Course(0, 4, rate=1e39), checkpoints=tmp_path)  # fmt: skip
+              course=StepRange(0, 4, rate=1e39), checkpoints=tmp_path)  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
 

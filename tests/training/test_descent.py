@@ -17,13 +17,13 @@ from prunescope.pruning import Mask
 from prunescope.tasks import Task
 from prunescope.tasks.order import Plan
 from prunescope.tasks.task import Batch
-from prunescope.training import Course, Training, learning_rate, train
+from prunescope.training import StepRange, Training, learning_rate, train
 from prunescope.training.descent import Descent
 from tests.training.small import half_mask, network, opened, plain_network, recipe, weights_of
 
 
 def written_out(
-    model: nn.Module, task: Task, training: Training, mask: Mask, course: Course, seed: int, **optimiser_flags: bool
+    model: nn.Module, task: Task, training: Training, mask: Mask, course: StepRange, seed: int, **optimiser_flags: bool
 ) -> list[float]:
     """Train as PyTorch's tutorials do, with the mask multiplied in; return the losses."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -52,8 +52,10 @@ def written_out(
 
 
 @pytest.mark.parametrize("build", [network, plain_network])
-@pytest.mark.parametrize("course", [Course(0, 6), Course(4, 9), Course(2, 8, rate=0.01)])
-def test_a_level_is_the_loop_written_out_to_the_bit(root: Path, build: Callable[[], nn.Module], course: Course) -> None:
+@pytest.mark.parametrize("course", [StepRange(0, 6), StepRange(4, 9), StepRange(2, 8, rate=0.01)])
+def test_a_level_is_the_loop_written_out_to_the_bit(
+    root: Path, build: Callable[[], nn.Module], course: StepRange
+) -> None:
     task, training = opened(root), recipe(schedule=["1ep"], warmup="1it")
     ours, fused, plain = build(), build(), build()
     mask = half_mask(ours)
@@ -76,7 +78,7 @@ def test_pieces_of_any_size_give_the_whole_batchs_weights_and_losses(
     for most in (None, piece):
         model = plain_network()
         training = recipe(batch_size=batch_size, device_batch_size=most, **changes)
-        rows = train(model, opened(root), training, seed=0, mask=half_mask(model), course=Course(0, 5))
+        rows = train(model, opened(root), training, seed=0, mask=half_mask(model), course=StepRange(0, 5))
         found.append((weights_of(model), torch.tensor(rows["loss"].tolist())))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
@@ -94,7 +96,7 @@ def test_pieces_are_about_equal_so_that_no_statistics_are_of_one_image_left_over
     model, sizes = pooled_network(), []
     model.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])) if module.training else None)
     train(model, opened(root), recipe(batch_size=9, device_batch_size=4), seed=0, mask=Mask.dense(model),
-          course=Course(0, 2))  # fmt: skip
+          course=StepRange(0, 2))  # fmt: skip
     assert sizes == [3, 3, 3] * 2
 
 
@@ -132,20 +134,20 @@ def test_a_step_that_cannot_be_taken_says_what_to_change(
     root: Path, model: nn.Module, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        train(model, opened(root), recipe(**changes), seed=0, mask=Mask.dense(model), course=Course(0, 2))
+        train(model, opened(root), recipe(**changes), seed=0, mask=Mask.dense(model), course=StepRange(0, 2))
 
 
 @pytest.mark.parametrize("error", [ValueError("another"), RuntimeError("another")])
 def test_other_errors_of_a_network_are_its_own(root: Path, error: Exception) -> None:
     model = raising(error)
     with pytest.raises(type(error), match="another"):
-        train(model, opened(root), recipe(), seed=0, mask=Mask.dense(model), course=Course(0, 2))
+        train(model, opened(root), recipe(), seed=0, mask=Mask.dense(model), course=StepRange(0, 2))
 
 
 def test_the_course_may_go_beyond_the_recipes_length(root: Path) -> None:
     model = network()
     training = recipe("1ep", schedule="cosine")
-    rows = train(model, opened(root), training, seed=0, mask=Mask.dense(model), course=Course(0, 7, rate=0.02))
+    rows = train(model, opened(root), training, seed=0, mask=Mask.dense(model), course=StepRange(0, 7, rate=0.02))
     assert rows["step"].tolist() == [3, 6, 7]
     assert (rows["learning_rate"] == 0.02).all()
     assert learning_rate(training, 5, 3) == 0.0
@@ -157,7 +159,7 @@ def test_dropout_is_a_function_of_the_seed_and_leaves_torchs_generator_alone(roo
         torch.manual_seed(global_seed)
         model = plain_network(dropout=0.5)
         train(model, opened(root, augmentation="none"), recipe(batch_size=24), seed=seed, mask=half_mask(model),
-              course=Course(0, 3))  # fmt: skip
+              course=StepRange(0, 3))  # fmt: skip
         torch.testing.assert_close(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(global_seed)))
         found.append(weights_of(model))
     assert torch.equal(found[0], found[1])
@@ -170,7 +172,7 @@ def test_bf16_computes_in_bfloat16_and_learns_what_fp32_learns(root: Path) -> No
         model = network()
         model.get_submodule("stage1").register_forward_hook(lambda m, _i, out: types.add((m.training, out.dtype)))
         rows = train(model, opened(root), recipe(precision=precision), seed=0, mask=half_mask(model),
-                     course=Course(0, 9))  # fmt: skip
+                     course=StepRange(0, 9))  # fmt: skip
         assert all(tensor.dtype != torch.bfloat16 for tensor in model.state_dict().values())
         found.append(rows["loss"].tolist())
     assert types == {(True, torch.float32), (True, torch.bfloat16), (False, torch.float32)}
@@ -189,7 +191,7 @@ def test_a_compiled_step_takes_the_same_steps_and_leaves_the_networks_names_clea
             recipe(compile="aot_eager" if compiled else False),
             seed=0,
             mask=half_mask(model),
-            course=Course(0, 3),
+            course=StepRange(0, 3),
         )
         assert list(model.state_dict()) == names
         found.append((weights_of(model), rows["loss"].iloc[0]))
@@ -204,7 +206,7 @@ def test_networks_of_many_sizes_are_all_compiled(root: Path) -> None:
     for width in range(1, 13):
         model = nn.Sequential(nn.Conv2d(3, width, 16), nn.Flatten(), nn.Linear(width, 2))
         training = recipe(compile="aot_eager")
-        train(model, opened(root), training, seed=0, mask=Mask.dense(model), course=Course(0, 1))
+        train(model, opened(root), training, seed=0, mask=Mask.dense(model), course=StepRange(0, 1))
     assert counters["stats"]["unique_graphs"] == 12
 
 
@@ -218,12 +220,12 @@ def test_where_nothing_can_be_compiled_it_is_said(root: Path, monkeypatch: pytes
     )
     model = plain_network()
     with pytest.raises(InputError, match=r"cannot be compiled here \(no compiler found\); set `compile: false`"):
-        train(model, opened(root), recipe(compile=True), seed=0, mask=Mask.dense(model), course=Course(0, 1))
+        train(model, opened(root), recipe(compile=True), seed=0, mask=Mask.dense(model), course=StepRange(0, 1))
 
 
 def test_the_network_is_left_without_traces(root: Path) -> None:
     model, untouched = network(), network()
-    train(model, opened(root), recipe(precision="bf16"), seed=0, mask=half_mask(model), course=Course(0, 3))
+    train(model, opened(root), recipe(precision="bf16"), seed=0, mask=half_mask(model), course=StepRange(0, 3))
     for ours, theirs in zip(model.modules(), untouched.modules(), strict=True):
         assert type(ours) is type(theirs)
         assert vars(ours).keys() == vars(theirs).keys()
@@ -234,7 +236,7 @@ def test_a_network_that_is_no_longer_finite_is_not_acted_on(root: Path, at: int,
     model, acted = plain_network(), []
     with pytest.raises(InputError, match="diverged"):
         train(model, opened(root), recipe(batch_size=2), seed=0, mask=Mask.dense(model),
-              course=Course(0, stop, rate=1e39), at_step={at: lambda: acted.append(at)})  # fmt: skip
+              course=StepRange(0, stop, rate=1e39), at_step={at: lambda: acted.append(at)})  # fmt: skip
     assert acted == []
 
 
@@ -242,7 +244,9 @@ def test_weights_that_are_no_longer_finite_stop_a_level_at_its_end(root: Path) -
     model = plain_network()
     rate = 1e39  # more than float32 holds
     with pytest.raises(InputError, match=r"diverged: a weight is not finite after step 0, learning rate 1e\+39"):
-        train(model, opened(root), recipe(momentum=0.0), seed=0, mask=Mask.dense(model), course=Course(0, 1, rate=rate))
+        train(
+            model, opened(root), recipe(momentum=0.0), seed=0, mask=Mask.dense(model), course=StepRange(0, 1, rate=rate)
+        )
 
 
 @pytest.mark.parametrize("field", ["measure_every", "checkpoint_every"])

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from prunescope.errors import InputError
-from prunescope.training import Course, train
+from prunescope.training import StepRange, train
 from tests.training.small import half_mask, opened, plain_network, recipe
 
-COURSE = Course(1, 8)
+COURSE = StepRange(1, 8)
 
 
 def test_tensorboard_holds_every_steps_loss_and_rate_and_the_accuracies_of_the_table(

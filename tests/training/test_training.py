@@ -12,7 +12,7 @@ from prunescope.errors import InputError
 from prunescope.pruning import Mask, prune
 from prunescope.tasks import open_task
 from prunescope.tasks.order import Plan
-from prunescope.training import Course, Step, learning_rate, train
+from prunescope.training import Step, StepRange, learning_rate, train
 from tests.training.small import folder_task, network, opened, recipe, weights_of
 
 
@@ -73,7 +73,13 @@ def test_a_pruned_weight_is_exactly_zero_after_every_step(root: Path) -> None:
         seen.append(all((model.get_parameter(name)[~mask[name]] == 0).all() for name in mask))
 
     train(
-        model, opened(root), recipe(), seed=0, mask=mask, course=Course(0, 9), at_step=dict.fromkeys(range(10), check)
+        model,
+        opened(root),
+        recipe(),
+        seed=0,
+        mask=mask,
+        course=StepRange(0, 9),
+        at_step=dict.fromkeys(range(10), check),
     )
     assert seen == [True] * 10
     assert all((model.get_parameter(name)[mask[name]] != 0).all() for name in mask)
@@ -81,7 +87,7 @@ def test_a_pruned_weight_is_exactly_zero_after_every_step(root: Path) -> None:
 
 def test_it_learns(root: Path) -> None:
     model = network()
-    rows = train(model, opened(root), recipe("8ep"), seed=0, mask=Mask.dense(model), course=Course(0, 24))
+    rows = train(model, opened(root), recipe("8ep"), seed=0, mask=Mask.dense(model), course=StepRange(0, 24))
     assert list(rows["step"]) == [3 * epoch for epoch in range(1, 9)]
     assert rows["loss"].iloc[-1] < rows["loss"].iloc[0]
     assert rows["top1"].iloc[-1] >= 0.9
@@ -92,7 +98,7 @@ def test_two_runs_give_the_same_weights_to_the_bit_and_another_seed_does_not(roo
     found = []
     for seed in (3, 3, 4):
         model = network()
-        train(model, opened(root), recipe(), seed=seed, mask=Mask.dense(model), course=Course(0, 9))
+        train(model, opened(root), recipe(), seed=seed, mask=Mask.dense(model), course=StepRange(0, 9))
         found.append(weights_of(model))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -107,10 +113,10 @@ def test_rewinding_to_a_step_and_training_on_under_the_same_mask_repeats_the_run
     def keep() -> None:
         kept.update({name: tensor.clone() for name, tensor in whole.state_dict().items()})
 
-    train(whole, task, training, seed=0, mask=mask, course=Course(0, 9), at_step={4: keep})
+    train(whole, task, training, seed=0, mask=mask, course=StepRange(0, 9), at_step={4: keep})
     again = network(seed=9)
     again.load_state_dict(kept)
-    train(again, task, training, seed=0, mask=mask, course=Course(4, 9))
+    train(again, task, training, seed=0, mask=mask, course=StepRange(4, 9))
     assert torch.equal(weights_of(whole), weights_of(again))
 
 
@@ -155,14 +161,14 @@ def test_measuring_does_not_depend_on_the_batch_size_or_on_where_images_are_held
 def test_a_diverging_run_stops_with_its_step_and_learning_rate(root: Path) -> None:
     model = network()
     with pytest.raises(InputError, match=r"diverged: the loss is (nan|inf) at step \d+, learning rate 1e\+30"):
-        train(model, opened(root), recipe(learning_rate=1e30), seed=0, mask=Mask.dense(model), course=Course(0, 9))
+        train(model, opened(root), recipe(learning_rate=1e30), seed=0, mask=Mask.dense(model), course=StepRange(0, 9))
 
 
 def test_workers_end_with_a_training_that_is_stopped_even_while_its_error_is_kept(root: Path) -> None:
     model, others = network(), set(multiprocessing.active_children())
     task = opened(root, in_memory=False, workers=1)
     with pytest.raises(InputError, match="diverged") as kept:
-        train(model, task, recipe(learning_rate=1e30), seed=0, mask=Mask.dense(model), course=Course(0, 99))
+        train(model, task, recipe(learning_rate=1e30), seed=0, mask=Mask.dense(model), course=StepRange(0, 99))
     assert kept.tb is not None
     assert not set(multiprocessing.active_children()) - others
 
@@ -194,7 +200,7 @@ def test_a_truncated_image_is_named(tmp_path: Path, in_memory: bool, workers: in
             recipe(),
             seed=0,
             mask=Mask.dense(model),
-            course=Course(0, 9),
+            course=StepRange(0, 9),
         )
 
 

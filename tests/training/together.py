@@ -13,10 +13,10 @@ from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
 from prunescope.networks.weights import save_weights
 from prunescope.processes import join_processes
-from prunescope.training import Course, measure, train
+from prunescope.training import StepRange, measure, train
 from tests.training.small import half_mask, network, opened, plain_network, recipe
 
-COURSE = Course(1, 7)
+COURSE = StepRange(1, 7)
 
 
 def train_plain(root: Path, out: Path, **changes: object) -> None:

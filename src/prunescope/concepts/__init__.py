@@ -1,6 +1,6 @@
 """Data sets of images with labelled concepts in Broden's format: reading, checking, packing and downloading them."""
 
-from prunescope.concepts.broden import ConceptData, open_concepts, permuted
+from prunescope.concepts.broden import ConceptData, open_concepts, permute_labels
 from prunescope.concepts.check import Check, check_concepts
 from prunescope.concepts.download import download_broden
 from prunescope.concepts.packed import pack_concepts, packed_size
@@ -17,5 +17,5 @@ __all__ = [
     "open_concepts",
     "pack_concepts",
     "packed_size",
-    "permuted",
+    "permute_labels",
 ]

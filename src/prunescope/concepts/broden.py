@@ -46,7 +46,7 @@ class ConceptData:
         The rows of index.csv.
     labels_from : int64 array [images]
         For each image, the index of the image that provides its labels. This is the image itself, except in data
-        returned by `permuted`.
+        returned by `permute_labels`.
     packed : PackedFile or None
         The packed copy from which images and labels are read, or None if they are read from the files.
     """
@@ -151,7 +151,7 @@ def as_concepts(given: ConceptData | str | Path) -> ConceptData:
     return given if isinstance(given, ConceptData) else open_concepts(given)
 
 
-def permuted(data: ConceptData | str | Path, seed: int) -> ConceptData:
+def permute_labels(data: ConceptData | str | Path, seed: int) -> ConceptData:
     """Return a copy of a data set in which every image has the labels of another image.
 
     Concepts that a network detects in such data are detected by chance, so that they serve as a baseline. The labels

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps
-from prunescope.dissection.masks import Stretch
+from prunescope.dissection.masks import UpsampleAxis
 from prunescope.dissection.tally import Presence
 
 _ROWS = 4  # the largest number of label rows that are evaluated at a time
@@ -19,7 +19,7 @@ _ENTRIES = 128  # the number of palette entries that are added at a time
 class Axes:
     """The positions of the label pixels on the maps, as tensors on a device."""
 
-    def __init__(self, down: Stretch, along: Stretch, device: torch.device) -> None:
+    def __init__(self, down: UpsampleAxis, along: UpsampleAxis, device: torch.device) -> None:
         self.y_starts = torch.from_numpy(down.starts).to(device)
         self.y_weights = torch.from_numpy(down.weights).to(device)
         starts = torch.from_numpy(along.starts).to(device)

@@ -10,7 +10,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
-class Stretch(NamedTuple):
+class UpsampleAxis(NamedTuple):
     """Bilinear interpolation along one axis of a map, with pixel positions computed in exact rational arithmetic.
 
     The pixels `starts[i]` to `starts[i + 1] - 1` lie between row i of the map and the next. The value at pixel p is
@@ -22,17 +22,17 @@ class Stretch(NamedTuple):
     weights: Array  # float64 [pixels]
 
 
-def stretch_axis(cells: int, pixels: int) -> Stretch:
+def half_pixel_axis(cells: int, pixels: int) -> UpsampleAxis:
     """Interpolate from `cells` map rows to `pixels` pixels, with half-pixel centres (`align_corners=False`).
 
-    >>> stretch_axis(2, 4)
-    Stretch(starts=array([0, 3, 4]), weights=array([0.  , 0.25, 0.75, 0.25]))
+    >>> half_pixel_axis(2, 4)
+    UpsampleAxis(starts=array([0, 3, 4]), weights=array([0.  , 0.25, 0.75, 0.25]))
     """
     numerator = np.maximum((2 * np.arange(pixels, dtype=np.int64) + 1) * cells - pixels, 0)
     return _placed(numerator, 2 * pixels, cells)
 
 
-def anchored_axis(cells: int, pixels: int, image_pixels: int, stride: Fraction, offset: Fraction) -> Stretch:
+def anchored_axis(cells: int, pixels: int, image_pixels: int, stride: Fraction, offset: Fraction) -> UpsampleAxis:
     """Interpolate from `cells` map rows to `pixels` pixels, with rows at the centres of their receptive fields.
 
     Row i of the map is centred at `offset + stride * i` in the image (Bau et al. 2017, section 2.2).
@@ -54,7 +54,7 @@ def anchored_axis(cells: int, pixels: int, image_pixels: int, stride: Fraction, 
     Row i of a map of two rows is centred at 0.5 + 2 i; the four pixels are at 0.5, 1.5, 2.5 and 3.5.
 
     >>> anchored_axis(2, 4, 4, Fraction(2), Fraction(1, 2))
-    Stretch(starts=array([0, 2, 4]), weights=array([0. , 0.5, 0. , 0. ]))
+    UpsampleAxis(starts=array([0, 2, 4]), weights=array([0. , 0.5, 0. , 0. ]))
     """
     # Pixel p is centred at (p + 1/2) image_pixels / pixels in the image. Its position on the map is
     # numerator / denominator, with whole numbers so that it is exact.
@@ -64,13 +64,13 @@ def anchored_axis(cells: int, pixels: int, image_pixels: int, stride: Fraction, 
     return _placed(np.clip(numerator, 0, (cells - 1) * denominator), denominator, cells)
 
 
-def _placed(numerator: Array, denominator: int, cells: int) -> Stretch:
+def _placed(numerator: Array, denominator: int, cells: int) -> UpsampleAxis:
     """Interpolate to pixels at the positions `numerator / denominator`, which ascend from 0 up to below `cells`."""
     starts = np.searchsorted(numerator // denominator, np.arange(cells + 1))
-    return Stretch(starts, (numerator % denominator) / denominator)
+    return UpsampleAxis(starts, (numerator % denominator) / denominator)
 
 
-def stretch(maps: Array, shape: tuple[int, int], axes: tuple[Stretch, Stretch] | None = None) -> Array:
+def stretch(maps: Array, shape: tuple[int, int], axes: tuple[UpsampleAxis, UpsampleAxis] | None = None) -> Array:
     """Upsample maps by bilinear interpolation, by default with half-pixel centres (`align_corners=False`).
 
     Parameters
@@ -89,7 +89,7 @@ def stretch(maps: Array, shape: tuple[int, int], axes: tuple[Stretch, Stretch] |
     """
     result = np.asarray(maps, np.float64)
     h, w = result.shape[-2:]
-    for axis, cells, rows in zip((-2, -1), (h, w), axes or map(stretch_axis, (h, w), shape), strict=True):
+    for axis, cells, rows in zip((-2, -1), (h, w), axes or map(half_pixel_axis, (h, w), shape), strict=True):
         cell = np.repeat(np.arange(cells), np.diff(rows.starts))
         low = np.take(result, cell, axis)
         high = np.take(result, np.minimum(cell + 1, cells - 1), axis)

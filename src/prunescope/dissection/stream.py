@@ -15,7 +15,7 @@ from prunescope.concepts.broden import ConceptData
 from prunescope.dissection.first_pass import FirstPass, FirstPassOnCpu
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps, NotFiniteError
-from prunescope.dissection.masks import Stretch, anchored_axis, stretch_axis
+from prunescope.dissection.masks import UpsampleAxis, anchored_axis, half_pixel_axis
 from prunescope.dissection.on_device import FirstPassOnDevice
 from prunescope.dissection.result import LayerDissection
 from prunescope.dissection.scores import pair_scores, summarise, tally_arrays, unit_scores
@@ -216,9 +216,9 @@ def shape_of(output: Tensor) -> tuple[int, int, int]:
     return units, h, w
 
 
-def _axes(data: ConceptData, cells: tuple[int, int], geometry: Geometry | None) -> tuple[Stretch, Stretch]:
+def _axes(data: ConceptData, cells: tuple[int, int], geometry: Geometry | None) -> tuple[UpsampleAxis, UpsampleAxis]:
     if geometry is None:
-        return stretch_axis(cells[0], data.label_size[0]), stretch_axis(cells[1], data.label_size[1])
+        return half_pixel_axis(cells[0], data.label_size[0]), half_pixel_axis(cells[1], data.label_size[1])
     down, along = (
         anchored_axis(count, pixels, image, stride, offset)
         for count, pixels, image, stride, offset in zip(

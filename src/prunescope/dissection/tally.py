@@ -10,7 +10,7 @@ import numpy as np
 from prunescope.dissection.kernels import kernel
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps
-from prunescope.dissection.masks import Stretch
+from prunescope.dissection.masks import UpsampleAxis
 from prunescope.dissection.workers import Workers
 from prunescope.processes import Processes
 
@@ -111,7 +111,9 @@ class MaskTallyOnCpu:
         The threads to run in.
     """
 
-    def __init__(self, counts: MaskCounts, presence: Presence, axes: tuple[Stretch, Stretch], workers: Workers) -> None:
+    def __init__(
+        self, counts: MaskCounts, presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis], workers: Workers
+    ) -> None:
         self._counts, self._presence, self._axes, self._workers = counts, presence, axes, workers
 
     def add(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, blocks: Array) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps
-from prunescope.dissection.masks import Stretch
+from prunescope.dissection.masks import UpsampleAxis
 from prunescope.dissection.on_device import AT_ONCE
 from prunescope.dissection.tally import MaskCounts, Presence
 
@@ -25,7 +25,7 @@ class _Axis(NamedTuple):
     weights: Tensor  # float64 [pixels]: the weight of the next map row
 
     @classmethod
-    def on(cls, device: torch.device, axis: Stretch) -> _Axis:
+    def on(cls, device: torch.device, axis: UpsampleAxis) -> _Axis:
         starts = torch.from_numpy(axis.starts).to(device)
         return cls(starts[:-1], starts.diff(), torch.from_numpy(axis.weights).to(device))
 
@@ -42,7 +42,7 @@ class MaskTallyOnDevice:
     """
 
     def __init__(
-        self, counts: MaskCounts, presence: Presence, axes: tuple[Stretch, Stretch], device: torch.device
+        self, counts: MaskCounts, presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis], device: torch.device
     ) -> None:
         self._presence, self._device = presence, device
         self._kernels = _kernels(device)

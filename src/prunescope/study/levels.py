@@ -18,7 +18,7 @@ from prunescope.store.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Left:
+class Kept:
     """The part of the dense network that a level keeps.
 
     Attributes
@@ -98,7 +98,7 @@ class Level:
         """Build an untrained network of dense shape, initialised with the trial's seed unless `seed` is given."""
         return build_network(self.recipe.network, classes=self.classes, seed=self.seed if seed is None else seed)
 
-    def left(self, dense: nn.Module | None = None) -> Left:
+    def kept(self, dense: nn.Module | None = None) -> Kept:
         """Read the mask, and the filters if there are any, that this level was trained with.
 
         Parameters
@@ -113,11 +113,11 @@ class Level:
         """
         dense = self.dense() if dense is None else dense
         mask, filters = (path(self.trial, self.level) for path in (self.directory.mask, self.directory.filters))
-        left = Left(Mask.load(mask), Filters.load(filters) if self.removes_filters and self.level else None)
-        self._check_mask(left.mask, dense, mask)
-        if left.filters is not None and not _same(left.filters.mask(dense), left.mask):
+        kept = Kept(Mask.load(mask), Filters.load(filters) if self.removes_filters and self.level else None)
+        self._check_mask(kept.mask, dense, mask)
+        if kept.filters is not None and not _same(kept.filters.mask(dense), kept.mask):
             raise self._misfit(filters, "leaves other weights than mask.safetensors beside it keeps")
-        return left
+        return kept
 
     def _check_mask(self, mask: Mask, dense: nn.Module, path: Path) -> None:
         """Raise if a mask contradicts the network, the counts in measured.json or the level it was pruned from."""
@@ -140,8 +140,8 @@ class Level:
             return
         earlier = Mask.load(before.directory.mask(self.trial, before.level))
         for name, tensor in mask.items():
-            kept = earlier.get(name)
-            if kept is None or kept.shape != tensor.shape or (tensor & ~kept).any():
+            parent = earlier.get(name)
+            if parent is None or parent.shape != tensor.shape or (tensor & ~parent).any():
                 raise self._misfit(path, f"keeps weights of {name!r} that level {before.level} had pruned")
 
     def _check_weights(self, model: nn.Module, mask: Mask, path: Path) -> None:
@@ -168,12 +168,12 @@ class Level:
         """
         model = self.dense()
         path = self.directory.weights(self.trial, self.level)
-        left = self.left(model)
-        if left.filters is not None:
-            shrink(model, left.filters, self.recipe.data.size)
+        kept = self.kept(model)
+        if kept.filters is not None:
+            shrink(model, kept.filters, self.recipe.data.size)
         fit_weights(model, read_tensors(path), path)
-        if left.filters is None:
-            self._check_weights(model, left.mask, path)
+        if kept.filters is None:
+            self._check_weights(model, kept.mask, path)
         return model
 
     def trained_in_dense_shape(self) -> nn.Module:
@@ -182,7 +182,7 @@ class Level:
             return self.trained()
         model = self.dense()
         path = self.directory.weights(self.trial, self.level)
-        filters = self.left(model).filters
+        filters = self.kept(model).filters
         assert filters is not None
         fit_weights(model, _in_dense_shape(model, filters, read_tensors(path)), path)
         return model

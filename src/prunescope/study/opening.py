@@ -51,7 +51,7 @@ def open_data(
     fingerprinter = Fingerprinter(hashes, clock.preparing)
     known = processes.on_main(lambda: _identify(recipe, directory, branches, fingerprinter))
     identity, place = known or (Identity(), None)
-    place, content = processes.agree([place, identity.content(TASK)])
+    place, content = processes.broadcast_object([place, identity.content(TASK)])
     task = main_first(processes, lambda: study_task(recipe, directory, branches, drawing))
     concepts = main_first(processes, lambda: study_concepts(recipe, directory, branches, drawing))
 

@@ -29,7 +29,7 @@ from prunescope.study.checks import check_recipe
 from prunescope.study.identity import Identity, refuse_changes_meanwhile
 from prunescope.study.levels import Level
 from prunescope.study.opening import check_finished, main_first, open_data, settle
-from prunescope.study.retraining import Beginning, begin_dense, begin_retraining, prune_level
+from prunescope.study.retraining import LevelStart, begin_dense, begin_retraining, prune_level
 from prunescope.study.stages import Clock, Report, stages, unreported
 from prunescope.tasks.order import Plan
 from prunescope.tasks.task import Task
@@ -108,8 +108,8 @@ def run_study(
                 elif stage.level == 0:
                     _train_level(level, begin_dense(level, steps_per_epoch), work)
                 else:
-                    left = prune_level(level, _same_level(level, origin))
-                    _train_level(level, begin_retraining(level, left, steps_per_epoch), work)
+                    kept = prune_level(level, _same_level(level, origin))
+                    _train_level(level, begin_retraining(level, kept, steps_per_epoch), work)
 
 
 class _Work(NamedTuple):
@@ -131,11 +131,11 @@ class _Work(NamedTuple):
         self.processes.on_main(lambda: refuse_changes_meanwhile(self.directory, self.identity, checkpoints))
 
 
-def _train_level(level: Level, beginning: Beginning, work: _Work) -> None:
+def _train_level(level: Level, beginning: LevelStart, work: _Work) -> None:
     directory, trial, number = level.directory, level.trial, level.level
-    model, mask, left, course = beginning
-    remaining = left.mask.weights_remaining
-    empty = [layer_of(name) for name, _ in model.named_parameters(remove_duplicate=False) if name in left.mask.empty]
+    model, mask, kept, course = beginning
+    remaining = kept.mask.weights_remaining
+    empty = [layer_of(name) for name, _ in model.named_parameters(remove_duplicate=False) if name in kept.mask.empty]
     if empty:
         work.clock.note(
             f"trial {trial}, level {number}: no weights are left in {', '.join(empty)}; what such a layer puts out is "
@@ -160,12 +160,12 @@ def _train_level(level: Level, beginning: Beginning, work: _Work) -> None:
     work.refuse_changes(directory.checkpoints(trial, number))
     if work.processes.is_main:
         last = rows.iloc[-1]
-        left.mask.save(directory.mask(trial, number))
-        if left.filters is not None:
-            left.filters.save(directory.filters(trial, number))
+        kept.mask.save(directory.mask(trial, number))
+        if kept.filters is not None:
+            kept.filters.save(directory.filters(trial, number))
         save_weights(model, directory.weights(trial, number))
         write_table(directory.training(trial, number), rows)
-        counts = {"weights_remaining": remaining, "kept": left.mask.kept, "prunable": left.mask.prunable}
+        counts = {"weights_remaining": remaining, "kept": kept.mask.kept, "prunable": kept.mask.prunable}
         whole = {"parameters": work.coverage.parameters, "never_pruned": list(work.coverage.outside)}
         accuracy = {"top1": last["top1"], "top5": last["top5"], "loss": last["validation_loss"]}
         which = {"trial": trial, "level": number}
@@ -210,7 +210,7 @@ def _dissect_level(level: Level, work: _Work) -> None:
     work.refuse_changes()
     if level.removes_filters and number:
         dense = level.dense()
-        filters = level.left(dense).filters
+        filters = level.kept(dense).filters
         assert filters is not None
         numbers = unit_numbers(
             dense, model.cpu(), filters, settings.layers, recipe.data.size, units_axis=settings.units_axis
@@ -227,7 +227,7 @@ def _dissect_level(level: Level, work: _Work) -> None:
 def _units_axis(level: Level, work: _Work) -> UnitsAxis | None:
     """Return the axes that hold the units; for a shrunk network they are measured on the dense network."""
     settings = level.recipe.dissection
-    if level.left().filters is None:
+    if level.kept().filters is None:
         return settings.units_axis
     return units_axes(level.dense(), settings.layers, work.concepts.image_size, settings.units_axis)
 

@@ -20,7 +20,7 @@ from prunescope.tasks.order import Plan
 from prunescope.tasks.source import Source
 from prunescope.tasks.task import Task
 from prunescope.training.loop import train
-from prunescope.training.recipe import Course
+from prunescope.training.recipe import StepRange
 
 STEPS = 4  # the first one is not counted, since it includes one-off setup
 READING = 2.0  # seconds of reading that are measured, after the first batch of every worker
@@ -71,7 +71,7 @@ def measure_speed(recipe: Recipe, classes: int, device: str, read: Source | None
     )
     moments = [time.perf_counter()]
     train(
-        model, task, training, seed=0, mask=Mask.dense(model), course=Course(0, STEPS, rate=1e-9), device=device,
+        model, task, training, seed=0, mask=Mask.dense(model), course=StepRange(0, STEPS, rate=1e-9), device=device,
         progress=lambda *_: moments.append(_now(device)),
     )  # fmt: skip
     steps = [after - before for before, after in pairwise(moments[1:])]

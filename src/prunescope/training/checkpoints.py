@@ -22,7 +22,7 @@ from prunescope.pruning import Mask
 from prunescope.tasks.contents import content_of
 from prunescope.tasks.task import Task
 from prunescope.training.descent import momentum_of
-from prunescope.training.recipe import Course, Training
+from prunescope.training.recipe import StepRange, Training
 
 KEPT = 2
 NAME = re.compile(r"^step-(\d{9})-([0-9a-f]{32})\.safetensors$")
@@ -51,7 +51,7 @@ class Record:
     losses: list[float] = field(default_factory=list)
 
 
-def identity_of(training: Training, course: Course, seed: int, task: Task, mask: Mask) -> dict[str, Any]:
+def identity_of(training: Training, course: StepRange, seed: int, task: Task, mask: Mask) -> dict[str, Any]:
     """Return the values that identify a training, so that it is never resumed from the checkpoint of another one."""
     kept = b"".join(name.encode() + np.packbits(tensor.numpy()).tobytes() for name, tensor in mask.items())
     recipe = training.model_dump(mode="json", exclude=_BESIDE_THE_POINT)

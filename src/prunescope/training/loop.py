@@ -27,7 +27,7 @@ from prunescope.training.checkpoints import Checkpoints, Record, identity_of
 from prunescope.training.descent import Descent, compiling_every_level, momentum_of, optimiser_of
 from prunescope.training.interrupts import finishing_first
 from prunescope.training.pace import Pace
-from prunescope.training.recipe import Course, Training, learning_rate
+from prunescope.training.recipe import StepRange, Training, learning_rate
 from prunescope.training.steps import Step
 
 COLUMNS = ["step", "epoch", "learning_rate", "loss", "top1", "top5", "validation_loss"]
@@ -48,7 +48,7 @@ def train(
     *,
     seed: int,
     mask: Mask,
-    course: Course,
+    course: StepRange,
     device: str | torch.device = "cpu",
     at_step: Mapping[int, Callable[[], None]] | None = None,
     checkpoints: Path | None = None,
@@ -126,8 +126,8 @@ def train(
         optimiser = optimiser_of(model, training, device)
         kept = Checkpoints(checkpoints, identity_of(training, course, seed, task, mask)) if checkpoints else None
         record = processes.on_main(partial(kept.restore, model, optimiser)) if kept else None
-        record = Record(**processes.agree(asdict(record or Record(course.start))))
-        _spread(model, optimiser, processes)
+        record = Record(**processes.broadcast_object(asdict(record or Record(course.start))))
+        _broadcast_state(model, optimiser, processes)
         # Steps after the checkpoint are logged again, so TensorBoard drops what it has of them.
         accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": record.step + 1}})
         descent = Descent.prepare(model, optimiser, mask, training, images, accelerator, processes)
@@ -182,7 +182,7 @@ class _Level:
     model: nn.Module
     task: Task
     training: Training
-    course: Course
+    course: StepRange
     plan: Plan
     descent: Descent
     record: Record
@@ -280,7 +280,7 @@ class _Level:
             raise _diverged(f"a weight is not finite after step {step}", self._rate(step))
 
     def _measured(self) -> dict[str, float]:
-        self.processes.spread(self.model.buffers())
+        self.processes.broadcast_tensors(self.model.buffers())
         share = -(-self.training.batch_size // self.processes.count)
         size = min(share, self.descent.piece)
         found = measure(self.model, self.task, size, self.device, self.processes)
@@ -305,12 +305,12 @@ def _diverged(what: str, rate: float) -> InputError:
     )
 
 
-def _spread(model: nn.Module, optimiser: torch.optim.SGD, processes: Processes) -> None:
+def _broadcast_state(model: nn.Module, optimiser: torch.optim.SGD, processes: Processes) -> None:
     """Broadcast the main process's network and momentum, which it may have read from a checkpoint."""
-    processes.spread(model.state_dict().values())
-    held = processes.agree(list(momentum_of(model, optimiser)))
+    processes.broadcast_tensors(model.state_dict().values())
+    held = processes.broadcast_object(list(momentum_of(model, optimiser)))
     weights = dict(model.named_parameters())
     if not processes.is_main:
         for name in held:
             optimiser.state[weights[name]]["momentum_buffer"] = torch.empty_like(weights[name], requires_grad=False)
-    processes.spread(momentum_of(model, optimiser).values())
+    processes.broadcast_tensors(momentum_of(model, optimiser).values())

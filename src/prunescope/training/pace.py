@@ -41,7 +41,7 @@ class Pace:
         a_step = (now - self._looked) / max(1, done - self._looked_at)
         steps = min(MOST_STEPS, max(1, int(SECONDS / max(a_step, 1e-9))))
         due = now - self._wrote >= self._minutes * 60
-        steps, due = self._processes.agree((steps, due))
+        steps, due = self._processes.broadcast_object((steps, due))
         self._looked, self._looked_at, self._next = now, done, done + steps
         return bool(due)
 

@@ -82,7 +82,7 @@ class Training(Strict):
 
 
 @dataclass(frozen=True)
-class Course:
+class StepRange:
     """The steps that a level is trained for, and their learning rate.
 
     Attributes
