@@ -152,6 +152,21 @@ def spare(classes=16):
     return model
 
 
+class Helped(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.body, self.help = plain(classes), nn.Linear(3, classes)
+        self.hidden = [nn.Conv2d(3, 3, 3, padding=1, bias=False)]
+
+    def forward(self, images):
+        scores = self.body(self.hidden[0](images))
+        return scores + self.help(images.mean((2, 3))) if self.training else scores
+
+
+def helped(classes=16):
+    return Helped(classes)
+
+
 def deep(classes=16):
     middle = [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
     with torch.no_grad():
@@ -290,3 +305,12 @@ def test_a_weight_that_nothing_is_computed_with_is_named(recipe: Path, networks:
     assert "the network computes nothing with 0.spare.weight when it runs on images" in said
     said = typed(*words, "--images-per-second", "100", "--set", "pruning.exclude=[0.spare]").stderr
     assert "computes nothing" not in said
+
+
+def test_weights_that_only_training_uses_and_unregistered_ones_are_named(
+    recipe: Path, networks: Path, tmp_path: Path
+) -> None:
+    words = commands(recipe, f"{networks}:helped", "body.0", tmp_path / "out")["plan"]
+    said = typed(*words, "--images-per-second", "100").stderr
+    assert "the network uses help.weight in training mode only" in said
+    assert "parameters that are not registered in it, of shape 3 x 3 x 3 x 3" in said

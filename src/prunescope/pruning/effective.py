@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import evaluating
+from prunescope.networks.checks import running_eagerly
 
 # The ATen operations that compute sums of products of their operands.
 _CONTRACTIONS = frozenset(
@@ -32,7 +32,26 @@ _PRODUCTS = frozenset(("mul", "mul_", "div", "div_", "addcmul", "addcmul_"))
 _SHOWN = 6
 
 
-def check_effective(model: nn.Module, names: Collection[str], images: Tensor) -> tuple[str, ...]:
+class Use(NamedTuple):
+    """How a network uses the weights that are to be pruned.
+
+    Attributes
+    ----------
+    unused
+        The names of the weights that no operation used, neither in training nor in evaluation mode.
+    training_only
+        The names of the weights that were used in training mode only.
+    unregistered
+        The shapes of parameters that the network used although it does not have them, such as those of modules in a
+        Python list.
+    """
+
+    unused: tuple[str, ...]
+    training_only: tuple[str, ...]
+    unregistered: tuple[tuple[int, ...], ...]
+
+
+def check_effective(model: nn.Module, names: Collection[str], images: Tensor) -> Use:
     """Check that weights that are set to zero are also zero in the operations that use them.
 
     A network may compute the weight of a convolution from its parameter, for example by subtracting the mean (weight
@@ -55,8 +74,8 @@ def check_effective(model: nn.Module, names: Collection[str], images: Tensor) ->
 
     Returns
     -------
-    tuple of str
-        The names of the weights that no operation used.
+    Use
+        The weights that the network does not use, or not as a part of it.
 
     Raises
     ------
@@ -77,7 +96,11 @@ def check_effective(model: nn.Module, names: Collection[str], images: Tensor) ->
     second = _run(model, values, {name: ~half for name, half in gone.items()}, images, training=False)
     found = _not_masked(first, second)
     _refuse(model, [name for first_name, name in weights.items() if first_name in found])
-    return tuple(name for first_name, name in weights.items() if first_name not in first.used | second.used)
+    return Use(
+        tuple(name for first_name, name in weights.items() if first_name not in first.used | second.used),
+        tuple(name for first_name, name in weights.items() if first_name in first.used - second.used),
+        tuple((first.unregistered | second.unregistered).values()),
+    )
 
 
 def check_own_forward(model: nn.Module, weights: Collection[str]) -> None:
@@ -128,11 +151,14 @@ class _Seen:
         For each tensor that an operation used and that was computed from weights, a bool tensor that is True where it
         is not zero. The key consists of the names of these weights and the number of earlier such tensors with the
         same names.
+    unregistered
+        The shape of each parameter that an operation used and that the network does not have, by its storage.
     """
 
     used: set[str]
     broken: set[str]
     computed: dict[tuple[frozenset[str], int], Tensor]
+    unregistered: dict[StorageWeakRef | None, tuple[int, ...]]
 
 
 def _not_masked(first: _Seen, second: _Seen) -> set[str]:
@@ -190,12 +216,36 @@ def _run(
     for name, value in values.items():
         own = value.masked_fill(gone[name], 0) if name in gone else value.clone()
         given[name] = nn.Parameter(own, requires_grad=False) if name in parameters else own
-    watching = _Watching({name: given[name] for name in gone}, gone, images)
-    with evaluating(model), torch.random.fork_rng(devices=[]), torch.no_grad():
-        model.train(training)
-        with watching:
-            functional_call(model, given, (images,))
+    watching = _Watching({name: given[name] for name in gone}, gone, images, given.values())
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with running_eagerly(model), torch.random.fork_rng(devices=[]), torch.no_grad(), watching:
+            functional_call(_InMode(model, training), {f"model.{name}": value for name, value in given.items()}, images)
+    finally:
+        for module, mode in modes:
+            module.training = mode
     return watching.seen
+
+
+class _InMode(nn.Module):
+    """Run a network in training or evaluation mode.
+
+    A network may change its weights when its mode changes, for example merge a low-rank update into them. Therefore the
+    mode is changed, and changed back, while the network has the values that it runs with.
+    """
+
+    def __init__(self, model: nn.Module, training: bool) -> None:
+        super().__init__()
+        self.model, self._mode = model, training
+
+    def forward(self, images: Tensor) -> None:
+        """Change the mode, run the network and change the mode back."""
+        before = self.model.training
+        self.model.train(self._mode)
+        try:
+            self.model(images)
+        finally:
+            self.model.train(before)
 
 
 class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -204,9 +254,12 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Tensors are identified by their storage, so that views and in-place operations are followed too.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], gone: Mapping[str, Tensor], images: Tensor) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], gone: Mapping[str, Tensor], images: Tensor, values: Iterable[Tensor]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.seen = _Seen(set(), set(), {})
+        self.seen = _Seen(set(), set(), {}, {})
+        self._registered_or_made = {_storage(value) for value in values}
         self._weights, self._gone = weights, gone
         self._own = {_storage(weight): name for name, weight in weights.items()}
         self._computed: dict[StorageWeakRef | None, frozenset[str]] = {
@@ -226,6 +279,9 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with_images = any(storage in self._of_images for storage in storages)
         namespace, _, name = function.name().partition("::")
         operation = name.partition(".")[0]
+        for tensor, storage in zip(tensors, storages, strict=True):
+            if isinstance(tensor, nn.Parameter) and storage not in self._registered_or_made:
+                self.seen.unregistered.setdefault(storage, tuple(tensor.shape))
         names: frozenset[str] = frozenset().union(*sources)
         contracts = namespace != "aten" or operation in _CONTRACTIONS
         if names and contracts and not with_images:
@@ -243,6 +299,8 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = function(*arguments, **named)
         for tensor in _tensors([result]):
             storage = _storage(tensor)
+            if storage not in self.seen.unregistered:
+                self._registered_or_made.add(storage)
             if with_images:
                 self._of_images.add(storage)
                 if storage not in self._own:

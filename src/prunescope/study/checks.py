@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,7 @@ def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, c
     notes = [coverage.note()]
     check_pruning(model, mask, recipe)
     if recipe.pruning.scope != "filters":
-        notes.append(_weights_used(model, mask, _two_images(size, size)))
+        notes += _weights_used(model, mask, _two_images(size, size))
     images = _two_images(*image_size)
     axes = units_axes(model, layers, image_size, recipe.dissection.units_axis)
     with evaluating(model), torch.inference_mode(), observe(model, layers, axes), taking(model, images):
@@ -89,24 +90,41 @@ def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, c
     return Fit(model, mask, coverage, tuple(filter(None, notes)))
 
 
-def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> str:
-    """Raise if pruned weights are not zero in the network's operations; return a note on weights that none uses."""
+def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> list[str]:
+    """Raise if pruned weights are not zero in the network's operations; return notes on weights that none uses."""
     try:
-        unused = check_effective(model, mask, images)
+        use = check_effective(model, mask, images)
     except InputError:
         raise
     except Exception as error:
-        return (
+        return [
             "it is not known whether a pruned weight is zero in what the network computes with: the network does not "
             f"run while its weights are followed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+        ]
+    notes = []
+    if use.unused:
+        notes.append(
+            f"the network computes nothing with {_first(use.unused)} when it runs on images, and yet they are counted "
+            "and pruned like the others; `pruning.exclude` leaves them out"
         )
-    if not unused:
-        return ""
-    more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
-    return (
-        f"the network computes nothing with {', '.join(unused[:_SHOWN])}{more} when it runs on images, and yet they "
-        "are counted and pruned like the others; `pruning.exclude` leaves them out"
-    )
+    if use.training_only:
+        notes.append(
+            f"the network uses {_first(use.training_only)} in training mode only. They are counted and pruned like the "
+            "others, but the network is measured and dissected without them; `pruning.exclude` leaves them out"
+        )
+    if use.unregistered:
+        shapes = _first([" x ".join(map(str, shape)) for shape in use.unregistered])
+        notes.append(
+            f"the network also computes with parameters that are not registered in it, of shape {shapes}. They are "
+            "neither trained nor counted nor pruned nor stored; if they belong to modules in a Python list, put these "
+            "into an nn.ModuleList"
+        )
+    return notes
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 def _two_images(height: int, width: int) -> Tensor:
