@@ -93,8 +93,8 @@ def test_layers_and_dissect_agree_on_the_axis_of_the_units(drawn: Path, tmp_path
     (tmp_path / "mine.py").write_text(NO_TRACE)
     layers = ["layers", f"{tmp_path}/mine.py:Network", "--size", 32]
     words = ["dissect", f"{tmp_path}/mine.py:Network", "--layer", "block", "--concepts", drawn, "--device", "cpu"]
-    words += ["--quantile", "0.05", "--out", tmp_path / "out"]
-    listed, refused = typed(*layers), typed(*words)
+    words += ["--quantile", "0.05", "--out"]
+    listed, refused = typed(*layers), typed(*words, tmp_path / "out")
     assert (listed.exit_code, refused.exit_code) == (0, 2)
     assert "block Identity (32, 32, 16) ?" in " ".join(listed.stdout.split())
     assert "give --units-axis block=1" in listed.stderr
@@ -102,10 +102,10 @@ def test_layers_and_dissect_agree_on_the_axis_of_the_units(drawn: Path, tmp_path
     assert not (tmp_path / "out").exists()
     for axis, shape in (("1", "(32, 32, 16) 32"), ("block=-1", "(16, 32, 32) 16")):
         assert f"block Identity {shape}" in " ".join(typed(*layers, "--units-axis", axis).stdout.split())
-        result = typed(*words, "--units-axis", axis)
+        result = typed(*words, tmp_path / f"out{axis}", "--units-axis", axis)
         assert result.exit_code == 0, result.output
         assert f"of {shape.split()[-1]} units interpretable" in result.stdout
-    settings = json.loads((tmp_path / "out" / "block" / "summary.json").read_text())["settings"]
+    settings = json.loads((tmp_path / "outblock=-1" / "block" / "summary.json").read_text())["settings"]
     assert settings["units_axis"] == {"block": -1}
 
 

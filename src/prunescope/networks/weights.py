@@ -296,11 +296,10 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
             f"one other name alone, but {held}; save the network's state_dict() alone"
         )
     for name, tensor in content.items():
-        if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            kind = "nested" if tensor.is_nested else "on no device" if tensor.is_meta else "quantised or sparse"
+        if tensor.is_nested:
             raise InputError(
-                f"weights file {path}: its tensor {name!r} is {kind}, expected plain numbers; save the network's "
-                "weights as dense tensors"
+                f"weights file {path}: its tensor {name!r} is nested, expected numbers of one shape; save the "
+                "network's weights as dense tensors"
             )
     return {str(name): tensor.detach() for name, tensor in content.items()}
 

@@ -52,7 +52,7 @@ def apart_from_places(content: dict[str, Any], known: Collection[str]) -> dict[s
         both = {IMAGES, LABELS} <= set(known)
         found["dissection"] = found["dissection"] | {"concepts": "a folder" if both else _absolute(concepts)}
     if "network" in found:
-        found["network"] = _network_apart(found["network"], NETWORK in known)
+        found["network"] = network_apart(found["network"], NETWORK in known)
     return found
 
 
@@ -77,7 +77,8 @@ def _task_apart(task: Any, known: bool) -> Any:
     return task | {"huggingface": "a data set"} if known and "huggingface" in task else task
 
 
-def _network_apart(network: str, known: bool) -> str:
+def network_apart(network: str, known: bool) -> str:
+    """Replace the path in a network's name by a placeholder if its file's content is known, or make it absolute."""
     file, own, function = network.rpartition(".py:")
     if network.startswith("hf:"):
         return "hf:" if known else network

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.errors import InputError
+from prunescope.store.locations import network_apart
 
 UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
 
@@ -64,6 +65,13 @@ def check_rows(table: pd.DataFrame, where: str) -> None:
     _check_ious(table, "iou", where)
 
 
+def _same_setting(name: str, noted: object, expected: object) -> bool:
+    """Return whether a summary notes the expected setting. A network's own file may have been moved since."""
+    if name == "network" and isinstance(noted, str) and isinstance(expected, str):
+        return network_apart(noted, known=True) == network_apart(expected, known=True)
+    return noted == expected
+
+
 def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Mapping[str, Any], where: str) -> None:
     """Raise if a summary contradicts the table of units beside it or the study that it was found in.
 
@@ -88,7 +96,7 @@ def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Map
     if not isinstance(settings, dict):
         raise InputError(f"{where}: settings is {settings!r}, expected fields, each with its value")
     for name, value in expected.items():
-        if name in settings and (settings[name] != value or isinstance(settings[name], bool)):
+        if name in settings and (not _same_setting(name, settings[name], value) or isinstance(settings[name], bool)):
             raise InputError(f"{where}: is of {name} {settings[name]!r}, but in a study's folder of {name} {value!r}")
     counts = {"units": len(units), "dead": int(units["dead"].sum())}
     bound = settings.get("iou")
