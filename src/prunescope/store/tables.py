@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prunescope.dissection.scores import summarise
 from prunescope.errors import InputError
 from prunescope.store.locations import network_apart
 
@@ -15,13 +16,14 @@ UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
 
 
 def check_units(table: pd.DataFrame, where: str) -> None:
-    """Raise if a table of units lacks a column, repeats a unit or contains an invalid value.
+    """Raise if a table of units lacks a column, repeats a unit, contains an invalid value or contradicts itself.
 
     Parameters
     ----------
     table
         A row per unit, with the columns unit, label, category, iou and dead, and number where the numbers of the
-        concepts are known. Columns that end in ``-iou`` are also checked as IoUs.
+        concepts are known. Columns ``CATEGORY-label`` and ``CATEGORY-iou``, the best concept of each category, are
+        compared with the concept of the unit.
     where
         The file of the table, for error messages.
 
@@ -42,10 +44,12 @@ def check_units(table: pd.DataFrame, where: str) -> None:
         table, table["category"].isna() != unnamed, "category", "one where there is a label, and none elsewhere", where
     )
     _refuse(table, unnamed & (table["iou"] != 0), "iou", "0, since the unit has no label", where)
+    _refuse(table, table["dead"].astype(bool) & ~unnamed, "dead", "false, since the unit has a label", where)
     if "number" in table.columns:
         _check_numbers(table, where)
     for column in (name for name in table.columns if str(name).endswith("-iou")):
         _check_ious(table, str(column), where)
+        _check_category(table, str(column).removesuffix("-iou"), where)
 
 
 def check_rows(table: pd.DataFrame, where: str) -> None:
@@ -98,13 +102,22 @@ def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Map
     for name, value in expected.items():
         if name in settings and (not _same_setting(name, settings[name], value) or isinstance(settings[name], bool)):
             raise InputError(f"{where}: is of {name} {settings[name]!r}, but in a study's folder of {name} {value!r}")
-    counts = {"units": len(units), "dead": int(units["dead"].sum())}
+    counts: dict[str, Any] = {"units": len(units), "dead": int(units["dead"].sum())}
     bound = settings.get("iou")
     if isinstance(bound, int | float):
-        counts["interpretable"] = int((units["iou"] > bound).sum())
+        categories = tuple({**_fields(summary, "by_category", where), **_fields(summary, "units_by_category", where)})
+        counts = summarise(units, categories, bound, {})
+        del counts["settings"]
     for name, count in counts.items():
         if name in summary and (summary[name] != count or isinstance(summary[name], bool)):
-            raise InputError(f"{where}: {name} is {summary[name]!r}, but units.parquet beside it holds {count}")
+            raise InputError(f"{where}: {name} is {summary[name]!r}, but units.parquet beside it holds {count!r}")
+
+
+def _fields(summary: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    found = summary.get(name, {})
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: {name} is {found!r}, expected a number for each category")
+    return found
 
 
 def _check_numbers(table: pd.DataFrame, where: str) -> None:
@@ -114,6 +127,17 @@ def _check_numbers(table: pd.DataFrame, where: str) -> None:
     unnamed = table["label"].isna()
     _refuse(table, numbers.isna() != unnamed, "number", "one where there is a label, and none elsewhere", where)
     _refuse(table, (numbers < 1).fillna(False), "number", "a number from 1", where)
+
+
+def _check_category(table: pd.DataFrame, category: str, where: str) -> None:
+    """Raise if the best concept of a category contradicts the concept of a unit, which is the best of all."""
+    label, iou = f"{category}-label", f"{category}-iou"
+    if label not in table.columns:
+        raise InputError(f"{where}: no column {label}")
+    own = table["category"].eq(category).fillna(False).astype(bool)
+    _refuse(table, own & (table[iou] != table["iou"]), "iou", f"that of {iou}, since it is the unit's category", where)
+    _refuse(table, own & (table[label] != table["label"]), "label", f"that of {label}, as for its iou", where)
+    _refuse(table, table[iou] > table["iou"], iou, "at most iou, which is that of the unit's best concept", where)
 
 
 def _check_ious(table: pd.DataFrame, column: str, where: str) -> None:
