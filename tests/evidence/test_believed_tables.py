@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,7 @@ def test_a_dissection_of_another_layer_copied_over_is_refused(study: Path) -> No
         ({"pruning": {"remaining": [0.5, 1.5]}}, "pruning.remaining.1 is 1.5"),
         ({"pruning": {"levels": 2, "fraction": 5}}, "pruning.fraction is 5"),
         ({"dissection": {"layers": ["layer4"], "iou": 7}}, "dissection.iou is 7"),
+        ({"dissection": {"layers": ["layer4", "layer3", "layer4"]}}, "dissection.layers is .*'layer4' is there twice"),
         ({"dissection": {"layers": ["layer4"], "iou": float("nan")}}, "dissection.iou is nan"),
     ],
 )
@@ -141,7 +143,15 @@ def test_a_study_yaml_whose_numbers_cannot_be_is_refused(study: Path, changes: d
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
     with pytest.raises(InputError) as error:
         curves(study)
-    assert str(error.value).startswith(f"{path}: {said}")
+    assert re.match(f"{re.escape(str(path))}: {said}", str(error.value))
+
+
+@pytest.mark.parametrize("other", [{"number": [2, 1]}, {"category": ["object", "part"]}, {"label": ["dog", "sea"]}])
+def test_tables_that_number_their_concepts_differently_are_refused(other: dict[str, Any]) -> None:
+    dense = units_table([("dog", "object", 0.3), ("sky", "object", 0.2)]).assign(number=[1, 2])
+    assert consistency(dense, dense) == (1, 1)
+    with pytest.raises(InputError, match=r"concept number [12] has several names or categories"):
+        consistency(dense, dense.assign(**other))
 
 
 def test_tables_of_different_units_are_refused_with_their_numbers() -> None:

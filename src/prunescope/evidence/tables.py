@@ -67,9 +67,10 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
     Raises
     ------
     InputError
-        If a column is missing, a value is invalid, a unit occurs twice, the tables are of several layers, or the second
-        table has units that the first does not have. In the last case, the tables are of different layers or number
-        their units differently.
+        If a column is missing, a value is invalid, a unit occurs twice, the tables are of several layers, the second
+        table has units that the first does not have, or a concept number has different names. In the last two cases,
+        the tables are of different layers or number their units differently, or are of data sets that number their
+        concepts differently.
 
     Examples
     --------
@@ -78,6 +79,7 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
     (1.0, 0.5)
     """
     _refuse_other_units(units_at_0, units_at_l)
+    _refuse_other_numbers(units_at_0, units_at_l)
     columns = concept_columns(units_at_0, units_at_l)
     before = units_at_0[interpretable(units_at_0, iou)].set_index("unit")[columns]
     after = units_at_l[interpretable(units_at_l, iou)].set_index("unit")[columns]
@@ -109,6 +111,21 @@ def _refuse_other_units(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame) -> N
             f"{len(others)} are not among those of level 0, such as unit {others[0]}; consistency is of one layer, "
             "whose units keep the numbers of the dense network. Give tables of the same layer; where filters were "
             "removed, `Dissection.numbered` gives the units their numbers"
+        )
+
+
+def _refuse_other_numbers(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame) -> None:
+    columns = concept_columns(units_at_0, units_at_l)
+    if "number" not in columns:
+        return
+    concepts = pd.concat([units_at_0[columns], units_at_l[columns]]).dropna().drop_duplicates()
+    several = concepts[concepts.duplicated("number", keep=False)].sort_values("number", kind="stable")
+    if len(several):
+        number = several["number"].iloc[0]
+        names = several.loc[several["number"] == number, "label"]
+        raise InputError(
+            f"concept number {number} has several names or categories in the tables of level 0 and level l "
+            f"({', '.join(map(repr, names))}); consistency is of tables that were made with the same labels"
         )
 
 

@@ -47,6 +47,13 @@ class Pruning(BaseModel):
         return self
 
 
+def _distinct(layers: tuple[str, ...]) -> tuple[str, ...]:
+    for layer in layers:
+        if layers.count(layer) > 1:
+            raise ValueError(f"the layer {layer!r} is there twice, and would be counted twice; keep one")
+    return layers
+
+
 class Settings(BaseModel):
     """The fields of a study's recipe that its evidence and report use; other fields are not read."""
 
@@ -59,6 +66,7 @@ class Settings(BaseModel):
     layers: Annotated[
         tuple[Annotated[str, AfterValidator(file_name)], ...],
         Field(min_length=1, validation_alias=AliasPath("dissection", "layers")),
+        AfterValidator(_distinct),
     ]
     iou: Annotated[float, Field(ge=0, lt=1, validation_alias=AliasPath("dissection", "iou"))] = 0.05
     dissection: dict[str, Any] = {}
