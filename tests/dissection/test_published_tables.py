@@ -91,8 +91,18 @@ def test_a_unit_that_meets_no_concept_has_neither_label_nor_category(tmp_path: P
     assert found.summary["interpretable"] == 1
 
 
+@pytest.mark.parametrize(("cells", "beside"), [({"label": "cat"}, "label"), ({"score": "0.9"}, "iou")])
+def test_a_concept_that_is_not_the_best_of_its_category_is_told_once(
+    tmp_path: Path, cells: dict[str, str], beside: str
+) -> None:
+    path = write(tmp_path, cells)
+    with pytest.warns(UserWarning, match=f"table.csv, line 2: .*, unlike object-{beside} on the same line; 1 ") as seen:
+        import_netdissect(path)
+    assert len(seen) == 1
+
+
 def test_an_iou_that_its_counts_do_not_give_is_told_once(tmp_path: Path) -> None:
-    path = write(tmp_path, {"object-iou": "0.9"})
+    path = write(tmp_path, {"object-iou": "0.9", "score": "0.9"})
     with pytest.warns(
         UserWarning, match=r"table\.csv, line 2: object-iou is '0\.9' is not intersect / .* 1 IoUs"
     ) as seen:

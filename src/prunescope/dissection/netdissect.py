@@ -81,7 +81,8 @@ def read_netdissect(path: str | Path, iou: float = 0.05) -> tuple[pd.DataFrame, 
     Warns
     -----
     UserWarning
-        If an IoU differs from the one computed from the counts beside it.
+        If an IoU differs from the one computed from the counts beside it, or if a unit's label or score differs from
+        the best concept of its category.
     """
     path = Path(path)
     sheet = Sheet.read(path, _WHAT)
@@ -100,6 +101,7 @@ def read_netdissect(path: str | Path, iou: float = 0.05) -> tuple[pd.DataFrame, 
         sheet.refuse(row, "unit", "a unit that was not there before: each has one row")
     score = sheet.fractions("score")
     _check_labels(sheet, score, categories)
+    _note_other_concepts(sheet, score, categories)
     pairs = _pairs(sheet, unit, categories)
     units = unit_scores(pairs, pd.DataFrame({"unit": sorted(unit)}), categories).drop(columns="number")
     given = sheet.table.set_index(unit).loc[units["unit"]]
@@ -118,6 +120,24 @@ def _check_labels(sheet: Sheet, score: pd.Series[float], categories: tuple[str, 
             sheet.refuse(row, "label", "a label; it is empty only for a unit without a category and with score 0")
         if label and category not in categories:
             sheet.refuse(row, "category", f"one of the table's categories: {', '.join(categories)}")
+
+
+def _note_other_concepts(sheet: Sheet, score: pd.Series[float], categories: tuple[str, ...]) -> None:
+    """Warn if the label or the score of a unit is not that of the best concept of its category."""
+    found = []
+    for category in categories:
+        own = (sheet.table["category"] == category) & (sheet.table["label"] != "")
+        other = own & (sheet.table[f"{category}-label"] != sheet.table["label"])
+        found += [(int(row), "label", f"{category}-label") for row in other.to_numpy().nonzero()[0]]
+        other = own & ((sheet.fractions(f"{category}-iou") - score).abs() > _PRINTED)
+        found += [(int(row), "score", f"{category}-iou") for row in other.to_numpy().nonzero()[0]]
+    if found:
+        row, column, beside = min(found)
+        warnings.warn(
+            f"{sheet.where(row, column)}, unlike {beside} on the same line; {len(found):,} labels or "
+            "scores of the table differ like this. They are used as they are",
+            stacklevel=4,
+        )
 
 
 def _pairs(sheet: Sheet, unit: pd.Series[int], categories: tuple[str, ...]) -> pd.DataFrame:
