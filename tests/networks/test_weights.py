@@ -296,3 +296,14 @@ def test_a_nested_tensor_is_refused_by_name(tmp_path: Path) -> None:
     torch.save(state | {"weight": torch.nested.nested_tensor(rows)}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"w\.pth: its tensor 'weight' is nested, expected numbers of one shape"):
         load_weights(nn.Linear(2, 2), tmp_path / "w.pth")
+
+
+def test_weights_that_a_checkpoint_holds_twice_are_named(tmp_path: Path) -> None:
+    trained, averaged, fresh = (nn.Linear(2, 2) for _ in range(3))
+    content = {"state_dict": trained.state_dict(), "state_dict_ema": averaged.state_dict(), "epoch": 3}
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.warns(
+        UserWarning, match=r"w\.pth: the weights under 'state_dict' are used; .* 'state_dict_ema' are ign"
+    ):
+        load_weights(fresh, tmp_path / "w.pth")
+    assert torch.equal(fresh.weight, trained.weight)

@@ -74,7 +74,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Warns
     -----
     UserWarning
-        If tensors of the file are ignored, or contain values that are not finite.
+        If tensors of the file are ignored, such as averaged weights beside the trained ones, or contain values that are
+        not finite.
     """
     fit_weights(model, read_tensors(path), path)
 
@@ -279,11 +280,23 @@ def _first_line(error: Exception) -> str:
 
 def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
-        known = [content[key] for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)]
+        known = [key for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)]
         # Under another name, a mapping of tensors by name is taken as the weights if it is the only one.
         parts = [value for value in content.values() if _is_tensors_by_name(value)]
         if known:
-            content = known[0]
+            chosen = content[known[0]]
+            similar = [
+                str(key)
+                for key, value in content.items()
+                if key != known[0] and _is_tensors_by_name(value) and value.keys() == chosen.keys()
+            ]
+            if similar:
+                warnings.warn(
+                    f"{path}: the weights under {known[0]!r} are used; tensors of the same names under "
+                    f"{', '.join(map(repr, similar))} are ignored",
+                    stacklevel=3,
+                )
+            content = chosen
         elif len(parts) == 1 and not any(isinstance(value, Tensor) for value in content.values()):
             content = parts[0]
     if not isinstance(content, Mapping):
