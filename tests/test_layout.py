@@ -16,6 +16,7 @@ ORDER = (
     "dissection", "pruning", "networks", "miniature", "concepts",
 )  # fmt: skip
 SHARED = len(ORDER)
+FORMER = "prunescope.concepts.miniature"  # only imports what has moved
 
 
 def part(module: str) -> str:
@@ -45,7 +46,9 @@ def imports() -> list[tuple[str, str]]:
 
 
 def test_a_folder_imports_only_from_those_below_it() -> None:
-    upwards = sorted({(one, other) for one, other in imports() if height(other) < height(one) and "__" not in one})
+    upwards = sorted(
+        {(one, other) for one, other in imports() if height(other) < height(one) and "__" not in one and one != FORMER}
+    )
     assert not upwards
 
 

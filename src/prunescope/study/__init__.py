@@ -1,6 +1,7 @@
 """Running studies: stages, resuming, forecasting."""
 
+from prunescope.store import read_recipe
 from prunescope.study.run import run_study
 from prunescope.study.stages import Event, Stage, stages
 
-__all__ = ["Event", "Stage", "run_study", "stages"]
+__all__ = ["Event", "Stage", "read_recipe", "run_study", "stages"]
