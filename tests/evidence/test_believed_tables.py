@@ -112,6 +112,24 @@ def test_a_summary_that_contradicts_its_table_its_folder_or_the_recipe_is_refuse
         curves(study)
 
 
+@pytest.mark.parametrize(
+    ("kept", "prunable", "said"),
+    [
+        (500, 1001, "has 1001 prunable weights, the level before 1000"),
+        (1000, 1000, "says that 1 of the weights remain, more than the 0\\.5"),
+    ],
+)
+def test_counts_of_weights_that_other_levels_contradict_are_refused(
+    study: Path, kept: int, prunable: int, said: str
+) -> None:
+    level = 1 if prunable > 1000 else 2
+    path = study / f"trial-0/level-{level:02d}/measured.json"
+    counts = {"kept": kept, "prunable": prunable, "weights_remaining": kept / prunable}
+    path.write_text(json.dumps(json.loads(path.read_text()) | counts))
+    with pytest.raises(InputError, match=rf"trial 0, level {level}: measured\.json .*({said})"):
+        curves(study)
+
+
 def test_a_dissection_of_another_layer_copied_over_is_refused(study: Path) -> None:
     for layer in ("layer3", "layer4"):
         path = study / LEVEL.replace("layer4", layer) / "summary.json"

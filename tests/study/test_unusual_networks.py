@@ -231,6 +231,9 @@ def test_other_precisions_are_looked_at_and_dissected_but_not_trained(
     for command in ("layers", "dissect"):
         result = typed(*words[command])
         assert result.exit_code == 0, result.output
+    (summary,) = (tmp_path / "out").rglob("summary.json")
+    dtypes = {"half": "float16", "brain": "bfloat16", "double": "float64"}
+    assert json.loads(summary.read_text())["settings"]["dtype"] == dtypes[function]
     for command in ("plan", "study"):
         said = refused(*words[command], *(["--out", tmp_path / "study"] if command == "study" else []))
         assert "images: these are torch.float32, and its weight '0.weight' is torch." in said

@@ -85,6 +85,10 @@ class Look:
                     model(images)
                 self._types[name] = own
 
+    def dtype(self, name: str) -> str:
+        """Return the dtype of the images that a network is run on, such as `float32` or `float16`."""
+        return str(self._types[name]).removeprefix("torch.")
+
     def stream(self) -> AbstractContextManager[object]:
         """Return a context manager for the code that processes outputs.
 

@@ -276,6 +276,7 @@ def dissect_networks(
             name, layer = key
             own: dict[str, Any] = {"name": name} if name else {}
             own |= {"weights": random[name]} if name in random else {}
+            own |= {"dtype": look.dtype(name)} if look.dtype(name) != "float32" else {}
             own |= _told(geometry[key]) if key in geometry else {}
             found[name][layer] = stream.finish(truth, processes, noted | own)
     return {name: Dissection(parts) for name, parts in found.items()}

@@ -10,6 +10,7 @@ import pandas as pd
 
 from prunescope.dissection.scores import concept_columns
 from prunescope.errors import InputError
+from prunescope.store.measured import Measured
 from prunescope.store.stored import StoredStudy, open_study
 from prunescope.store.tables import check_rows
 
@@ -162,6 +163,7 @@ def gather(study: StoredStudy) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     counts: list[Mapping[str, int]] = []
     dense: dict[tuple[int, str], pd.DataFrame] = {}
+    _check_counts(study)
     for trial, level in study.finished:
         measured = study.measured(trial, level)
         for layer in study.settings.layers:
@@ -196,6 +198,27 @@ def gather(study: StoredStudy) -> pd.DataFrame:
     for place, (category, column) in enumerate(categories.items()):
         table.insert(len(COUNTED) + 1 + place, column, [row.get(category, 0) for row in counts])
     return table
+
+
+def _check_counts(study: StoredStudy) -> None:
+    """Raise if the counts of weights contradict each other: other prunable weights, or weights that come back."""
+    earlier: dict[int, Measured] = {}
+    for trial, level in study.finished:
+        measured = study.measured(trial, level)
+        before = earlier.setdefault(trial, measured)
+        earlier[trial] = measured
+        where = f"{study.root}: trial {trial}, level {level}"
+        if None not in (measured.prunable, before.prunable) and measured.prunable != before.prunable:
+            raise InputError(
+                f"{where}: measured.json has {measured.prunable} prunable weights, the level before {before.prunable}; "
+                "remove the file that is wrong and run the study again"
+            )
+        if study.settings.pruning.schedule == "iterative" and measured.weights_remaining > before.weights_remaining:
+            raise InputError(
+                f"{where}: measured.json says that {measured.weights_remaining:.4g} of the weights remain, more than "
+                f"the {before.weights_remaining:.4g} of the level before; remove the file that is wrong and run the "
+                "study again"
+            )
 
 
 def category_columns(table: pd.DataFrame) -> list[str]:
