@@ -165,11 +165,22 @@ def test_a_study_yaml_whose_numbers_cannot_be_is_refused(study: Path, changes: d
 
 
 @pytest.mark.parametrize("other", [{"number": [2, 1]}, {"category": ["object", "part"]}, {"label": ["dog", "sea"]}])
-def test_tables_that_number_their_concepts_differently_are_refused(other: dict[str, Any]) -> None:
+def test_tables_that_number_their_concepts_differently_are_told_of(other: dict[str, Any]) -> None:
     dense = units_table([("dog", "object", 0.3), ("sky", "object", 0.2)]).assign(number=[1, 2])
     assert consistency(dense, dense) == (1, 1)
-    with pytest.raises(InputError, match=r"concept number [12] has several names or categories"):
-        consistency(dense, dense.assign(**other))
+    with pytest.warns(UserWarning, match=r"concept number [12] has several names or categories"):
+        assert consistency(dense, dense.assign(**other))[1] < 1
+
+
+def test_a_study_whose_levels_number_their_concepts_differently_is_refused(study: Path) -> None:
+    for level in (0, 1):
+        for layer in ("layer3", "layer4"):
+            path = study / f"trial-0/level-{level:02d}/dissection/{layer}/units.parquet"
+            table = pd.read_parquet(path)
+            numbers = pd.Series(range(1 + level, len(table) + 1 + level), dtype="Int64")
+            table.assign(number=numbers.where(table["label"].notna())).to_parquet(path, index=False)
+    with pytest.raises(InputError, match=r"trial 0, level 1, layer layer4: concept number \d+ has several names"):
+        curves(study)
 
 
 def test_tables_of_different_units_are_refused_with_their_numbers() -> None:

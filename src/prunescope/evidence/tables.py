@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,10 +69,15 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
     Raises
     ------
     InputError
-        If a column is missing, a value is invalid, a unit occurs twice, the tables are of several layers, the second
-        table has units that the first does not have, or a concept number has different names. In the last two cases,
-        the tables are of different layers or number their units differently, or are of data sets that number their
-        concepts differently.
+        If a column is missing, a value is invalid, a unit occurs twice, the tables are of several layers, or the second
+        table has units that the first does not have, because the tables are of different layers or number their units
+        differently.
+
+    Warns
+    -----
+    UserWarning
+        If a concept number has different names in the two tables, which data sets that number their concepts
+        differently lead to.
 
     Examples
     --------
@@ -80,7 +86,8 @@ def consistency(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float =
     (1.0, 0.5)
     """
     _refuse_other_units(units_at_0, units_at_l)
-    _refuse_other_numbers(units_at_0, units_at_l)
+    if problem := _other_numbers(units_at_0, units_at_l):
+        warnings.warn(f"{problem}; a concept is then only counted as the same if its number and name are", stacklevel=2)
     columns = concept_columns(units_at_0, units_at_l)
     before = units_at_0[interpretable(units_at_0, iou)].set_index("unit")[columns]
     after = units_at_l[interpretable(units_at_l, iou)].set_index("unit")[columns]
@@ -115,19 +122,21 @@ def _refuse_other_units(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame) -> N
         )
 
 
-def _refuse_other_numbers(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame) -> None:
+def _other_numbers(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame) -> str | None:
+    """Describe the first concept number that has several names or categories in two tables, if there is one."""
     columns = concept_columns(units_at_0, units_at_l)
     if "number" not in columns:
-        return
+        return None
     concepts = pd.concat([units_at_0[columns], units_at_l[columns]]).dropna().drop_duplicates()
     several = concepts[concepts.duplicated("number", keep=False)].sort_values("number", kind="stable")
-    if len(several):
-        number = several["number"].iloc[0]
-        names = several.loc[several["number"] == number, "label"]
-        raise InputError(
-            f"concept number {number} has several names or categories in the tables of level 0 and level l "
-            f"({', '.join(map(repr, names))}); consistency is of tables that were made with the same labels"
-        )
+    if not len(several):
+        return None
+    number = several["number"].iloc[0]
+    names = several.loc[several["number"] == number, "label"]
+    return (
+        f"concept number {number} has several names or categories in the tables of level 0 and level l "
+        f"({', '.join(map(repr, names))}), which were not made with the same labels"
+    )
 
 
 def curves(study_dir: str | Path) -> pd.DataFrame:
@@ -173,6 +182,11 @@ def gather(study: StoredStudy) -> pd.DataFrame:
             found = units[interpretable(units, study.settings.iou)].drop_duplicates(concept_columns(units))
             still, same = float("nan"), float("nan")
             if (trial, layer) in dense:
+                if problem := _other_numbers(dense[trial, layer], units):
+                    raise InputError(
+                        f"{study.root}: trial {trial}, level {level}, layer {layer}: {problem}; remove the level's "
+                        "dissection and run the study again"
+                    )
                 still, same = consistency(dense[trial, layer], units, study.settings.iou)
             rows.append(
                 {
