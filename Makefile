@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 OUT ?= out/demo
 
-.PHONY: demo test gpu install clean
+.PHONY: demo test test-all wheel gpu install clean
 
 demo: $(READY)
 	$(BIN)/prunescope study demo --out $(OUT)
@@ -15,6 +15,20 @@ test: $(READY)
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadscope
+
+# Also installs the wheel, without the developers' dependencies, and runs a small study from it.
+test-all: test wheel
+
+wheel: $(READY)
+	rm -rf build && mkdir build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build .
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build/prunescope-*.whl
+	cd build && clean/bin/prunescope study demo --out study --set pruning.levels=2 --set training.length=20it \
+		--set training.warmup=2it --set pruning.rewind_to=5it --set 'data.task={miniature: {images: 256, seed: 1}}' \
+		--set 'dissection.concepts={miniature: {images: 64, seed: 2}}'
+	test -f build/study/report/index.html
+	rm -rf build
 
 # Needs a GPU: checks and measures what `make test` cannot, in at most ten minutes.
 gpu: $(READY)
@@ -30,4 +44,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv out build .mypy_cache .ruff_cache .pytest_cache
