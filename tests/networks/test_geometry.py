@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from fractions import Fraction
 from itertools import pairwise
 
@@ -51,11 +50,9 @@ def test_fields_of_known_networks_follow_from_their_kernels(network: str, layer:
     assert receptive_fields(model, [layer], (224, 224))[layer] == square(windows)
 
 
-def test_layer4_of_a_resnet50_looks_around_every_32nd_pixel_and_is_measured_in_seconds() -> None:
+def test_layer4_of_a_resnet50_looks_around_every_32nd_pixel() -> None:
     model = build_network("torchvision:resnet50", seed=0)
-    start = time.process_time()
     found = receptive_fields(model, ["layer1", "layer4"], (224, 224))
-    assert time.process_time() - start < 30
     assert found["layer1"] == Geometry((Fraction(4), Fraction(4)), (HALF, HALF))
     assert found["layer4"] == Geometry((Fraction(32), Fraction(32)), (HALF, HALF))
 
