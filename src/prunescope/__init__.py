@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from prunescope.api import Study, plan, studies
     from prunescope.concepts import check_concepts, download_broden, open_concepts
     from prunescope.concepts.broden import permute_labels
-    from prunescope.dissection import Dissection, LayerDissection, dissect, dissect_activations, import_netdissect
+    from prunescope.dissection import (
+        Dissection,
+        LayerDissection,
+        UnitMatching,
+        dissect,
+        dissect_activations,
+        import_netdissect,
+        match_units,
+    )
     from prunescope.errors import InputError
     from prunescope.evidence import consistency, curves
     from prunescope.miniature import make_miniature
@@ -28,6 +36,7 @@ __all__ = [
     "Mask",
     "Recipe",
     "Study",
+    "UnitMatching",
     "build_network",
     "check_concepts",
     "consistency",
@@ -39,6 +48,7 @@ __all__ = [
     "list_layers",
     "load_weights",
     "make_miniature",
+    "match_units",
     "open_concepts",
     "permute_labels",
     "plan",
@@ -52,7 +62,15 @@ _HOMES = {
     "prunescope.concepts": ("check_concepts", "download_broden", "open_concepts"),
     "prunescope.concepts.broden": ("permute_labels",),
     "prunescope.miniature": ("make_miniature",),
-    "prunescope.dissection": ("Dissection", "LayerDissection", "dissect", "dissect_activations", "import_netdissect"),
+    "prunescope.dissection": (
+        "Dissection",
+        "LayerDissection",
+        "UnitMatching",
+        "dissect",
+        "dissect_activations",
+        "import_netdissect",
+        "match_units",
+    ),
     "prunescope.errors": ("InputError",),
     "prunescope.evidence": ("consistency", "curves"),
     "prunescope.networks": ("build_network", "list_layers", "load_weights"),

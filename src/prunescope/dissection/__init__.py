@@ -1,5 +1,7 @@
 """Find the concept that each unit of a network detects: thresholds, masks, pixel counts and scores."""
 
+from prunescope.dissection.match_networks import match_units
+from prunescope.dissection.matching import UnitMatcher, UnitMatching
 from prunescope.dissection.published import import_netdissect
 from prunescope.dissection.result import Dissection, LayerDissection, read_summary, read_units
 from prunescope.dissection.run import dissect, dissect_activations, dissect_networks
@@ -9,10 +11,13 @@ __all__ = [
     "Budget",
     "Dissection",
     "LayerDissection",
+    "UnitMatcher",
+    "UnitMatching",
     "dissect",
     "dissect_activations",
     "dissect_networks",
     "import_netdissect",
+    "match_units",
     "read_summary",
     "read_units",
 ]

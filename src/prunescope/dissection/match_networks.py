@@ -1,0 +1,154 @@
+"""Match the units of two networks, in one pass over a data set."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.concepts.broden import ConceptData, as_concepts
+from prunescope.dissection.batches import Batch, batches
+from prunescope.dissection.look import Key, Look, arithmetic
+from prunescope.dissection.matching import UnitMatcher, UnitMatching
+from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Precision, check_precision, check_settings
+from prunescope.errors import InputError, nearest, refuse_text
+from prunescope.networks.checks import check_ready, without_wrapper
+from prunescope.networks.layers import UnitsAxis, check_layers, evaluating, units_axes
+from prunescope.networks.random_weights import random_weights
+from prunescope.processes import connected_processes
+from prunescope.progress import Progress, silent
+
+
+def match_units(
+    model_a: nn.Module,
+    model_b: nn.Module,
+    *,
+    layers: Sequence[str] | Mapping[str, str],
+    concepts: ConceptData | str | Path,
+    units_axis: UnitsAxis | None = None,
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+    precision: Precision = "fp32",
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    progress: Progress = silent,
+) -> dict[str, UnitMatching]:
+    """Match the units of network B one-to-one to the units of network A that respond most alike.
+
+    Use it to follow units between networks whose units have no numbers in common, such as two trials of a study, or a
+    network that was pruned elsewhere. Both networks run once over the images of a data set, in evaluation mode. The
+    activations of two units are compared by their Pearson correlation over all images and positions; if the maps
+    differ in size, the smaller are resized bilinearly with half-pixel centres. Units are matched such that the sum of
+    their correlations is largest (`scipy.optimize.linear_sum_assignment`). Dead units (those that are constant
+    everywhere) have a correlation of 0 and are matched last. The linear CKA of the two layers (Kornblith et al. 2019)
+    is measured in the same pass; each image and position is one of its examples, and each unit one of its features.
+
+    The batch size and the number of processes affect the results only through rounding errors.
+
+    Parameters
+    ----------
+    model_a, model_b
+        Two networks, or twice the same, that take images [n, 3, ih, iw].
+    layers
+        The names of the layers in `named_modules()`, if they are the same in both networks; otherwise a mapping from
+        the names in A to the names in B. The layers' outputs must be such that `dissect` can dissect them.
+    concepts
+        The images: a folder in Broden's format, or a data set returned by `open_concepts`. Its labels are not used.
+    units_axis
+        The axis of the layers' outputs that holds the units, as in `dissect`. It applies to both networks.
+    batch_size, device, precision, mean, std
+        As in `dissect`.
+    progress
+        A function that is called with the number of images done and the total number of images of this process.
+
+    Returns
+    -------
+    dict of str to UnitMatching
+        The matching of each layer, by its name in A.
+
+    Raises
+    ------
+    InputError
+        If a layer does not exist, its output has an unsupported shape, or the axis of its units cannot be determined;
+        if the data set cannot be read; if an activation is not finite; or if an argument is out of range.
+
+    Warns
+    -----
+    UserWarning
+        If a network has random weights from `build_network`.
+
+    Examples
+    --------
+    ::
+
+        matching = prunescope.match_units(dense, pruned, layers=["layer4"], concepts="broden1_224")["layer4"]
+        prunescope.consistency(found_dense["layer4"], found_pruned["layer4"], units=matching.units)
+    """
+    check_settings(0.5, 0.0, "image", batch_size, mean, std)
+    check_precision(precision, device)
+    refuse_text(layers, "layers")
+    pairs = dict(layers) if isinstance(layers, Mapping) else dict(zip(layers, layers, strict=True))
+    wanted = {"A": list(layers), "B": list(dict.fromkeys(pairs.values()))}
+    models = {"A": without_wrapper(model_a), "B": without_wrapper(model_b)}
+    for name, model in models.items():
+        check_ready(model)
+        check_layers(model, wanted[name])
+        if note := random_weights(model):
+            warnings.warn(
+                f"network {name} has {note}, because no weights were given and its name loads none; units of untrained "
+                "networks are compared",
+                stacklevel=2,
+            )
+    data = as_concepts(concepts)
+    axes: dict[str, dict[str, int]] = {}
+    for name, given in _given_axes(wanted, units_axis).items():
+        models[name].to(device)
+        axes[name] = units_axes(models[name], wanted[name], data.image_size, given)
+    look = Look(models, axes, torch.device(device), mean, std)
+    matchers = {pair: UnitMatcher(f"{pair[0]} of network A", f"{pair[1]} of network B") for pair in pairs.items()}
+    outputs: dict[Key, Tensor] = {}
+
+    def take_in(key: Key, output: Tensor, batch: Batch) -> None:
+        # Later layers may overwrite the output, and on a GPU it has been copied already.
+        outputs[key] = output if look.on_gpu else output.clone()
+        if len(outputs) == len(keys):
+            for (of_a, of_b), matcher in matchers.items():
+                matcher.add(outputs["A", of_a], outputs["B", of_b], batch.names)
+            outputs.clear()
+
+    keys = [(name, layer) for name, own in wanted.items() for layer in own]
+    with ExitStack() as stack:
+        processes = stack.enter_context(connected_processes())
+        if len(data) < processes.count:
+            raise InputError(f"{data.root} has {len(data)} images, fewer than the {processes.count} processes")
+        mine = processes.share_of(len(data))
+        for model in models.values():
+            stack.enter_context(evaluating(model))
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(arithmetic(precision, look.device))
+        stack.enter_context(look.stream())
+        look.check(data.image_size)
+        for batch in batches(data, batch_size, mine, pinned=look.on_gpu):
+            look.at(batch, keys, take_in)
+            progress(batch.first + len(batch.names) - mine.start, len(mine))
+        look.finish()
+        for matcher in matchers.values():
+            matcher.reduce(processes)
+        return {of_a: matcher.result() for (of_a, _), matcher in matchers.items()}
+
+
+def _given_axes(wanted: Mapping[str, Sequence[str]], units_axis: UnitsAxis | None) -> dict[str, UnitsAxis | None]:
+    """Return the given axes for each network; raise if an axis is given for a layer that is in neither."""
+    if not isinstance(units_axis, Mapping):
+        return dict.fromkeys(wanted, units_axis)
+    known = list(dict.fromkeys(layer for layers in wanted.values() for layer in layers))
+    for layer in units_axis:
+        if layer not in known:
+            raise InputError(f"units_axis names {layer!r}, which is none of the layers; {nearest(layer, known)}")
+    return {
+        name: {layer: axis for layer, axis in units_axis.items() if layer in layers} for name, layers in wanted.items()
+    }
