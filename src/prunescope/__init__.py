@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         match_units,
     )
     from prunescope.errors import InputError
-    from prunescope.evidence import consistency, curves
+    from prunescope.evidence import concepts_still_detected, consistency, curves, matched_by_concept
     from prunescope.miniature import make_miniature
     from prunescope.networks import build_network, list_layers, load_weights
     from prunescope.pruning import Mask, prune
@@ -39,6 +39,7 @@ __all__ = [
     "UnitMatching",
     "build_network",
     "check_concepts",
+    "concepts_still_detected",
     "consistency",
     "curves",
     "dissect",
@@ -49,6 +50,7 @@ __all__ = [
     "load_weights",
     "make_miniature",
     "match_units",
+    "matched_by_concept",
     "open_concepts",
     "permute_labels",
     "plan",
@@ -72,7 +74,7 @@ _HOMES = {
         "match_units",
     ),
     "prunescope.errors": ("InputError",),
-    "prunescope.evidence": ("consistency", "curves"),
+    "prunescope.evidence": ("concepts_still_detected", "consistency", "curves", "matched_by_concept"),
     "prunescope.networks": ("build_network", "list_layers", "load_weights"),
     "prunescope.pruning": ("Mask", "prune"),
     "prunescope.store": ("Recipe", "read_recipe"),

@@ -200,7 +200,7 @@ def test_tables_of_different_units_are_refused_with_their_numbers() -> None:
         (lambda table: pd.concat([table, table]), "the table of level l: in row 4 unit is .*, expected each unit once"),
         (lambda table: table.drop(columns="dead"), "the table of level l: no column dead"),
         (lambda table: table.assign(iou=2.0), "the table of level l: in row 0 iou is"),
-        (lambda table: table.assign(layer=["a", "a", "b", "b"]), "the table of level l: holds the layers a, b"),
+        (lambda table: table.assign(layer=["a", "a", "b", "b"]), "the table of level l: contains the layers a, b"),
         (lambda table: table.assign(layer="b"), "the tables are of the layers a, b"),
     ],
 )
