@@ -92,7 +92,7 @@ class Processes:
         return [one.numpy() for one in found]
 
     def all_reduce(self, array: Array) -> None:
-        """Replace an array of integers by the sum over all processes, in place."""
+        """Replace an array by the sum over all processes, in place; sums of floats depend on how they are shared."""
         if self.count > 1:
             total = torch.from_numpy(array)
             distributed.all_reduce(total, group=self.group)

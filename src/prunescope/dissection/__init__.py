@@ -6,6 +6,7 @@ from prunescope.dissection.published import import_netdissect
 from prunescope.dissection.result import Dissection, LayerDissection, read_summary, read_units
 from prunescope.dissection.run import dissect, dissect_activations, dissect_networks
 from prunescope.dissection.spool import Budget
+from prunescope.dissection.unit_numbers import read_unit_numbers
 
 __all__ = [
     "Budget",
@@ -19,5 +20,6 @@ __all__ = [
     "import_netdissect",
     "match_units",
     "read_summary",
+    "read_unit_numbers",
     "read_units",
 ]
