@@ -1,30 +1,23 @@
-"""Fetching Broden from a real server, and unzipping what nobody vouches for."""
+"""Broden is downloaded from a real server, completely or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
 import json
 import shutil
 import socket
-import stat
-import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from prunescope.concepts import check_concepts, download_broden
-from prunescope.concepts.archive import unzip
 from prunescope.errors import InputError
-from prunescope.files import replacing
 from tests.concepts.small import two_images
 
 
@@ -50,7 +43,9 @@ class Server:
                     self.end_headers()
                     return
                 self.send_response(200)
-                if answer != "cut without a length":
+                if answer == "odd length":
+                    self.send_header("Content-Length", "many")
+                elif answer != "cut without a length":
                     self.send_header("Content-Length", str(len(outer.content)))
                 self.end_headers()
                 self.wfile.write(outer.content if answer == "whole" else outer.content[: len(outer.content) // 2])
@@ -127,14 +122,14 @@ def test_a_server_that_goes_on_failing_is_given_up_and_nothing_stays(
     server: Server, tmp_path: Path, failure: str
 ) -> None:
     server.answers = [failure]
-    with pytest.raises(InputError, match=r"/data/broden1_224\.zip: could not be downloaded, tried 3 times"):
+    with pytest.raises(InputError, match=r"/data/broden1_224\.zip: could not be downloaded after 3 attempts"):
         fetch(server, tmp_path / "data", retries=2)
     assert visible(tmp_path / "data") == []
 
 
 def test_an_address_that_is_not_there_is_not_asked_twice(server: Server, tmp_path: Path) -> None:
     server.answers = ["404"]
-    with pytest.raises(InputError, match=r"tried 1 times \(404.*check the address") as raised:
+    with pytest.raises(InputError, match=r"after 1 attempt \(404.*check the address") as raised:
         fetch(server, tmp_path / "data")
     assert server.address.format(size=224) in str(raised.value)
     assert len(server.requests) == 1
@@ -152,8 +147,32 @@ def test_a_refused_connection_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(InputError, match=rf"http://127\.0\.0\.1:{port}/x\.zip: could not be downloaded, tried 2 times"):
+    with pytest.raises(
+        InputError, match=rf"http://127\.0\.0\.1:{port}/x\.zip: could not be downloaded after 2 attempts"
+    ):
         download_broden(tmp_path, 224, address=f"http://127.0.0.1:{port}/x.zip", retries=1, backoff=0.001)
+
+
+@pytest.mark.parametrize("address", ["broden.zip", "file:///broden.zip", "http://", "http://[", "ftp://a/b.zip"])
+def test_an_address_that_is_not_one_is_refused_without_retries(tmp_path: Path, address: str) -> None:
+    with pytest.raises(InputError, match=r": could not be downloaded after 1 attempt .*check the address"):
+        download_broden(tmp_path / "data", 224, address=address, backoff=1000)
+    assert visible(tmp_path / "data") == []
+
+
+def test_a_length_that_is_not_a_number_is_no_traceback(server: Server, tmp_path: Path) -> None:
+    server.answers = ["odd length"]
+    with pytest.raises(InputError, match=r"could not be downloaded after 1 attempt .*'many'"):
+        fetch(server, tmp_path / "data")
+
+
+def test_a_cut_download_is_repeated_although_its_checksum_is_not_the_recorded_one(
+    server: Server, tmp_path: Path
+) -> None:
+    shutil.rmtree(fetch(server, tmp_path / "data"))
+    server.answers = ["whole", "cut without a length", "whole"]
+    assert check_concepts(fetch(server, tmp_path / "data")).problems == ()
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("size", [0, 225, 448, -224])
@@ -185,7 +204,7 @@ def corrupted(content: bytes) -> bytes:
 
 def test_a_corrupt_first_download_is_not_what_later_ones_are_held_against(server: Server, tmp_path: Path) -> None:
     sound, server.content = server.content, corrupted(server.content)
-    with pytest.raises(InputError, match=r"tried 2 times \(what came is not a whole zip archive"):
+    with pytest.raises(InputError, match=r"after 2 attempts \(the file is not a complete archive"):
         fetch(server, tmp_path / "data", retries=1)
     assert visible(tmp_path / "data") == []
     server.content = sound
@@ -198,7 +217,7 @@ def test_a_corrupt_archive_put_there_is_not_recorded(server: Server, tmp_path: P
     archive = tmp_path / "data" / "broden1_224.zip"
     archive.parent.mkdir()
     archive.write_bytes(corrupted(server.content))
-    with pytest.raises(InputError, match=r"not a whole zip archive .*; remove it and download it again"):
+    with pytest.raises(InputError, match=r"is damaged or incomplete .*; remove it and download it again from http"):
         fetch(server, archive.parent)
     assert visible(archive.parent) == ["broden1_224.zip"]
     archive.write_bytes(server.content)
@@ -212,7 +231,7 @@ def test_an_archive_put_there_is_used_if_it_is_the_recorded_one(server: Server, 
     assert len(server.requests) == 1
     shutil.rmtree(tmp_path / "data" / "broden1_224")
     (tmp_path / "data" / "broden1_224.zip").write_bytes(server.content[:-1])
-    with pytest.raises(InputError, match="SHA-256"):
+    with pytest.raises(InputError, match="is damaged or incomplete"):
         fetch(server, tmp_path / "data")
 
 
@@ -220,14 +239,14 @@ def test_an_archive_put_there_is_used_if_it_is_the_recorded_one(server: Server, 
 def test_a_record_without_a_checksum_is_named(server: Server, tmp_path: Path, content: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "broden1_224.zip.json").write_text(content)
-    with pytest.raises(InputError, match=r"broden1_224\.zip\.json: holds no checksum; remove it"):
+    with pytest.raises(InputError, match=r"broden1_224\.zip\.json: does not contain a checksum; remove it"):
         fetch(server, tmp_path / "data")
 
 
 def test_a_folder_of_that_name_with_something_else_in_it_is_left_alone(server: Server, tmp_path: Path) -> None:
     (tmp_path / "broden1_224").mkdir()
     (tmp_path / "broden1_224" / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"has no index\.csv; move it away"):
+    with pytest.raises(InputError, match=r"does not contain index\.csv; move it away"):
         fetch(server, tmp_path)
     assert (tmp_path / "broden1_224" / "mine.txt").read_text() == "mine"
     assert server.requests == []
@@ -244,9 +263,10 @@ def test_an_archive_of_something_else_is_refused(server: Server, tmp_path: Path)
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("other/index.csv", "image")
     server.content = buffer.getvalue()
-    with pytest.raises(InputError, match=r"no broden1_224/index\.csv in it"):
+    with pytest.raises(InputError, match=r"does not contain broden1_224/index\.csv"):
         fetch(server, tmp_path / "data")
-    assert "broden1_224" not in visible(tmp_path / "data")
+    # The wrong archive must not become the one that later archives are compared with.
+    assert visible(tmp_path / "data") == ["broden1_224.zip"]
 
 
 def test_an_interrupted_unzip_leaves_nothing_that_looks_finished_and_goes_on_without_a_download(
@@ -258,7 +278,7 @@ def test_an_interrupted_unzip_leaves_nothing_that_looks_finished_and_goes_on_wit
 
     with pytest.raises(KeyboardInterrupt):
         download_broden(tmp_path / "data", 224, address=server.address, progress=interrupt)
-    assert visible(tmp_path / "data") == ["broden1_224.zip", "broden1_224.zip.json"]
+    assert visible(tmp_path / "data") == ["broden1_224.zip"]
     (tmp_path / "data" / ".broden1_224.part" / "rest").mkdir(parents=True)  # what a killed process would leave
     assert check_concepts(fetch(server, tmp_path / "data")).problems == ()
     assert len(server.requests) == 1
@@ -296,97 +316,4 @@ def test_an_archive_larger_than_the_device_is_not_begun(
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(OSError, match="No space left"):
         fetch(server, tmp_path / "data")
-    assert visible(tmp_path / "data") == ["broden1_224.zip", "broden1_224.zip.json"]
-
-
-def write_zip(path: Path, entries: Mapping[str, bytes], kind: int = stat.S_IFREG) -> Path:
-    """Write an archive with names as they are given, tricks and all."""
-    with replacing(path) as beside, zipfile.ZipFile(beside, "w") as archive:
-        for name, content in entries.items():
-            entry = zipfile.ZipInfo("x")
-            entry.filename = entry.orig_filename = name
-            entry.external_attr = (kind | 0o644) << 16
-            archive.writestr(entry, content)
-    return path
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../out.txt",
-        "a/../../out.txt",
-        "/tmp/out.txt",
-        "C:/out.txt",
-        "..\\out.txt",
-        "a\\b",
-        "a\x00/../x",
-        "a\n",
-        ".",
-        "..",
-        "/",
-    ],
-)
-def test_an_entry_with_a_trick_in_its_name_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
-    archive = write_zip(tmp_path / "x.zip", {"good.txt": b"good", name: b"bad"})
-    with pytest.raises(InputError, match=r"x\.zip: the entry .* nothing was unzipped"):
-        unzip(archive, tmp_path / "folder")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
-
-
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
-def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
-    archive = write_zip(tmp_path / "x.zip", {"link": b"/etc"}, kind)
-    with pytest.raises(InputError, match="is a link or a device"):
-        unzip(archive, tmp_path / "folder")
-
-
-@pytest.mark.parametrize("names", [["a", "a/"], ["a", "a/b"], ["a", "a/b/c"], ["a/b", "a"]])
-def test_names_that_collide_are_refused(tmp_path: Path, names: list[str]) -> None:
-    archive = write_zip(tmp_path / "x.zip", dict.fromkeys(names, b""))
-    with pytest.raises(InputError, match="do not trust this archive"):
-        unzip(archive, tmp_path / "folder")
-
-
-def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr("a", "one")
-        with pytest.warns(UserWarning, match="Duplicate name"):
-            archive.writestr("a", "two")
-    with pytest.raises(InputError, match="two entries have the name"):
-        unzip(tmp_path / "x.zip", tmp_path / "folder")
-
-
-def test_a_damaged_entry_is_found(tmp_path: Path) -> None:
-    archive = write_zip(tmp_path / "x.zip", {"a.txt": b"content of the file"})
-    archive.write_bytes(archive.read_bytes().replace(b"content of", b"c0ntent of"))
-    with pytest.raises(InputError, match=r"not a whole zip archive .*CRC"):
-        unzip(archive, tmp_path / "folder")
-
-
-def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_text("<html>please log in</html>")
-    with pytest.raises(InputError, match=r"x\.zip: not a whole zip archive"):
-        unzip(tmp_path / "x.zip", tmp_path / "folder")
-
-
-def test_unzipped_files_have_no_special_rights(tmp_path: Path) -> None:
-    archive = write_zip(tmp_path / "x.zip", {"run": b"#!"}, stat.S_IFREG | stat.S_ISUID | 0o111)
-    unzip(archive, tmp_path / "folder")
-    assert stat.S_IMODE((tmp_path / "folder" / "run").stat().st_mode) & 0o7111 == 0
-
-
-NAMES = st.lists(
-    st.text(st.sampled_from(list("./\\:ab\x00")), min_size=1, max_size=9), min_size=1, max_size=4, unique=True
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(names=NAMES)
-def test_whatever_the_names_nothing_is_written_outside(names: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as outside:
-        archive = write_zip(Path(outside, "in", "x.zip"), dict.fromkeys(names, b"content"))
-        folder = Path(outside, "in", "deep", "folder")
-        with contextlib.suppress(InputError):
-            unzip(archive, folder)
-        everything = [path for path in Path(outside).rglob("*") if path.is_file()]
-        assert all(path == archive or path.is_relative_to(folder) for path in everything)
+    assert visible(tmp_path / "data") == ["broden1_224.zip"]

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from prunescope.downloads import fetch_folder
 from prunescope.errors import InputError
 from prunescope.progress import Progress, silent
-from prunescope.tasks.archive import fetch_files
 from prunescope.tasks.source import Source
 
 SIZE = 32
@@ -136,7 +136,12 @@ def find_cifar(
         if not download and not archive.is_file():
             raise InputError(_missing(folder, published))
         found = folder / published.folder
-        fetch_files(published.address, published.md5, archive, found, files, progress)
+
+        def show(step: str, done: int, total: int) -> None:
+            if step == "downloading":
+                progress(done, total)
+
+        fetch_folder(published.address, archive, found, files, checksum=f"md5:{published.md5}", progress=show)
     return [found / name for name in files]
 
 
