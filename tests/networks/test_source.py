@@ -44,6 +44,11 @@ def test_published_heads_for_training_are_left_aside(tmp_path: Path) -> None:
     assert torch.equal(model.fc.weight, published.fc.weight)
 
 
+def test_the_deepest_network_of_the_limits_is_built() -> None:
+    model = build_network("prunescope:resnet1202x1", seed=0)
+    assert sum(module.weight.ndim == 4 for module in model.modules() if isinstance(module, torch.nn.Conv2d)) == 1203
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -59,6 +64,10 @@ def test_published_heads_for_training_are_left_aside(tmp_path: Path) -> None:
         ("prunescope:resnet15x32", r"depth 15, but the depth must be 6n \+ 2.*resnet14x32 and resnet20x32"),
         ("prunescope:resnet2x32", r"depth 2, .* at least 8 .*resnet8x32 and resnet14x32"),
         ("prunescope:resnet14x0", r"width 0"),
+        ("prunescope:resnet9998x1", r"too large \(depth 9998, .*the depth can be at most 1,202"),
+        ("prunescope:resnet1208x1", r"too large .*the depth can be at most 1,202"),
+        ("prunescope:resnet8x9999", r"too large .*the width at most 1,024"),
+        ("prunescope:resnet1202x1024", r"too large .*about 79,\d+,\d+,\d+ weights.* weights at most 500,000,000"),
         ("prunescope:resnet8x99999999999", r"no network"),
         ("prunescope:resnet14", r"no network 'resnet14'; expected .*resnet14x32"),
         ("resnet50", r"'resnet50' names no network; expected torchvision:resnet50, .*file.py:function"),

@@ -23,6 +23,11 @@ from prunescope.user_code import call_function, import_function
 
 _DEFAULT_CLASSES = 10
 
+# The limits of `prunescope:` networks. Beyond them, building the network takes minutes or exhausts the memory.
+_MOST_DEPTH = 1202  # the deepest network of He et al. (2016)
+_MOST_WIDTH = 1024
+_MOST_WEIGHTS = 500_000_000
+
 # The layers of published dissections. Caffe applies activation functions in place, so that a convolution was dissected
 # after its activation function.
 _PUBLISHED_LAYERS = {
@@ -52,7 +57,8 @@ def build_network(
 
         - `torchvision:resnet50`, or any other classifier of torchvision;
         - `torchvision:resnet50@IMAGENET1K_V2`, the same with published weights;
-        - `prunescope:resnet14x32`, a residual network for small images of depth 6 n + 2 (here 14) and width 32;
+        - `prunescope:resnet14x32`, a residual network for small images of depth 6 n + 2 (here 14, at most 1,202) and
+          width 32 (at most 1,024), with at most 500 million weights in total;
         - `path/to/file.py:function`, a function that returns a network; it is called with `classes=...` if it has that
           parameter;
         - `timm:resnet50`, or `timm:resnet50@a1_in1k` with published weights by timm's tag (with the extra `timm`);
@@ -196,7 +202,7 @@ def _check_classes(name: str, classes: int | None, published: int | None) -> Non
 
 
 def _depth_and_width(name: str) -> tuple[int, int]:
-    match = re.fullmatch(r"resnet(\d{1,4})x(\d{1,4})", name, flags=re.ASCII)
+    match = re.fullmatch(r"resnet(\d{1,9})x(\d{1,9})", name, flags=re.ASCII)
     if match is None:
         raise InputError(
             f"prunescope has no network {name!r}; expected resnet, its depth and its width, "
@@ -211,7 +217,18 @@ def _depth_and_width(name: str) -> tuple[int, int]:
             f"the nearest are resnet{below}x{width} and resnet{below + 6}x{width}"
         )
     if width < 1:
-        raise InputError(f"prunescope:{name} has width {width}; the width is the first stage's units, at least 1")
+        raise InputError(
+            f"prunescope:{name} has width {width}, but the width, the number of units of the first stage, must be at "
+            "least 1"
+        )
+    # Each of the n blocks per stage has two 3 x 3 convolutions, and the stages have 1, 2 and 4 times `width` units.
+    weights = (depth - 2) // 6 * 2 * 9 * (1 + 4 + 16) * width**2
+    if depth > _MOST_DEPTH or width > _MOST_WIDTH or weights > _MOST_WEIGHTS:
+        raise InputError(
+            f"prunescope:{name} is too large (depth {depth}, width {width}, about {weights:,} weights): the depth can "
+            f"be at most {_MOST_DEPTH:,}, the width at most {_MOST_WIDTH:,} and the number of weights at most "
+            f"{_MOST_WEIGHTS:,}; give a smaller depth or width, or a network of your own as path/to/file.py:function"
+        )
     return depth, width
 
 
