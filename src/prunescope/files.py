@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 # File systems allow names of 255 bytes. The limit leaves room for the prefix and the suffixes that are added to a name,
 # among them the ones that mark an incomplete file.
 LONGEST_NAME = 180
-_EXPECTED_NAME = f"one name without slashes or control characters, not only of dots, of at most {LONGEST_NAME} bytes"
+_EXPECTED_NAME = (
+    "a name without slashes or control characters that does not consist only of dots and has at most "
+    f"{LONGEST_NAME} bytes"
+)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -69,7 +72,7 @@ def name_problem(name: str) -> str | None:
     if problem := text_problem(name):
         return problem
     if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
-        return "it holds a control character"
+        return "it contains a control character"
     if len(name.encode()) > LONGEST_NAME:
         return f"it is longer than {LONGEST_NAME} bytes"
     return None
@@ -78,7 +81,7 @@ def name_problem(name: str) -> str | None:
 def text_problem(text: str) -> str | None:
     """Return the reason why a text cannot be used as a path or be written to a file, or None if it can."""
     if "\0" in text:
-        return "it holds a NUL character"
+        return "it contains a NUL character"
     if any("\ud800" <= character <= "\udfff" for character in text):
         return "it cannot be written as UTF-8"
     return None
@@ -141,7 +144,7 @@ def refuse_links_out(folder: Path, names: Iterable[str]) -> None:
         if not path.resolve().is_relative_to(root):
             raise InputError(
                 f"{path} is a link that leads out of {folder}, to {path.resolve()}; nothing was written. Remove the "
-                "link, or copy the folder that it leads to in its place"
+                "link, or replace it with a copy of the folder that it leads to"
             )
 
 

@@ -415,8 +415,8 @@ def read_fingerprints(path: Path) -> dict[str, Fingerprint]:
     # For a damaged file, pyarrow raises errors of many types.
     except Exception as error:
         raise InputError(
-            f"{path}: cannot be read ({error}); it holds the fingerprints of the study's data. Put it back from a "
-            "copy, or remove it: then the data are taken as they are now"
+            f"{path}: cannot be read ({error}); it contains the fingerprints of the study's data. Restore it "
+            "from a backup, or remove it to accept the data as they are now"
         ) from error
 
 

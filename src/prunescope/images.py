@@ -63,7 +63,7 @@ def open_image(encoded: bytes, formats: tuple[str, ...] | None = None) -> Iterat
     except ImageError:
         raise
     except UnidentifiedImageError as error:  # Pillow's own message shows the BytesIO object instead of a file name.
-        raise ImageError("of no format that is known" if formats is None else "not of this format") from error
+        raise ImageError("its format is not supported" if formats is None else "it is of another format") from error
     except Exception as error:  # Pillow's decoders raise errors of many types for damaged images.
         raise ImageError(str(error) or type(error).__name__) from error
 
@@ -96,8 +96,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     elif mode == "La":  # Pillow can convert this mode to LA only.
         image = image.convert("LA")
     elif mode not in _CONVERTED:
-        what = f", {_NO_RANGE[mode]} without a known range" if mode in _NO_RANGE else ", which is not known here"
-        raise ImageError(f"it has the mode {mode}{what}", "save it with 8 or 16 bits a channel")
+        what = f" ({_NO_RANGE[mode]}), which has no defined range" if mode in _NO_RANGE else ", which is not supported"
+        raise ImageError(f"it has the mode {mode}{what}", "save it with 8 or 16 bits per channel")
     # Without this, Pillow warns that it drops the transparency of a palette, which is intended here.
     image.info.pop("transparency", None)
     return image.convert("RGB")

@@ -64,11 +64,11 @@ class Processes:
                 done = do()
             except (InputError, OSError) as error:
                 problem = error
-        told = self.broadcast_object(problem and str(problem))
+        message = self.broadcast_object(problem and str(problem))
         if problem is not None:
             raise problem
-        if told is not None:
-            raise InputError(told)
+        if message is not None:
+            raise InputError(message)
         return done
 
     def share_of(self, count: int) -> range:
@@ -158,15 +158,17 @@ def join_processes(device: str | torch.device) -> Iterator[Processes]:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     except ValueError as error:
         raise InputError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this process cannot join others ({error}); start them by "
-            "`torchrun`, or unset WORLD_SIZE to run it alone"
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this process cannot join others ({error}); start all "
+            "processes with `torchrun`, or unset WORLD_SIZE to run a single process"
         ) from error
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
     except RuntimeError as error:
         if "gloo/transport" not in str(error):
             raise
-        raise InputError("another process of this run has ended or cannot be reached; what it says is why") from error
+        raise InputError(
+            "another process of this run has ended or cannot be reached; its error message gives the reason"
+        ) from error
     finally:
         distributed.destroy_process_group()
 

@@ -55,7 +55,7 @@ def import_function(path: Path, function: str) -> Callable[..., Any]:
     functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     found = getattr(module, function, None)
     if not callable(found):
-        what = "names no function" if not function else f"has no function {function!r}"
+        what = "does not name a function" if not function else f"has no function {function!r}"
         raise InputError(f"{path} {what}; {nearest(function, functions)}; expected path/to/file.py:function")
     called: Callable[..., Any] = found
     return called
@@ -99,11 +99,11 @@ def call_function(path: Path, function: Callable[..., Any], classes: int | None)
         and parameter.name not in arguments
     ]
     if needed == ["classes"]:
-        raise InputError(f"{name} needs the number of classes: give it, or give the parameter a default")
+        raise InputError(f"{name} needs the number of classes: give this number, or a default value of the parameter")
     if needed:
         raise InputError(
-            f"{name} needs {', '.join(needed)}; it is called without arguments, or with classes=... if it takes that: "
-            "give the others defaults"
+            f"{name} needs {', '.join(needed)}; it is called without arguments, or with classes=... if it has that "
+            "parameter; give the other parameters default values"
         )
     with _errors_named(path, name):
         model = function(**arguments)

@@ -17,7 +17,7 @@ class Strict(BaseModel):
 
 def _plain(text: str) -> str:
     if problem := text_problem(text):
-        raise ValueError(f"{problem}; expected text that a file's name can hold")
+        raise ValueError(f"{problem}; expected text that can be part of a file name")
     return text
 
 

@@ -309,4 +309,4 @@ def test_what_other_commands_cannot_do_is_refused(
 
 def test_another_miniature_is_not_overwritten(miniature: Path) -> None:
     said = refused("concepts", "make", "miniature", miniature, "--images", "80", "--size", "32", "--seed", "2")
-    assert "holds another miniature (images 64, seed 2, size 32" in said
+    assert "contains a miniature of other settings (images 64, seed 2, size 32" in said

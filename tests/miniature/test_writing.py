@@ -144,14 +144,16 @@ def test_making_the_same_again_does_nothing(made: Path) -> None:
 
 
 def test_another_miniature_in_the_folder_is_refused_and_told(made: Path) -> None:
-    with pytest.raises(InputError, match=f"holds another miniature .*seed {SEED}.* than asked for .*seed 78"):
+    with pytest.raises(
+        InputError, match=f"contains a miniature of other settings .*seed {SEED}.* than the given ones .*seed 78"
+    ):
         make_miniature(made, IMAGES, seed=SEED + 1)
     assert contents(made)["index.csv"]
 
 
 def test_a_folder_with_something_else_and_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("dear")
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="contains other files"):
         make_miniature(tmp_path, 16, seed=0)
     with pytest.raises(InputError, match="is a file"):
         make_miniature(tmp_path / "thesis.txt", 16, seed=0)
@@ -230,6 +232,6 @@ def test_what_another_process_made_meanwhile_is_taken(tmp_path: Path) -> None:
 def test_another_miniature_that_came_meanwhile_is_refused_and_stays(tmp_path: Path) -> None:
     theirs = make_miniature(tmp_path / "theirs", 16, seed=SEED + 1, workers=1)
     folder = tmp_path / "world"
-    with pytest.raises(InputError, match="holds another miniature"):
+    with pytest.raises(InputError, match="contains a miniature of other settings"):
         make_miniature(folder, 16, seed=SEED, workers=1, progress=lambda *_: theirs.rename(folder))
     assert [entry.name for entry in tmp_path.iterdir()] == ["world"]

@@ -167,7 +167,7 @@ def test_axes_that_leave_no_trace_are_refused_until_they_are_given(
     units: int, stride: tuple[int, int], make: Callable[[Tensor], Tensor]
 ) -> None:
     model = Network(units, stride, make, one_size=True)
-    message = r"'block' puts out \[n, .* for images of 32 x 32.* no other size; give --units-axis block=1 .*block=-1"
+    message = r"'block' returns \[n, .* 32 x 32.* images of this size only; give --units-axis block=1 .*block=-1"
     with pytest.raises(InputError, match=message):
         units_axes(model, ["block"], (SIZE, SIZE))
     listed = row(list_layers(model, SIZE))
@@ -250,7 +250,7 @@ def test_where_linear_modules_mix_tokens_too_the_axes_are_asked_for(size: int, p
         def forward(self, images: Tensor) -> Tensor:
             return self.mix(self.norm(self.embed(images)).transpose(1, 2).contiguous())
 
-    with pytest.raises(InputError, match="linear modules mix both"):
+    with pytest.raises(InputError, match="linear modules mix both axes"):
         units_axes(Mixer(), ["mix"], (size, size))
 
 
@@ -263,7 +263,7 @@ def test_the_order_in_memory_tells_what_was_turned_around() -> None:
 
 def test_maps_whose_rows_and_columns_are_swapped_are_refused() -> None:
     model = Network(8, (1, 2), lambda maps: maps.transpose(2, 3))
-    with pytest.raises(InputError, match=r"rows run along the images' width .* let it put out \[n, units, h, w\]"):
+    with pytest.raises(InputError, match=r"rows run along the images' width .* let it return \[n, units, h, w\]"):
         units_axes(model, ["block"], (SIZE, SIZE))
 
 

@@ -103,7 +103,7 @@ class Network(nn.Module):
         (lambda net, x: net.words(x), "its module 'words' is a Embedding, for numbers of tokens"),
         (lambda net, x: net.fc(x.flatten(2)), r"of 16 x 16 pixels \(RuntimeError: .*give another size"),
         (lambda _, x: nn.Linear(30, 3)(x), "30 features and is given the images as they are"),
-        (lambda _, x: x.pixel_values, r"takes its input for something else than a tensor \('Tensor' object has no"),
+        (lambda _, x: x.pixel_values, r"uses its input as something other than a tensor \('Tensor' object has no"),
         (lambda _, x: x @ torch.zeros(16, 2, dtype=torch.float64), r"of 16 x 16 pixels \(RuntimeError"),
         (lambda net, x: net.fc(net.conv(x).flatten(1)), r"of 16 x 16 pixels \(RuntimeError: .*give another size"),
     ],

@@ -54,7 +54,9 @@ def test_published_weights_do_not_change_the_layers() -> None:
 
 @pytest.mark.parametrize("name", ["torchvision:resnet34", "timm:resnet50", "hf:here", "mine.py:build", "resnet50", ""])
 def test_without_published_layers_the_error_says_where_layers_are_listed(name: str) -> None:
-    with pytest.raises(InputError, match=rf"no published layers of {name} .*`prunescope layers {name}` lists them"):
+    with pytest.raises(
+        InputError, match=rf"no layers of {name} are dissected by default.*`prunescope layers {name}` lists them"
+    ):
         default_layers(name)
 
 

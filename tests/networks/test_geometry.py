@@ -270,5 +270,5 @@ def test_layers_without_centres_are_refused(model: nn.Module, layer: str, messag
 def test_weights_that_are_not_numbers_are_said_to_be_so() -> None:
     model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
     nn.init.constant_(model[0].bias, torch.nan)
-    with pytest.raises(InputError, match="layer '1' puts out nan"):
+    with pytest.raises(InputError, match="layer '1' returns NaN"):
         receptive_fields(model, ["1"], (32, 32))

@@ -234,7 +234,7 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> N
 @pytest.mark.usefixtures("transformers")
 def test_without_access_to_the_hub_a_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(InputError, match=r"hf:nobody/nothing cannot be read \(.*give a folder that holds its files"):
+    with pytest.raises(InputError, match=r"hf:nobody/nothing cannot be read \(.*give a folder that contains its files"):
         build_network("hf:nobody/nothing")
 
 

@@ -152,7 +152,7 @@ class Strange(nn.Module):
 def test_a_layer_whose_output_is_no_tensor_is_refused_and_not_listed() -> None:
     model = Strange(lambda x: (x, x))
     with (
-        pytest.raises(InputError, match="'inner' puts out a tuple; expected a tensor"),
+        pytest.raises(InputError, match="'inner' returns a tuple; expected a tensor"),
         observe(model, ["inner"], {"inner": 1}),
     ):
         model(torch.zeros(2, 3, 8, 8))

@@ -70,8 +70,8 @@ def test_the_deepest_network_of_the_limits_is_built() -> None:
         ("prunescope:resnet1202x1024", r"too large .*about 79,\d+,\d+,\d+ weights.* weights at most 500,000,000"),
         ("prunescope:resnet8x99999999999", r"no network"),
         ("prunescope:resnet14", r"no network 'resnet14'; expected .*resnet14x32"),
-        ("resnet50", r"'resnet50' names no network; expected torchvision:resnet50, .*file.py:function"),
-        ("", r"names no network"),
+        ("resnet50", r"'resnet50' is not the name of a network; expected torchvision:resnet50, .*file.py:function"),
+        ("", r"is not the name of a network"),
         ("nowhere/net.py:build", r"file nowhere/net.py cannot be read: No such file"),
     ],
 )
@@ -265,5 +265,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(
 
 def test_a_file_without_a_function_names_those_it_has(python_file: PythonFile) -> None:
     path = python_file("def build(): pass")
-    with pytest.raises(InputError, match=r"names no function; there are: build; expected path/to/file.py:function"):
+    with pytest.raises(
+        InputError, match=r"does not name a function; there are: build; expected path/to/file.py:function"
+    ):
         build_network(str(path))

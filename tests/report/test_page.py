@@ -241,7 +241,7 @@ def test_units_that_were_removed_with_their_filters_are_said_to_be_removed(
         "its filter was pruned removed unit 7 dense: street",
     ]
     assert SCRIPT not in text
-    assert "removed units went with their filters" in words(text)
+    assert "the filters of removed units were pruned" in words(text)
     assert "removed" not in words(level(text, 0, 0))
 
 
@@ -309,7 +309,7 @@ def test_sheets_that_no_level_shows_any_more_are_removed(tmp_path: Path, concept
 def test_examples_from_another_data_set_are_refused(tmp_path: Path, concepts: ConceptData) -> None:
     root = write_study(tmp_path, {})
     write_level(root, 0, 0, UNITS[0, 0], ["layer4"], images=1000)
-    with pytest.raises(InputError, match="but the concepts hold 6 images"):
+    with pytest.raises(InputError, match="but the concepts contain 6 images"):
         write_report(root, concepts)
     assert not (root / "report/index.html").exists()
 

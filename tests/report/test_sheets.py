@@ -131,7 +131,7 @@ def test_absent_examples_are_none_and_damaged_ones_are_named(tmp_path: Path) -> 
     with pytest.raises(InputError, match="do not fit 3 units"):
         read_examples(path, np.arange(3), 6)
     save_file({"images": images + 6, "maps": maps}, path)
-    with pytest.raises(InputError, match="names image 6, but the concepts hold 6 images"):
+    with pytest.raises(InputError, match="refers to image 6, but the concepts contain 6 images"):
         read_examples(path, two, 6)
     save_file({"images": images}, path)
     with pytest.raises(InputError, match="maps"):

@@ -125,7 +125,7 @@ def test_a_layer_whose_units_cannot_be_told_is_refused_before_training_unless_th
     changes = [f"network={tmp_path / 'net.py'}:Network", "dissection.layers=[block]", "pruning.levels=1"]
     study = prunescope.Study(recipe, tmp_path / "out", changes=changes, device="cpu")
     for attempt in (study.run, lambda: prunescope.plan([study.recipe], images_per_second=(1, 1))):
-        with pytest.raises(InputError, match=r"'block' puts out \[n, 32, 32, 16\] .*dissection\.units_axis"):
+        with pytest.raises(InputError, match=r"'block' returns \[n, 32, 32, 16\] .*dissection\.units_axis"):
             attempt()
     assert not (tmp_path / "out").exists()
     told = prunescope.Study(

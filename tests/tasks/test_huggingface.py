@@ -188,16 +188,24 @@ TWO_LABELS = split([0, 1], name="fine").add_column("coarse", [0, 1]).cast_column
         (
             {"train": split([0]), "test": split([0])},
             {"label": "number"},
-            r"'number' \(label\) holds .*float32.*classes",
+            r"'number' \(label\) contains .*float32.*classes",
         ),
-        ({"train": split([0]), "test": split([0])}, {"image": "number"}, r"'number' \(image\) holds .*expected images"),
+        (
+            {"train": split([0]), "test": split([0])},
+            {"image": "number"},
+            r"'number' \(image\) contains .*expected images",
+        ),
         (
             {"train": split([0], name="x").remove_columns("x")},
             {"validation": "train"},
             r"no column .* classes .*`label`",
         ),
         ({"train": split([0]).remove_columns("image")}, {"validation": "train"}, r"no column .* images, .*`image`"),
-        ({"train": TWO_LABELS}, {"validation": "train"}, r"several columns hold classes .*: fine, coarse; .* `label`"),
+        (
+            {"train": TWO_LABELS},
+            {"validation": "train"},
+            r"several columns contain classes .*: fine, coarse; .* `label`",
+        ),
         ({"train": split([0]), "test": split([0, -1])}, {}, r"1 of 2 images have no class .* image 1 \(-1\).*another"),
         ({"train": split([0]), "test": split([0, None])}, {}, r"1 of 2 images have no class .* image 1 \(None\)"),
         (
@@ -268,11 +276,11 @@ def test_a_data_set_that_brings_code_is_refused_and_the_code_is_not_run(tmp_path
         ({"bytes": encoded(50)[:300], "path": None}, "split test, image 1: no readable image"),
         (
             {"bytes": None, "path": "/etc/hostname"},
-            "image 1: no readable image .*names the file /etc/hostname, outside",
+            "image 1: cannot be read as an image .*refers to the file /etc/hostname, outside",
         ),
         (
             {"bytes": None, "path": "../../x.png"},
-            r"image 1: no readable image .*names the file \.\./\.\./x.png, outside",
+            r"image 1: cannot be read as an image .*refers to the file \.\./\.\./x.png, outside",
         ),
         ({"bytes": None, "path": "gone.png"}, "image 1: no readable image .*No such file"),
         (None, "image 1: no readable image .*the row has no image"),

@@ -311,7 +311,7 @@ def test_a_jpeg_with_bytes_too_many_is_read_and_one_with_bytes_too_few_is_not(tm
     stuffed = One(whole[:-2] + b"none of a JPEG's" + whole[-2:])
     assert torch.equal(decode_cut(stuffed, 0, cut, 32), decode_cut(One(whole), 0, cut, 32))
     for end in (1, 30, len(whole) // 2, len(whole) - 40):
-        with pytest.raises(InputError, match="one: no readable image"):
+        with pytest.raises(InputError, match="one: cannot be read as an image"):
             decode_cut(One(whole[:end]), 0, cut, 32)
 
 
@@ -319,7 +319,7 @@ def test_a_jpeg_that_would_fill_the_memory_is_refused_unread(tmp_path: Path) -> 
     content = bytearray(encoded(waves(64, 64), tmp_path).content)
     start = content.index(b"\xff\xc0")
     content[start + 5 : start + 9] = b"\xff\xdc" * 2  # 65500 x 65500 pixels
-    with pytest.raises(InputError, match=r"one: no readable image \(.*exceeds limit"):
+    with pytest.raises(InputError, match=r"one: cannot be read as an image \(.*exceeds limit"):
         decode_cut(One(bytes(content)), 0, partial(central, size=32), 32)
 
 
@@ -342,7 +342,9 @@ def test_16_bit_grays_come_as_the_same_grays_of_8_bits(tmp_path: Path, ending: s
 
 def test_images_that_memory_cannot_hold_are_refused() -> None:
     source = Source(("one",), np.zeros(10**7, np.int64), images=One(b""))
-    with pytest.raises(InputError, match=r"take 120000\.0 GB of memory, which is not there; set `in_memory: false`"):
+    with pytest.raises(
+        InputError, match=r"need 120000\.0 GB of memory, which is not available; set `in_memory: false`"
+    ):
         hold(source, 2000)
 
 
@@ -364,14 +366,14 @@ def test_a_damaged_image_is_the_same_error_whoever_reads_it(tmp_path: Path, left
             list(opened(tmp_path, workers=workers).training_batches(Plan(12, 4, 0), 0, 3, CPU))
         messages.append(str(raised.value))
     assert messages[0] == messages[1]
-    assert messages[0].startswith(f"{damaged}: no readable image (")
+    assert messages[0].startswith(f"{damaged}: cannot be read as an image (")
     assert not set(multiprocessing.active_children()) - others
 
 
 def test_an_image_that_is_gone_is_named(tmp_path: Path) -> None:
     task = opened(photographs(tmp_path), workers=1)
     (tmp_path / "val" / "one" / "3.jpg").unlink()
-    with pytest.raises(InputError, match=r"val/one/3\.jpg: no readable image \(.*No such file"):
+    with pytest.raises(InputError, match=r"val/one/3\.jpg: cannot be read as an image \(.*No such file"):
         list(task.validation_batches(4, CPU))
 
 

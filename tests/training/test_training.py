@@ -193,7 +193,7 @@ def test_a_truncated_image_is_named(tmp_path: Path, in_memory: bool, workers: in
     damaged = tmp_path / "train" / "light" / "003.png"
     damaged.write_bytes(damaged.read_bytes()[:60])
     model = network()
-    with pytest.raises(InputError, match=r"light/003\.png: no readable image"):
+    with pytest.raises(InputError, match=r"light/003\.png: cannot be read as an image"):
         train(
             model,
             opened(tmp_path, in_memory, workers=workers),

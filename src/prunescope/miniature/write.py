@@ -119,13 +119,13 @@ def _processors() -> int:
 def _check(settings: _Settings) -> None:
     if not is_whole(settings.images) or not 1 <= settings.images <= MOST_DRAWN:
         raise InputError(
-            f"{shown(settings.images)} images: a miniature needs at least one (a whole number from 1 to {MOST_DRAWN:,})"
+            f"the number of images is {shown(settings.images)}, expected a whole number from 1 to {MOST_DRAWN:,}"
         )
     if not is_whole(settings.seed) or not 0 <= settings.seed < 2**64:
-        raise InputError(f"seed {shown(settings.seed)}: expected a whole number from 0 to 2^64 - 1")
+        raise InputError(f"seed is {shown(settings.seed)}, expected a whole number from 0 to 2^64 - 1")
     if not is_whole(settings.size) or not SMALLEST <= settings.size <= LARGEST:
         raise InputError(
-            f"size {shown(settings.size)}: expected the side of the images in pixels, {SMALLEST} to {LARGEST}"
+            f"size is {shown(settings.size)}, expected the side of the images in pixels, from {SMALLEST} to {LARGEST}"
         )
 
 
@@ -134,27 +134,27 @@ def _is_made(folder: Path, settings: _Settings) -> bool:
     if not folder.exists():
         return False
     if not folder.is_dir():
-        raise InputError(f"{folder} is a file: expected a folder for the miniature; name another")
+        raise InputError(f"{folder} is a file; give a folder for the miniature")
     try:
         held = json.loads((folder / _MARK).read_text(encoding="utf-8"))
     except FileNotFoundError:
         if any(folder.iterdir()):
-            raise InputError(f"{folder} holds something else: name a folder that is absent or empty") from None
+            raise InputError(f"{folder} contains other files; give a folder that does not exist or is empty") from None
         return False
     except (OSError, ValueError) as problem:
-        raise InputError(f"{folder / _MARK} cannot be read ({problem}): remove the folder or name another") from None
+        raise InputError(f"{folder / _MARK} cannot be read ({problem}); remove the folder or give another") from None
     wanted = asdict(settings)
     if held == wanted and (folder / "index.csv").is_file():
         return True
     raise InputError(
-        f"{folder} holds another miniature ({_told(held)}) than asked for ({_told(wanted)}): "
-        "remove it or name another folder"
+        f"{folder} contains a miniature of other settings ({_listed(held)}) than the given ones ({_listed(wanted)}); "
+        "remove it or give another folder"
     )
 
 
-def _told(settings: object) -> str:
+def _listed(settings: object) -> str:
     if not isinstance(settings, dict):
-        return "of unknown settings"
+        return "unknown"
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 

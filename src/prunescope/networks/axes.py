@@ -159,7 +159,7 @@ def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None
             if axis is None or (not changes.all and _mixes_tokens(output, agreed, sizes.images, prefix)):
                 axis = _by_shape(output, agreed, sizes.images, prefix)
                 if isinstance(axis, Unknown) and changes.unseen:
-                    axis = replace(axis, reason=f"{axis.reason}; the network takes images of no other size")
+                    axis = replace(axis, reason=f"{axis.reason}; the network takes images of this size only")
             if isinstance(axis, Unknown):
                 read.append((axis, True))
             elif (maps := _maps(output, sizes.images, prefix, axis)) is not None:
@@ -221,7 +221,7 @@ def _told(module: nn.Module, output: Output, changes: _Changes, images: Shape) -
             return Unknown(
                 output.shape[1:],
                 "its rows run along the images' width and its columns along their height",
-                "let it put out [n, units, h, w] (`transpose` swaps two axes)",
+                "let it return [n, units, h, w] (`transpose` swaps two axes)",
             )
     if changes.all:
         # An axis of length 1 does not change either if it is a spatial axis that was pooled, so prefer longer axes.
@@ -265,7 +265,7 @@ def _by_shape(output: Output, agreed: Mapping[Shape, set[int]], images: Shape, p
         return _NOT_MAPS
     others = agreed.get(shape, set())
     if _mixes_tokens(output, agreed, images, prefix):
-        return Unknown(shape, f"{_reason(shape)}, and linear modules mix both")
+        return Unknown(shape, f"{_reason(shape)}, and linear modules mix both axes")
     if len(others) == 1:
         return min(others)
     if last == 3:
@@ -276,7 +276,7 @@ def _by_shape(output: Output, agreed: Mapping[Shape, set[int]], images: Shape, p
         return last
     elif possible == [1]:
         return _NOT_MAPS
-    reason = "other layers put out the same shape with their units on different axes" if others else _reason(shape)
+    reason = "other layers return the same shape with their units on different axes" if others else _reason(shape)
     return Unknown(shape, reason)
 
 
@@ -296,8 +296,8 @@ def _mixes_tokens(output: Output, agreed: Mapping[Shape, set[int]], images: Shap
 
 def _reason(shape: Shape) -> str:
     if len(shape) == 2:
-        return f"either axis could be tokens that form a grid: {shape[0]} tokens of {shape[1]} units, or the opposite"
-    return f"it could be {shape[0]} units before their maps, or {shape[2]} units after them"
+        return f"either axis could be tokens that form a grid: {shape[0]} tokens of {shape[1]} units, or vice versa"
+    return f"the units could be the {shape[0]} entries of the first axis or the {shape[2]} of the last one"
 
 
 def _maps(output: Output, images: Shape, prefix: int | None, axis: int) -> Tensor | None:

@@ -98,7 +98,7 @@ def refuse_quantised(model: nn.Module) -> None:
         if type(module).__module__.startswith("torch.ao.nn.") and ".quantized." in f"{type(module).__module__}.":
             raise InputError(
                 f"module {name!r} of the network is quantised ({type(module).__module__}.{type(module).__name__}) and "
-                "can be neither trained nor pruned; give the network as it was before it was quantised"
+                "can be neither trained nor pruned; give the network from before its quantisation"
             )
 
 
@@ -212,13 +212,13 @@ def _reason(model: nn.Module, images: Tensor, error: Exception) -> str | None:
     said = str(error)
     needed = _needed(model)
     if needed != 1:
-        return f"its forward needs {needed} inputs; {_ONE_BATCH}: wrap it in a module that takes these alone"
+        return f"its forward needs {needed} inputs; {_ONE_BATCH}: wrap it in a module that takes only these"
     if isinstance(error, IndexError | TypeError) and re.search(r"""\[["']\w+["']\]""", _last_line(error)):
-        return f"it looks for a part of its input by name, as in a dictionary; {_ONE_BATCH}"
+        return f"it accesses parts of its input by name, as in a dictionary; {_ONE_BATCH}"
     if isinstance(error, AttributeError) and said.startswith("'Tensor' object has no attribute"):
-        return f"it takes its input for something else than a tensor ({said}); {_ONE_BATCH}"
+        return f"it uses its input as something other than a tensor ({said}); {_ONE_BATCH}"
     if isinstance(error, ValueError) and said.startswith(("not enough values to unpack", "too many values to unpack")):
-        return f"it takes its input for a tensor of another number of dimensions ({said}); {_ONE_BATCH}"
+        return f"it uses its input as a tensor of another number of dimensions ({said}); {_ONE_BATCH}"
     devices = sorted({str(parameter.device) for parameter in model.parameters()})
     if len(devices) > 1 and "device" in said:
         return f"its parameters are on several devices ({', '.join(devices)}); move it to one, `model.to('cpu')`"
@@ -243,7 +243,9 @@ def _reason_of_module(model: nn.Module, images: Tensor, error: Exception) -> str
     as_they_are = given.shape == images.shape
     if isinstance(module, _ConvNd) and as_they_are:
         if len(module.kernel_size) != 2:
-            return f"{what}, for {'series' if len(module.kernel_size) == 1 else 'videos or volumes'}; {_ONE_BATCH}"
+            return (
+                f"{what}, which takes {'series' if len(module.kernel_size) == 1 else 'videos or volumes'}; {_ONE_BATCH}"
+            )
         if module.in_channels != images.shape[1]:
             count = f"{module.in_channels} channel{'s' if module.in_channels > 1 else ''}"
             return (
@@ -251,17 +253,17 @@ def _reason_of_module(model: nn.Module, images: Tensor, error: Exception) -> str
                 "convolution takes 3 channels"
             )
     if isinstance(module, nn.Embedding) and as_they_are:
-        return f"{what}, for numbers of tokens; {_ONE_BATCH}"
+        return f"{what}, which takes indices of tokens; {_ONE_BATCH}"
     if isinstance(module, nn.Linear):
         features = module.in_features
         if as_they_are:
-            return f"{what} of {features} features and is given the images as they are; flatten them before it"
+            return f"{what} of {features} features, but is called with the images unchanged; flatten them first"
         if given.shape[1:] == (images[0].numel(),):
             for channels in (3, 1, 4):
                 side = math.isqrt(features // channels)
                 if channels * side * side == features:
                     least = f"{channels} channel{'s' if channels > 1 else ''}"
-                    return f"{what} of {features} features, those of an image of {least} and {side} x {side} pixels"
+                    return f"{what} of {features} features, which fits an image of {least} and {side} x {side} pixels"
     return None
 
 

@@ -53,7 +53,7 @@ def check_classifier(name: str) -> int | None:
         kind = models.get_model_builder(architecture).__module__.split(".")[2]
         raise InputError(
             f"torchvision:{architecture} is not a classifier of images: {_NOT_CLASSIFIERS.get(kind, kind)}; "
-            f"name a classifier; {nearest(architecture.removeprefix('quantized_'), classifiers)}"
+            f"give the name of a classifier; {nearest(architecture.removeprefix('quantized_'), classifiers)}"
         )
     if not at:
         return None
@@ -108,13 +108,13 @@ def build_classifier(name: str, classes: int | None) -> nn.Module:
     except (OSError, HTTPException) as error:
         raise InputError(
             f"the published weights of torchvision:{name} cannot be downloaded from {weights.url} ({error}); "
-            f"fetch that file elsewhere, then give torchvision:{architecture} with --weights FILE (weights=FILE in "
-            f"Python), or put it at {file}"
+            f"download that file by other means, then give torchvision:{architecture} with --weights FILE "
+            f"(weights=FILE in Python), or save it as {file}"
         ) from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise InputError(
             f"the published weights of torchvision:{name} are damaged ({str(error).splitlines()[0]}); "
-            f"delete {file} if it is there, and try again"
+            f"delete {file} if it exists, and try again"
         ) from error
     return model
 

@@ -110,11 +110,11 @@ def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, 
     for layer, output in outputs.items():
         if output.ndim != 4:
             raise InputError(
-                f"layer {layer!r} puts out {list(output.shape)} and no maps [n, units, h, w]: its units have no places "
-                f"in the image; {_INSTEAD}"
+                f"layer {layer!r} returns {list(output.shape)}, not maps [n, units, h, w], so its units have no "
+                f"positions in the image; {_INSTEAD}"
             )
         if output.isnan().any():
-            raise InputError(f"layer {layer!r} puts out nan for a blank image; look at the weights, or {_INSTEAD}")
+            raise InputError(f"layer {layer!r} returns NaN for a blank image; check the weights, or {_INSTEAD}")
 
 
 def _geometry(model: nn.Module, layer: str, image_size: tuple[int, int], units_axis: int) -> Geometry:
@@ -185,7 +185,7 @@ class _Strips:
             else:
                 # Even strips as wide as the images do not affect the output, so enlarge them in both directions.
                 self._width, length = 2 * self._width, 2 * length
-        raise InputError(f"layer {self.layer!r}: its units see nothing of the image; {_INSTEAD}")
+        raise InputError(f"layer {self.layer!r}: its units do not depend on the image; {_INSTEAD}")
 
     def cells(self, length: int) -> int:
         """Return the number of map positions along a strip of this length in pixels."""
@@ -217,7 +217,7 @@ class _Strips:
             maps = as_maps(output, images.shape, prefix_tokens(self._model), self._units_axis)
         if maps is None or maps.ndim != 4:
             raise InputError(
-                f"layer {self.layer!r} puts out no maps [n, units, h, w] for images of {images.shape[2]} x "
+                f"layer {self.layer!r} does not return maps [n, units, h, w] for images of {images.shape[2]} x "
                 f"{images.shape[3]} pixels, on which its receptive fields are measured; {_INSTEAD}"
             )
         return maps.isnan().any(dim=1).any(dim=2 - self._axis).cpu()
@@ -308,8 +308,8 @@ def _stride(strips: _Strips, pixels: int) -> int:
             return stride
     raise InputError(
         f"layer {strips.layer!r}: its map has {cells} positions along an image of {pixels} pixels, and "
-        f"{cells + grown} along one of {pixels + growth}, as after global or adaptive pooling: its units' receptive "
-        f"fields are no fixed number of pixels apart; {_INSTEAD}"
+        f"{cells + grown} along one of {pixels + growth}, as after global or adaptive pooling, so the distance "
+        f"between its units' receptive fields is not a fixed number of pixels; {_INSTEAD}"
     )
 
 
@@ -324,8 +324,8 @@ def _room(strips: _Strips, pixels: int, stride: int, wanted: int) -> _Room:
             return _Room(length, first, last, far)
         wanted += max(wanted // 2, 1)
     raise InputError(
-        f"layer {strips.layer!r}: its units look at the whole image, as after global pooling, attention or "
-        f"squeeze-and-excitation, so that their receptive fields have no centres of their own; {_INSTEAD}"
+        f"layer {strips.layer!r}: its units depend on the whole image, as after global pooling, attention or "
+        f"squeeze-and-excitation, so their receptive fields all have the same centre; {_INSTEAD}"
     )
 
 

@@ -53,23 +53,25 @@ def read_config(name: str, classes: int | None, *, own_weights: bool) -> Any:
     classifiers = transformers.AutoModelForImageClassification._model_mapping
     if type(config) not in classifiers:
         raise InputError(
-            f"hf:{name} is a {config.model_type}, no classifier of images that transformers knows: give one "
-            "(a ...ForImageClassification)"
+            f"hf:{name} is a {config.model_type}, which is not an image classifier of transformers; give a network "
+            "that has a ...ForImageClassification class"
         )
     found = classifiers[type(config)]
     classifier = found[0] if isinstance(found, tuple) else found
     if classifier.main_input_name != "pixel_values":
         takes = classifier.main_input_name
-        raise InputError(f"hf:{name} is a {config.model_type}, which takes {takes} and not images; give another")
+        raise InputError(
+            f"hf:{name} is a {config.model_type}, which takes {takes} and not images; give another network"
+        )
     if config.model_type == "hiera":
-        raise InputError(f"hf:{name} is a hiera: its tokens are in an order of their own, which is no map's")
+        raise InputError(f"hf:{name} is a hiera: its tokens are not in the order of the positions in the image")
     # For configurations with several classifiers (DeiT), transformers reads which one to build from `architectures`.
     config.architectures = config.architectures or [classifier.__name__]
     has_weights = own_weights and (folder is None or _has_weights(folder))
     if has_weights and classes is not None and classes != config.num_labels:
         raise InputError(
             f"the weights of hf:{name} are for {config.num_labels} classes, not {classes}: leave out the classes, or "
-            "give a folder with its config.json alone, which begins with random weights"
+            "give a folder with only its config.json, which gives random weights"
         )
     return config
 
@@ -131,7 +133,7 @@ def build_hf(name: str, config: Any, classes: int | None, *, own_weights: bool) 
     if missing:
         raise InputError(
             f"the weights of hf:{name} do not fit it: {len(missing)} tensors are missing ({', '.join(missing[:10])}); "
-            "they may be of a network without a classifier"
+            "they may be those of a network without a classifier"
         )
     model.register_forward_hook(_logits)
     return model.train()
@@ -160,8 +162,8 @@ def _has_weights(folder: Path) -> bool:
     pickled = sorted(path.name for path in folder.glob("*.bin"))
     if pickled:
         raise InputError(
-            f"hf:{folder} holds its weights as {pickled[0]}, which would have to be unpickled; prunescope reads "
-            "safetensors only. If you trust where it is from, load it in transformers and write it again with "
+            f"hf:{folder} contains its weights as {pickled[0]}, which would have to be unpickled; prunescope "
+            "reads safetensors only. If you trust its origin, load it in transformers and write it again with "
             "save_pretrained"
         )
     return False
@@ -169,7 +171,7 @@ def _has_weights(folder: Path) -> bool:
 
 def _unreadable(what: str, error: Exception, folder: Path | None) -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    instead = "" if folder else "; without access to the hub, give a folder that holds its files (hf:FOLDER)"
+    instead = "" if folder else "; without access to the hub, give a folder that contains its files (hf:FOLDER)"
     return InputError(f"{what} ({reason}){instead}")
 
 

@@ -159,7 +159,7 @@ def units_axes(
             h, w = image_size
             shape = ", ".join(map(str, ("n", *axis.shape)))
             raise InputError(
-                f"layer {layer!r} puts out [{shape}] for images of {h} x {w} pixels: {_no_axis(layer, axis)}"
+                f"layer {layer!r} returns [{shape}] for images of {h} x {w} pixels: {_no_axis(layer, axis)}"
             )
         if axis is not None:
             axes[layer] = axis
@@ -196,7 +196,7 @@ def _given_axes(layers: Sequence[str], units_axis: UnitsAxis | None) -> dict[str
     axes = dict(units_axis) if isinstance(units_axis, Mapping) else dict.fromkeys(layers, units_axis)
     for layer, axis in axes.items():
         if layer not in layers:
-            raise InputError(f"units_axis names {layer!r}, which is none of the layers; {nearest(layer, layers)}")
+            raise InputError(f"units_axis names {layer!r}, which is not one of the layers; {nearest(layer, layers)}")
         if not isinstance(axis, int) or isinstance(axis, bool) or axis not in (-3, -2, -1, 1, 2, 3):
             raise InputError(
                 f"units_axis of layer {layer!r} is {axis!r}, expected 1, 2 or 3 (0 is the images' axis), or -1, -2 or "
@@ -341,12 +341,15 @@ def _no_maps(layer: str, output: Any, images: Sequence[int], axis: int | None) -
     if isinstance(output, Tensor):
         where = "" if axis is None else f", with its units on axis {axis}"
         if axis is None and output.ndim in (3, 4):
-            instead += f", or say which axis holds its units (--units-axis {layer}=AXIS)"
+            instead += f", or give the axis of its units (--units-axis {layer}=AXIS)"
         return (
-            f"layer {layer!r} puts out a tensor of shape {list(output.shape)} for images of shape "
+            f"layer {layer!r} returns a tensor of shape {list(output.shape)} for images of shape "
             f"{list(images)}{where}; expected {expected} of the image's proportions; {instead}"
         )
-    return f"layer {layer!r} puts out a {type(output).__name__}; expected {expected}, or exactly one in it; {instead}"
+    return (
+        f"layer {layer!r} returns a {type(output).__name__}; expected {expected}, or a container with exactly one such "
+        f"tensor; {instead}"
+    )
 
 
 def _no_axis(layer: str, unknown: Unknown) -> str:
@@ -354,13 +357,13 @@ def _no_axis(layer: str, unknown: Unknown) -> str:
         f"give --units-axis {layer}=1 if they come first, as in [n, units, ...], or {layer}=-1 if they come last (in "
         f"Python units_axis={{{layer!r}: 1}}, in a recipe dissection.units_axis)"
     )
-    return f"which axis holds the units cannot be told: {unknown.reason}; {remedy}"
+    return f"the axis of the units cannot be determined: {unknown.reason}; {remedy}"
 
 
 def _called(layer: str, times: int) -> str:
     if times == 0:
         return f"layer {layer!r} is not called when the network runs, so it has no output; choose another layer"
     return (
-        f"layer {layer!r} is called {times} times in one forward pass, so that its output is not one thing; "
-        "choose the layer before it or the block that holds it"
+        f"layer {layer!r} is called {times} times in one forward pass, so it has several outputs; "
+        "choose the layer before it or the block that contains it"
     )

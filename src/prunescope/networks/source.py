@@ -105,7 +105,7 @@ def build_network(
         return model
     if name.startswith(("torchvision:", "timm:")) and "@" in name:
         raise InputError(
-            f"{name} names published weights, and {weights} are other weights: give {name.partition('@')[0]} "
+            f"{name} names published weights, but {weights} is given too; give {name.partition('@')[0]} "
             "with the file, or leave out the file"
         )
     tensors = read_tensors(weights)
@@ -153,8 +153,7 @@ def default_layers(name: str) -> tuple[str, ...]:
     layers = _PUBLISHED_LAYERS.get(rest.partition("@")[0]) if kind == "torchvision" else None
     if layers is None:
         raise InputError(
-            f"there are no published layers of {name} to dissect where none is named: name some "
-            f"(`prunescope layers {name}` lists them)"
+            f"no layers of {name} are dissected by default; give some (`prunescope layers {name}` lists them)"
         )
     return layers
 
@@ -188,7 +187,7 @@ def _maker(name: str, classes: int | None, *, own_weights: bool) -> Callable[[in
         found = import_function(path, function)
         return lambda classes: uncompiled(call_function(path, found, classes))
     raise InputError(
-        f"{name!r} names no network; expected torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V2, "
+        f"{name!r} is not the name of a network; expected torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V2, "
         "prunescope:resnet14x32, timm:resnet50, hf:OWNER/NAME, hf:FOLDER or path/to/file.py:function"
     )
 

@@ -37,10 +37,10 @@ def check_timm(name: str) -> int | None:
     if architecture not in known:
         base, dot, published = architecture.partition(".")
         if dot and base in known:
-            raise InputError(f"timm:{name} names weights in timm's way; name them so: timm:{base}@{published}")
+            raise InputError(f"timm:{name} uses timm's own notation for weights; write timm:{base}@{published}")
         raise InputError(f"timm has no network {architecture!r}; {nearest(architecture, known)}")
     if architecture.startswith("hiera"):
-        raise InputError(f"timm:{name} keeps its tokens in an order of its own, which is no map's")
+        raise InputError(f"timm:{name} does not keep its tokens in the order of the positions in the image")
     return int(_published(timm, architecture, tag).num_classes) if at else None
 
 
@@ -80,7 +80,7 @@ def build_timm(name: str, classes: int | None) -> nn.Module:
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(
             f"the published weights of timm:{name} cannot be downloaded or read ({type(error).__name__}: {reason}); "
-            f"fetch {published.hf_hub_id or published.url} elsewhere, then give timm:{architecture} with "
+            f"fetch {published.hf_hub_id or published.url} by other means, then give timm:{architecture} with "
             "--weights FILE (weights=FILE in Python)"
         ) from error
     return model

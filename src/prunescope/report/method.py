@@ -13,8 +13,8 @@ CRITERIA = {
 }
 SCOPES = {
     "global": "over all layers together",
-    "layer": "in each layer alike",
-    "filters": "in each group of layers alike",
+    "layer": "by the same fraction in each layer",
+    "filters": "by the same fraction in each group of layers",
 }
 
 _SHOWN = 4
@@ -36,7 +36,7 @@ def method(pruning: Pruning) -> str:
     Examples
     --------
     >>> method(Pruning(remaining=(0.5, 0.2), criterion="random", scope="layer", rewind_to="6ep"))
-    'Prunes weights, chosen at random, in each layer alike, down to 50, 20 %; rewinds to 6ep.'
+    'Prunes weights, chosen at random, by the same fraction in each layer, down to 50, 20 %; rewinds to 6ep.'
     """
     return f"{_pruning(pruning)}; {_retraining(pruning)}."
 
@@ -77,7 +77,7 @@ def _pruning(pruning: Pruning) -> str:
     criterion = "those of lowest L1 norm" if by_norm else CRITERIA.get(pruning.criterion, pruning.criterion)
     parts = [SCOPES.get(pruning.scope, pruning.scope), _how_far(pruning)]
     if pruning.exclude:
-        parts.append(f"{', '.join(pruning.exclude)} left whole")
+        parts.append(f"{', '.join(pruning.exclude)} left unpruned")
     if pruning.masks == "own":
         return ", ".join([f"Prunes {'filters' if filters else 'weights'}", criterion, *parts])
     # A study accepts only masks that were made with the settings in its own recipe. For shuffled masks, the recipe does

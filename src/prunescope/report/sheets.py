@@ -127,8 +127,10 @@ def read_examples(path: Path, units: NDArray[np.int64], images: int) -> Examples
         )
     if found.images.size and not -1 <= found.images.min() <= found.images.max() < images:
         wrong = int(found.images.max() if found.images.max() >= images else found.images.min())
-        known = f"the concepts hold {images} images"
-        raise InputError(f"{path}: names image {wrong}, but {known}; give the ones the study was dissected with")
+        known = f"the concepts contain {images} images"
+        raise InputError(
+            f"{path}: refers to image {wrong}, but {known}; give the concepts that the study was dissected with"
+        )
     by_unit = np.argsort(there)
     order = by_unit[np.searchsorted(there, units, sorter=by_unit)]
     return Examples(found.images[order], found.maps[order])

@@ -152,24 +152,28 @@ def _find(folder: Path, published: Published, files: Sequence[str]) -> Path | No
 
 def _missing(folder: Path, published: Published) -> str:
     files = ", ".join((*published.train, *published.val, published.names))
-    what = f"expected {published.folder}/ in it with {files}"
-    get = f"set `download: true`, or fetch {published.address} and put it there"
+    what = f"expected the folder {published.folder} in it, with {files}"
+    get = f"set `download: true`, or download {published.address} and put it there"
     pickled = next((name for name in published.pickled if (folder / name).exists() or folder.name == name), None)
     if pickled:
         return (
-            f"{folder}: {pickled} is {published.title}'s Python version; its files are pickles, which can run any code "
-            f"when they are read, and are not read here; {what}, the binary version: {get}"
+            f"{folder}: {pickled} is {published.title}'s Python version; its files are pickles, which can run any "
+            f"code when they are loaded, so they are not read; {what} (the binary version): {get}"
         )
-    return f"{folder}: there is no {published.title}; {what}: {get}"
+    return f"{folder}: does not contain {published.title}; {what}: {get}"
 
 
 def _names(file: Path) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); expected the classes' names, one a line") from error
+        raise InputError(
+            f"{file}: cannot be read ({error}); expected the names of the classes, one per line"
+        ) from error
     if not names or len(set(names)) < len(names):
-        raise InputError(f"{file}: expected the classes' names, one a line, each once; fetch the data set anew")
+        raise InputError(
+            f"{file}: expected the names of the classes, one per line and each only once; download the data set again"
+        )
     return names
 
 
@@ -182,15 +186,15 @@ def _read(files: Sequence[Path], labels: int, classes: tuple[str, ...]) -> Sourc
             raise InputError(f"{file}: cannot be read ({error})") from error
         if not len(content) or len(content) % (labels + _PIXELS):
             raise InputError(
-                f"{file}: {len(content)} bytes, expected {labels + _PIXELS} for each image; the file is cut off or not "
-                f"the binary version's; fetch the data set anew"
+                f"{file}: has {len(content)} bytes, expected a multiple of {labels + _PIXELS}, the size of one image; "
+                f"the file is truncated or does not belong to the binary version; download the data set again"
             )
         images = content.reshape(-1, labels + _PIXELS)
         wrong = np.flatnonzero(images[:, labels - 1] >= len(classes))
         if len(wrong):
             raise InputError(
                 f"{file}: image {wrong[0]} has class {images[wrong[0], labels - 1]}, expected 0 to {len(classes) - 1}; "
-                f"fetch the data set anew"
+                f"download the data set again"
             )
         records.append(images)
     together = np.concatenate(records)

@@ -59,7 +59,7 @@ class Rows:
                 raise ValueError("the row has no image")
             file = self.roots[0] / path
             if ".." in file.parts or not any(file.is_relative_to(root) for root in self.roots):
-                raise ValueError(f"it names the file {path}, outside {self.roots[0]}")
+                raise ValueError(f"it refers to the file {path}, outside {self.roots[0]}")
             content = read_file(file)
         return bytes(content)
 
@@ -122,8 +122,8 @@ def open_huggingface(
         names, targets = _targets(where, dataset, labels, classes)
         if classes and names != classes:
             raise InputError(
-                f"{where}: its {len(names)} classes are not those of split {chosen[0]}, of which there are "
-                f"{len(classes)}; expected the same in both"
+                f"{where}: its {len(names)} classes differ from the {len(classes)} classes of split {chosen[0]}; "
+                "expected the same classes in both"
             )
         classes = names
         # The fingerprint is a private attribute, but the library's documentation describes it.
@@ -173,7 +173,7 @@ def _choose_split(name: str, splits: Mapping[str, Any], wanted: str | None, usua
     found = wanted or next((split for split in usual if split in splits), None)
     if found is None:
         raise InputError(
-            f"{name}: there is no split called {' or '.join(usual)}, there are: {', '.join(splits)}; name the one to "
+            f"{name}: there is no split called {' or '.join(usual)}; there are: {', '.join(splits)}; give the one to "
             f"use as `{field}`"
         )
     return found
@@ -211,11 +211,11 @@ def _choose_column(where: str, dataset: Any, wanted: str | None, fitting: list[s
     if wanted is not None and wanted not in dataset.features:
         raise InputError(f"{where}: there is no column {wanted!r} ({field}); {nearest(wanted, dataset.features)}")
     if wanted is not None and wanted not in fitting:
-        raise InputError(f"{where}: column {wanted!r} ({field}) holds {dataset.features[wanted]}, expected {what}")
+        raise InputError(f"{where}: column {wanted!r} ({field}) contains {dataset.features[wanted]}, expected {what}")
     if wanted is None and len(fitting) != 1:
         columns = ", ".join(fitting or dataset.features)
-        number = f"several columns hold {what}" if fitting else f"no column is known to hold {what}, there are"
-        raise InputError(f"{where}: {number}: {columns}; name the one to use as `{field}`")
+        number = f"several columns contain {what}" if fitting else f"no column contains {what}; the columns are"
+        raise InputError(f"{where}: {number}: {columns}; give the one to use as `{field}`")
     return wanted or fitting[0]
 
 
@@ -231,8 +231,8 @@ def _targets(where: str, dataset: Any, column: str, known: tuple[str, ...]) -> t
     if unlabelled:
         raise InputError(
             f"{where}: {len(unlabelled)} of {len(values)} images have no class in column {column!r}, the first is "
-            f"image {unlabelled[0]} ({values[unlabelled[0]]}); name a split that is labelled, such as another one for "
-            f"`validation`"
+            f"image {unlabelled[0]} ({values[unlabelled[0]]}); give a split with labels, for example another one for "
+            "`validation`"
         )
     if isinstance(feature, datasets.ClassLabel):
         return names, np.array(values, np.int64)
@@ -241,8 +241,8 @@ def _targets(where: str, dataset: Any, column: str, known: tuple[str, ...]) -> t
     strange = sorted({str(value) for value in values} - set(names))
     if strange:
         raise InputError(
-            f"{where}: column {column!r} holds {', '.join(strange[:5])}{' ...' if len(strange) > 5 else ''}, which the "
-            f"training split does not; expected the same classes in both"
+            f"{where}: column {column!r} contains {', '.join(strange[:5])}{' ...' if len(strange) > 5 else ''}, which "
+            f"the training split does not contain; expected the same classes in both"
         )
     return names, np.array([places[str(value)] for value in values], np.int64)
 

@@ -204,6 +204,6 @@ def _readable(images: Images, place: int) -> Iterator[bytes]:
         yield images.read(place)
     except ImageError as error:
         advice = error.advice or "replace or remove it"
-        raise InputError(f"{images.name(place)}: no readable image ({error}); {advice}") from error
+        raise InputError(f"{images.name(place)}: cannot be read as an image ({error}); {advice}") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{images.name(place)}: no readable image ({error}); replace or remove it") from error
+        raise InputError(f"{images.name(place)}: cannot be read as an image ({error}); replace or remove it") from error

@@ -84,15 +84,15 @@ def hold(source: Source, size: int) -> Source:
         held = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
     except RuntimeError as error:
         raise InputError(
-            f"{len(source)} images of {size} x {size} pixels take {math.prod(shape) / 1e9:.1f} GB of memory, which is "
-            "not there; set `in_memory: false`"
+            f"{len(source)} images of {size} x {size} pixels need {math.prod(shape) / 1e9:.1f} GB of memory, which is "
+            "not available; set `in_memory: false`"
         ) from error
     for place in range(len(source)):
         pixels = decode(source.images, place)
         if pixels.shape != (3, size, size):
             raise InputError(
                 f"{source.images.name(place)}: the image is {pixels.shape[1]} x {pixels.shape[2]}, expected {size} x "
-                f"{size} for a data set held in memory; set `in_memory: false` (images are resized then) or another "
+                f"{size} for a data set held in memory; set `in_memory: false` (images are then resized) or another "
                 f"`size`"
             )
         held[place] = pixels

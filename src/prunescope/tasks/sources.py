@@ -25,12 +25,14 @@ class Cifar(Strict):
 
     cifar10: Annotated[Text | None, Field(description="the folder of CIFAR-10's binary version")] = None
     cifar100: Annotated[Text | None, Field(description="the folder of CIFAR-100's binary version")] = None
-    download: Annotated[bool, Field(description="fetch it into the folder if it is not there")] = False
+    download: Annotated[
+        bool, Field(description="whether to download the data set into the folder if it is not there")
+    ] = False
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.cifar10 is None) == (self.cifar100 is None):
-            raise PydanticCustomError("cifar", "expected `cifar10: FOLDER` or `cifar100: FOLDER`, one of them")
+            raise PydanticCustomError("cifar", "expected either `cifar10: FOLDER` or `cifar100: FOLDER`")
         return self
 
 
@@ -38,16 +40,23 @@ class HuggingFace(Strict):
     """An image data set that Hugging Face's `datasets` reads."""
 
     huggingface: Annotated[
-        Text, Field(min_length=1, description="a name on the hub, or a folder (of `save_to_disk`, or of images)")
+        Text,
+        Field(min_length=1, description="a name on the hub, or a folder (written by `save_to_disk`, or of images)"),
     ]
-    configuration: Annotated[Text | None, Field(description="of a data set that has several")] = None
-    revision: Annotated[Text | None, Field(description="a commit or tag on the hub: the same data next year")] = None
-    train: Annotated[Text | None, Field(description="name of the split; train unless told")] = None
-    validation: Annotated[
-        Text | None, Field(description="name of the split; validation, valid, val, dev or test unless told")
+    configuration: Annotated[Text | None, Field(description="the configuration, for a data set with several")] = None
+    revision: Annotated[
+        Text | None, Field(description="a commit or tag on the hub, which fixes the version of the data")
     ] = None
-    image: Annotated[Text | None, Field(description="the column; the one that holds images unless told")] = None
-    label: Annotated[Text | None, Field(description="the column; the one that holds classes unless told")] = None
+    train: Annotated[Text | None, Field(description="the training split; by default train")] = None
+    validation: Annotated[
+        Text | None, Field(description="the validation split; by default validation, valid, val, dev or test")
+    ] = None
+    image: Annotated[
+        Text | None, Field(description="the column of the images; by default the only one that contains images")
+    ] = None
+    label: Annotated[
+        Text | None, Field(description="the column of the classes; by default the only one that contains classes")
+    ] = None
 
 
 def open_sources(

@@ -145,7 +145,7 @@ def open_task(
     if train.pixels is not None and augmentation == "imagenet":
         raise InputError(
             f"{name}: `augmentation: imagenet` crops images of any size, but these are held in memory at {size} x "
-            f"{size} pixels; use shift-flip, flip or none, or set `in_memory: false` where images are in files"
+            f"{size} pixels; use shift-flip, flip or none, or set `in_memory: false` if the images are in files"
         )
     red, green, blue = mean
     std_red, std_green, std_blue = std
@@ -214,8 +214,8 @@ def _decoded(decoder: Decoder, keys: Iterator[list[Key]], workers: int, pinned: 
         if "DataLoader worker" not in str(error):
             raise
         raise InputError(
-            f"a process that decodes images has ended ({error}); where memory ran out (or /dev/shm, in a container), "
-            f"use fewer `workers` or a smaller batch"
+            f"a process that decodes images has ended ({error}); if it ran out of memory (or of /dev/shm, in a "
+            f"container), use fewer `workers` or a smaller batch"
         ) from error
     finally:
         del batches  # this ends the workers even if the traceback of an error keeps this function's frame alive
