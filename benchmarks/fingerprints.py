@@ -18,14 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from prunescope.fingerprints import (
-    Hashes,
-    difference,
-    read_fingerprints,
-    take_fingerprint,
-    walk_files,
-    write_fingerprints,
-)
+from prunescope.fingerprints import difference, read_fingerprints, take_fingerprint, write_fingerprints
+from prunescope.hashes import Hashes
+from prunescope.listings import walk_files
 
 T = TypeVar("T")
 

@@ -10,20 +10,19 @@ import numpy as np
 import pytest
 
 import prunescope.fingerprints as module
+import prunescope.hashes as hashes_module
 from prunescope.errors import InputError
 from prunescope.fingerprints import (
     Difference,
     Fingerprint,
-    Hashes,
     Watch,
     difference,
-    digest_file,
-    list_files,
     read_fingerprints,
     take_fingerprint,
-    walk_files,
     write_fingerprints,
 )
+from prunescope.hashes import Hashes, digest_file
+from prunescope.listings import list_files, walk_files
 
 Taken = tuple[Fingerprint, Watch]
 
@@ -87,7 +86,7 @@ def test_of_many_files_a_sample_is_hashed_and_every_size_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HASHED", 20)
-    monkeypatch.setattr(module, "_sample", lambda count, size=5: np.arange(0, count, count // size))
+    monkeypatch.setattr(module, "sample", lambda count, size=5: np.arange(0, count, count // size))
     for i in range(40):
         (tmp_path / f"{i:02d}").write_text("x")
     before, _ = taken(tmp_path, all_content=False)
@@ -99,7 +98,7 @@ def test_of_many_files_a_sample_is_hashed_and_every_size_counts(
 
 
 def test_the_sample_of_a_large_file_is_of_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LARGE", 1 << 20)
+    monkeypatch.setattr(hashes_module, "_LARGE", 1 << 20)
     file, size = tmp_path / "large", 3 << 20
     content = bytearray(np.random.default_rng(0).bytes(size))
     file.write_bytes(content)
@@ -114,7 +113,7 @@ def test_the_sample_of_a_large_file_is_of_all_of_it(tmp_path: Path, monkeypatch:
 def test_kept_hashes_are_used_while_a_file_is_as_it_was(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SETTLED", -1 << 62)
+    monkeypatch.setattr(hashes_module, "_SETTLED", -1 << 62)
     cache = tmp_path / "cache"
     hashes = Hashes(cache)
     before, _ = taken(folder, hashes)
@@ -162,7 +161,7 @@ def test_hashes_of_files_with_times_in_whole_seconds_are_not_kept(tmp_path: Path
 def test_a_damaged_cache_counts_as_absent_and_is_written_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(module, "_SETTLED", -1 << 62)
+    monkeypatch.setattr(hashes_module, "_SETTLED", -1 << 62)
     cache = tmp_path / "cache"
     hashes = Hashes(cache)
     before, _ = taken(folder, hashes)
@@ -185,7 +184,7 @@ def test_a_damaged_cache_counts_as_absent_and_is_written_anew(
 
 
 def test_a_watch_reads_only_what_was_touched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SETTLED", -1 << 62)
+    monkeypatch.setattr(hashes_module, "_SETTLED", -1 << 62)
     read: list[str] = []
 
     def reading(path: str, size: int) -> str:

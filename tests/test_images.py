@@ -104,7 +104,7 @@ def test_every_mode_comes_as_rgb(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", REFUSED)
 def test_modes_without_a_range_are_refused_and_not_made_black(mode: str) -> None:
-    with pytest.raises(ImageError, match=rf"the mode {mode} \({REFUSED[mode]}\), which has no defined range") as raised:
+    with pytest.raises(ImageError, match=f"the mode {mode}, {REFUSED[mode]} without a defined range") as raised:
         to_rgb(Image.new(mode, (2, 2)))
     assert raised.value.advice == "save it with 8 or 16 bits per channel"
 

@@ -96,7 +96,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     elif mode == "La":  # Pillow can convert this mode to LA only.
         image = image.convert("LA")
     elif mode not in _CONVERTED:
-        what = f" ({_NO_RANGE[mode]}), which has no defined range" if mode in _NO_RANGE else ", which is not supported"
+        what = f", {_NO_RANGE[mode]} without a defined range" if mode in _NO_RANGE else ", which is not supported"
         raise ImageError(f"it has the mode {mode}{what}", "save it with 8 or 16 bits per channel")
     # Without this, Pillow warns that it drops the transparency of a palette, which is intended here.
     image.info.pop("transparency", None)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks.geometry import receptive_fields
-from prunescope.networks.layers import list_layers, observe, units_axes
+from prunescope.networks.layers import list_layers, units_axes
+from prunescope.networks.observing import observe
 
 SIZE = 32
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks import list_layers
-from prunescope.networks.checks import check_network, taking, uncompiled
+from prunescope.networks.checks import check_network, explain_failures, uncompiled
 
 
 class Plain(nn.Sequential):
@@ -99,10 +99,10 @@ class Network(nn.Module):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda net, x: net.series(x), "its module 'series' is a Conv1d, for series"),
-        (lambda net, x: net.words(x), "its module 'words' is a Embedding, for numbers of tokens"),
+        (lambda net, x: net.series(x), "its module 'series' is a Conv1d, which takes series"),
+        (lambda net, x: net.words(x), "its module 'words' is a Embedding, which takes indices of tokens"),
         (lambda net, x: net.fc(x.flatten(2)), r"of 16 x 16 pixels \(RuntimeError: .*give another size"),
-        (lambda _, x: nn.Linear(30, 3)(x), "30 features and is given the images as they are"),
+        (lambda _, x: nn.Linear(30, 3)(x), "30 features, but is called with the images unchanged"),
         (lambda _, x: x.pixel_values, r"uses its input as something other than a tensor \('Tensor' object has no"),
         (lambda _, x: x @ torch.zeros(16, 2, dtype=torch.float64), r"of 16 x 16 pixels \(RuntimeError"),
         (lambda net, x: net.fc(net.conv(x).flatten(1)), r"of 16 x 16 pixels \(RuntimeError: .*give another size"),
@@ -112,5 +112,5 @@ def test_the_message_says_what_is_wrong_and_advises_another_size_only_where_noth
     call: Callable[[nn.Module, Tensor], object], said: str
 ) -> None:
     network, images = Network(call), torch.rand(2, 3, 16, 16)
-    with pytest.raises(InputError, match=said), taking(network, images):
+    with pytest.raises(InputError, match=said), explain_failures(network, images):
         network(images)

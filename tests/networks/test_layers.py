@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import check_layers, evaluating, list_layers, observe, units_axes
+from prunescope.networks.layers import list_layers, units_axes
+from prunescope.networks.observing import check_layers, evaluating, observe
 from prunescope.networks.source import build_network
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import observe
+from prunescope.networks.observing import observe
 from prunescope.networks.weights import load_weights, save_weights
 from prunescope.pruning import Filters, prune_filters, shrink, unit_numbers
 from tests.pruning.small import SIZE, chain, network, silenced, smaller, weights_in

@@ -267,14 +267,15 @@ def test_of_a_large_layer_removed_units_are_counted_but_not_listed(tmp_path: Pat
         ),
         (
             {"remaining": [0.5, 0.25], "scope": "filters", "retraining": "fine-tune", "fine_tune": "10ep"},
-            "Levels 3 Method Prunes filters, those of lowest L1 norm, in each group of layers alike, down to 50, 25 %; "
-            "fine-tunes for 10ep at the last learning rate.",
+            "Levels 3 Method Prunes filters, those of lowest L1 norm, by the same fraction in each group of layers, "
+            "down to 50, 25 %; fine-tunes for 10ep at the last learning rate.",
         ),
         (
             {"levels": 2, "fraction": 0.5, "criterion": "random", "scope": "layer", "schedule": "one-shot"}
             | {"retraining": "learning-rate", "rewind_to": "2ep", "exclude": ["<conv1>", "fc"]},
-            "Prunes weights, chosen at random, in each layer alike, 50 % of the rest at each level, each from the "
-            "dense network, <conv1>, fc left whole; rewinds the learning rate to 2ep and keeps the weights.",
+            "Prunes weights, chosen at random, by the same fraction in each layer, 50 % of the rest at each "
+            "level, each from the dense network, <conv1>, fc left unpruned; rewinds the "
+            "learning rate to 2ep and keeps the weights.",
         ),
         (
             {"levels": 2, "fraction": 0.5, "criterion": "shuffled", "masks": "branch", "retraining": "reinitialise"},
@@ -284,7 +285,8 @@ def test_of_a_large_layer_removed_units_are_counted_but_not_listed(tmp_path: Pat
         (
             {"levels": 2, "fraction": 0.5, "scope": "filters", "masks": "branch", "exclude": ["fc"]},
             "to at most 25 % of the weights Method Takes the masks of the study it branches from: those of lowest L1 "
-            "norm, in each group of layers alike, 50 % of the rest at each level, fc left whole; rewinds to 0it.",
+            "norm, by the same fraction in each group of layers, 50 % of the rest at each level, "
+            "fc left unpruned; rewinds to 0it.",
         ),
     ],
 )

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from prunescope.downloads import fetch_folder
 from prunescope.errors import InputError
-from prunescope.fingerprints import Difference, Fingerprint, Hashes, difference, take_fingerprint
+from prunescope.fingerprints import Difference, Fingerprint, difference, take_fingerprint
+from prunescope.hashes import Hashes
 from prunescope.tasks import Task, open_task
 from prunescope.tasks.cifar import CIFAR10, CIFAR100, Published, open_cifar
 from prunescope.tasks.contents import list_task

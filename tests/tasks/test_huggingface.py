@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from prunescope.errors import InputError
-from prunescope.fingerprints import Difference, Fingerprint, Hashes, difference, take_fingerprint
+from prunescope.fingerprints import Difference, Fingerprint, difference, take_fingerprint
+from prunescope.hashes import Hashes
 from prunescope.tasks import Task, open_task
 from prunescope.tasks.contents import classes_of, list_task
 from prunescope.tasks.huggingface import Rows
@@ -176,8 +177,8 @@ TWO_LABELS = split([0, 1], name="fine").add_column("coarse", [0, 1]).cast_column
 @pytest.mark.parametrize(
     ("splits", "fields", "message"),
     [
-        ({"train": split([0])}, {}, r"no split called validation or .* or test, there are: train; .* `validation`"),
-        ({"a": split([0]), "test": split([0])}, {}, r"no split called train or training, there are: a, test"),
+        ({"train": split([0])}, {}, r"no split called validation or .* or test; there are: train; .* `validation`"),
+        ({"a": split([0]), "test": split([0])}, {}, r"no split called train or training; there are: a, test"),
         (
             {"train": split([0]), "test": split([0])},
             {"train": "trian"},
@@ -200,7 +201,7 @@ TWO_LABELS = split([0, 1], name="fine").add_column("coarse", [0, 1]).cast_column
             {"validation": "train"},
             r"no column .* classes .*`label`",
         ),
-        ({"train": split([0]).remove_columns("image")}, {"validation": "train"}, r"no column .* images, .*`image`"),
+        ({"train": split([0]).remove_columns("image")}, {"validation": "train"}, r"no column .* images; .*`image`"),
         (
             {"train": TWO_LABELS},
             {"validation": "train"},
@@ -211,12 +212,12 @@ TWO_LABELS = split([0, 1], name="fine").add_column("coarse", [0, 1]).cast_column
         (
             {"train": split([0]), "test": split([0], datasets.ClassLabel(names=["dog", "cat"]))},
             {},
-            "its 2 classes are not those of split train",
+            "its 2 classes differ from the 2 classes of split train",
         ),
         (
             {"train": split(["a"], datasets.Value("string")), "test": split(["b"], datasets.Value("string"))},
             {},
-            "holds b, which the training split does not",
+            "contains b, which the training split does not contain",
         ),
     ],
 )
@@ -272,8 +273,8 @@ def test_a_data_set_that_brings_code_is_refused_and_the_code_is_not_run(tmp_path
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"bytes": b"no image", "path": None}, "split test, image 1: no readable image"),
-        ({"bytes": encoded(50)[:300], "path": None}, "split test, image 1: no readable image"),
+        ({"bytes": b"no image", "path": None}, "split test, image 1: cannot be read as an image"),
+        ({"bytes": encoded(50)[:300], "path": None}, "split test, image 1: cannot be read as an image"),
         (
             {"bytes": None, "path": "/etc/hostname"},
             "image 1: cannot be read as an image .*refers to the file /etc/hostname, outside",
@@ -282,8 +283,8 @@ def test_a_data_set_that_brings_code_is_refused_and_the_code_is_not_run(tmp_path
             {"bytes": None, "path": "../../x.png"},
             r"image 1: cannot be read as an image .*refers to the file \.\./\.\./x.png, outside",
         ),
-        ({"bytes": None, "path": "gone.png"}, "image 1: no readable image .*No such file"),
-        (None, "image 1: no readable image .*the row has no image"),
+        ({"bytes": None, "path": "gone.png"}, "image 1: cannot be read as an image .*No such file"),
+        (None, "image 1: cannot be read as an image .*the row has no image"),
         (
             {"bytes": encoded_floats(), "path": None},
             "image 1: .*the mode F, 32-bit floats .*; save it with 8 or 16 bits",

@@ -14,7 +14,9 @@ from prunescope.concepts.problems import clean
 from prunescope.concepts.tables import Tables, read_tables
 from prunescope.errors import InputError
 from prunescope.files import expanded
-from prunescope.fingerprints import HASHED, SAMPLED, Listing, list_files, state_of
+from prunescope.fingerprints import HASHED
+from prunescope.hashes import SAMPLED
+from prunescope.listings import Listing, list_files, state_of
 
 
 def list_concepts(directory: str | Path) -> tuple[Listing, Listing]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from prunescope.dissection.batches import Batch
 from prunescope.dissection.settings import Precision
 from prunescope.errors import InputError
-from prunescope.networks.checks import taking
-from prunescope.networks.layers import observe
+from prunescope.networks.checks import explain_failures
+from prunescope.networks.observing import observe
 
 Key = tuple[str, str]  # network, layer
 _Take = Callable[[Key, Tensor, Batch], None]
@@ -75,13 +75,13 @@ class Look:
         for name, model in self._models.items():
             own = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
             try:
-                with taking(model, random):
+                with explain_failures(model, random):
                     model(random)
             except InputError:
                 if own == torch.float32:
                     raise
                 images = random.to(own)
-                with taking(model, images):
+                with explain_failures(model, images):
                     model(images)
                 self._types[name] = own
 

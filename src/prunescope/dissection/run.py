@@ -37,7 +37,8 @@ from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks.checks import check_ready, without_wrapper
 from prunescope.networks.geometry import Geometry, receptive_fields
-from prunescope.networks.layers import UnitsAxis, check_layers, evaluating, units_axes
+from prunescope.networks.layers import UnitsAxis, units_axes
+from prunescope.networks.observing import check_layers, evaluating
 from prunescope.networks.random_weights import random_weights
 from prunescope.processes import Processes, connected_processes
 from prunescope.progress import Progress, silent

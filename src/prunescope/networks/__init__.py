@@ -1,7 +1,8 @@
 """Build networks, load and save their weights, and inspect their layers."""
 
 from prunescope.networks.geometry import Geometry, receptive_fields
-from prunescope.networks.layers import check_layers, list_layers, observe, units_axes
+from prunescope.networks.layers import list_layers, units_axes
+from prunescope.networks.observing import check_layers, observe
 from prunescope.networks.source import build_network, default_layers
 from prunescope.networks.weights import load_weights, save_weights
 

@@ -139,23 +139,23 @@ def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None
         For each layer, the axis counted from 0, or the reason why it cannot be determined. Layers that return no maps
         are omitted.
     """
-    told = {
-        (name, call, place): _told(modules[name], output, _Changes.of(sizes, name, call, place), sizes.images)
+    decided = {
+        (name, call, index): _by_criteria(modules[name], output, _Changes.of(sizes, name, call, index), sizes.images)
         for name, calls in sizes.outputs.items()
         for call, outputs in enumerate(calls)
-        for place, output in enumerate(outputs)
+        for index, output in enumerate(outputs)
         if output.shape[0] == sizes.images[0] and len(output.shape) in (3, 4)
     }
     agreed: dict[Shape, set[int]] = defaultdict(set)
-    for (name, call, place), axis in told.items():
+    for (name, call, index), axis in decided.items():
         if isinstance(axis, int):
-            agreed[sizes.outputs[name][call][place].shape[1:]].add(axis)
+            agreed[sizes.outputs[name][call][index].shape[1:]].add(axis)
     found: dict[str, int | Unknown] = {}
     for name, calls in sizes.outputs.items():
         read: list[tuple[int | Unknown, bool]] = []
-        for place, output in enumerate(calls[0]):
-            axis = 1 if len(output.shape) == 2 else told.get((name, 0, place), _NOT_MAPS)
-            changes = _Changes.of(sizes, name, 0, place)
+        for index, output in enumerate(calls[0]):
+            axis = 1 if len(output.shape) == 2 else decided.get((name, 0, index), _NOT_MAPS)
+            changes = _Changes.of(sizes, name, 0, index)
             if axis is None or (not changes.all and _mixes_tokens(output, agreed, sizes.images, prefix)):
                 axis = _by_shape(output, agreed, sizes.images, prefix)
                 if isinstance(axis, Unknown) and changes.unseen:
@@ -183,14 +183,14 @@ class _Changes:
     larger: frozenset[int] | None
 
     @classmethod
-    def of(cls, sizes: Sizes, name: str, call: int, place: int) -> _Changes:
+    def of(cls, sizes: Sizes, name: str, call: int, index: int) -> _Changes:
         calls = sizes.outputs[name]
 
         def changed(others: Outputs) -> frozenset[int] | None:
             # The outputs cannot be compared if the number of calls, or of tensors returned, differs between sizes.
             if len(others.get(name, ())) != len(calls) or len(others[name][call]) != len(calls[call]):
                 return None
-            before, after = calls[call][place].shape, others[name][call][place].shape
+            before, after = calls[call][index].shape, others[name][call][index].shape
             if len(before) != len(after) or after[0] != 1:
                 return None
             return frozenset(axis for axis in range(1, len(before)) if before[axis] != after[axis])
@@ -206,7 +206,7 @@ class _Changes:
         return frozenset().union(*(axes for axes in (self.taller, self.wider, self.larger) if axes is not None))
 
 
-def _told(module: nn.Module, output: Output, changes: _Changes, images: Shape) -> int | Unknown | None:
+def _by_criteria(module: nn.Module, output: Output, changes: _Changes, images: Shape) -> int | Unknown | None:
     """Determine the units axis of an output by criteria 1 to 3 of `find_axes`; return None if they do not decide."""
     axes = frozenset(range(1, len(output.shape)))
     left = axes - changes.all

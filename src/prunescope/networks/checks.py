@@ -177,7 +177,7 @@ def running_eagerly(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def taking(model: nn.Module, images: Tensor) -> Iterator[None]:
+def explain_failures(model: nn.Module, images: Tensor) -> Iterator[None]:
     """Turn errors of a network's forward pass into an `InputError` that explains why it cannot take the images.
 
     Parameters

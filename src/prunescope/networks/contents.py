@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prunescope.files import expanded
-from prunescope.fingerprints import Listing, list_files
+from prunescope.listings import Listing, list_files
 
 
 def list_network(name: str) -> Listing:

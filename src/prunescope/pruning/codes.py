@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import evaluating, observe
+from prunescope.networks.observing import evaluating, observe
 
 Codes = dict[str, NDArray[np.float64]]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prunescope.bounds import check_count
 from prunescope.errors import InputError, nearest, refuse_text
-from prunescope.networks.checks import taking
+from prunescope.networks.checks import explain_failures
 from prunescope.pruning.coverage import Coverage
 from prunescope.pruning.effective import check_effective, check_own_forward
 from prunescope.pruning.groups import one_image
@@ -110,7 +110,7 @@ def prune(
     if image_size is not None:
         image = one_image(model, image_size)
         images = torch.rand(2, *image.shape[1:], generator=torch.Generator().manual_seed(0)).to(image)
-        with taking(model, images):
+        with explain_failures(model, images):
             check_effective(model, mask, images)
     scores = _scores(model, mask, criterion, seed)
     groups = [list(mask)] if scope == "global" else [[name] for name in mask]

@@ -15,7 +15,7 @@ from torch_pruning.pruner.function import PrunerBox
 
 from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
-from prunescope.networks.checks import taking
+from prunescope.networks.checks import explain_failures
 from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.pruning.codes import codes_at_inputs, codes_at_layers, match_codes
 from prunescope.pruning.groups import (
@@ -210,7 +210,7 @@ def shrink(model: nn.Module, filters: Filters, image_size: int | tuple[int, int]
     """
     filters.check(model, dense=True)
     image = one_image(model, image_size)
-    with taking(model, image):
+    with explain_failures(model, image):
         before = codes_at_inputs(model, Filters.all(model).outputs, image)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     for name, kept in filters.outputs.items():
@@ -281,7 +281,7 @@ def unit_numbers(
     filters.check(shrunk, dense=False)
     image = one_image(dense, image_size)
     axes = units_axes(dense, layers, (image.shape[2], image.shape[3]), units_axis)
-    with taking(dense, image):
+    with explain_failures(dense, image):
         before = codes_at_layers(dense, Filters.all(dense).outputs, layers, axes, image)
         after = codes_at_layers(shrunk, filters.outputs, layers, axes, image)
     return {layer: match_codes(before[layer], after[layer], layer) for layer in layers}

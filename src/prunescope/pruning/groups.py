@@ -20,8 +20,8 @@ from torch_pruning import DependencyGraph
 from torch_pruning.ops import OPTYPE
 
 from prunescope.errors import InputError
-from prunescope.networks.checks import taking
-from prunescope.networks.layers import blank_images, evaluating
+from prunescope.networks.checks import explain_failures
+from prunescope.networks.observing import blank_images, evaluating
 from prunescope.pruning.mask import matching_weights
 
 Places = NDArray[np.int64]
@@ -205,7 +205,7 @@ def _traced(model: nn.Module, image_size: int | tuple[int, int]) -> tuple[Depend
     with evaluating(model), ExitStack() as stack:
         for module in model.modules():
             stack.callback(module.register_forward_hook(count).remove)
-        with torch.no_grad(), taking(model, image):
+        with torch.no_grad(), explain_failures(model, image):
             model(image)
     try:
         # torch-pruning follows gradients, and warns about parameters outside known modules. Filters that are coupled

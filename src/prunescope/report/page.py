@@ -225,8 +225,8 @@ def _pairs(
     pairs = []
     for place, rows in zip(where, ends, strict=True):
         values = rows[column] * scale
-        spread = f"{_number(values.min())} to {_number(values.max())}" if values.min() < values.max() else ""
-        pairs.append({"at": place, "mean": f"{_number(values.mean())}{unit}", "spread": spread})
+        range_ = f"{_number(values.min())} to {_number(values.max())}" if values.min() < values.max() else ""
+        pairs.append({"at": place, "mean": f"{_number(values.mean())}{unit}", "range": range_})
     return pairs
 
 

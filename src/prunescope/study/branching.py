@@ -14,7 +14,8 @@ from typing import Any
 from prunescope.dissection.result import layer_folder
 from prunescope.errors import InputError
 from prunescope.files import replacing, write_json
-from prunescope.fingerprints import Fingerprint, Listing, list_files
+from prunescope.fingerprints import Fingerprint
+from prunescope.listings import Listing, list_files
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.locations import IMAGES, LABELS, MASKS, NETWORK, TASK, apart_from_places
 from prunescope.store.reading import read_recipe

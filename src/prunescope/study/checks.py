@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.checks import check_ready, taking
-from prunescope.networks.layers import check_layers, evaluating, observe, units_axes
+from prunescope.networks.checks import check_ready, explain_failures
+from prunescope.networks.layers import units_axes
+from prunescope.networks.observing import check_layers, evaluating, observe
 from prunescope.networks.source import build_network
 from prunescope.pruning import Coverage, Mask, prune_filters, shrink, unit_numbers
 from prunescope.pruning.criteria import Amount
@@ -84,7 +85,7 @@ def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, c
         notes += _weights_used(model, mask, _two_images(size, size))
     images = _two_images(*image_size)
     axes = units_axes(model, layers, image_size, recipe.dissection.units_axis)
-    with evaluating(model), torch.inference_mode(), observe(model, layers, axes), taking(model, images):
+    with evaluating(model), torch.inference_mode(), observe(model, layers, axes), explain_failures(model, images):
         scores = model(images)
     check_scores(scores, recipe.network, classes if classes_known else None)
     return Fit(model, mask, coverage, tuple(filter(None, notes)))
@@ -155,7 +156,7 @@ def check_training(model: nn.Module, network: str, classes: int | None, size: in
     """
     model.train()
     images = _two_images(size, size)
-    with torch.random.fork_rng(devices=[]), taking(model, images):
+    with torch.random.fork_rng(devices=[]), explain_failures(model, images):
         scores = model(images)
     check_scores(scores, network, classes, " in training mode")
     if not scores.requires_grad:

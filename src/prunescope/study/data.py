@@ -10,7 +10,7 @@ from pathlib import Path
 from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.concepts.contents import refuse_missing
 from prunescope.concepts.packed import pack_concepts
-from prunescope.fingerprints import Hashes
+from prunescope.hashes import Hashes
 from prunescope.miniature import make_miniature
 from prunescope.progress import Progress, silent
 from prunescope.store.layout import StudyDirectory

@@ -15,15 +15,14 @@ from prunescope.errors import InputError
 from prunescope.fingerprints import (
     Difference,
     Fingerprint,
-    Hashes,
-    Listing,
     Watch,
     difference,
-    digest_file,
     read_fingerprints,
     take_fingerprint,
     write_fingerprints,
 )
+from prunescope.hashes import Hashes, digest_file
+from prunescope.listings import Listing
 from prunescope.networks.contents import list_network
 from prunescope.progress import Progress, silent
 from prunescope.store.layout import StudyDirectory

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeVar, cast
 
 from prunescope.concepts.broden import ConceptData
-from prunescope.fingerprints import Hashes
+from prunescope.hashes import Hashes
 from prunescope.processes import Processes
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.locations import TASK

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunescope.networks.layers import evaluating, observe, units_axes
+from prunescope.networks.layers import units_axes
+from prunescope.networks.observing import evaluating, observe
 from prunescope.networks.source import build_network
 from prunescope.pruning import Mask
 from prunescope.store.recipe import Recipe

@@ -10,7 +10,9 @@ import numpy as np
 from prunescope.devices import import_torchvision
 from prunescope.errors import InputError
 from prunescope.files import expanded
-from prunescope.fingerprints import HASHED, SAMPLED, Fingerprint, Listing, list_files, walk_files
+from prunescope.fingerprints import HASHED, Fingerprint
+from prunescope.hashes import SAMPLED
+from prunescope.listings import Listing, list_files, walk_files
 from prunescope.progress import Progress, silent
 from prunescope.tasks.folders import split_folder
 from prunescope.tasks.source import Source
@@ -99,11 +101,11 @@ def content_of(source: Source) -> str:
         chosen = np.arange(count)
         if count > HASHED:
             chosen = np.sort(np.random.default_rng(0).choice(count, SAMPLED, replace=False))
-        for place in chosen.tolist():
+        for index in chosen.tolist():
             try:
-                digest.update(hashlib.sha256(source.images.read(place)).digest())
+                digest.update(hashlib.sha256(source.images.read(index)).digest())
             except (OSError, ValueError) as error:
-                raise InputError(f"{source.images.name(place)}: cannot be read ({error})") from error
+                raise InputError(f"{source.images.name(index)}: cannot be read ({error})") from error
     return digest.hexdigest()[:32]
 
 

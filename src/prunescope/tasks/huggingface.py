@@ -42,8 +42,8 @@ class Rows:
     roots: tuple[Path, ...]
     fingerprint: str
 
-    def read(self, place: int) -> bytes:
-        """Return the encoded image at index `place`, from the row itself or from the file that the row names.
+    def read(self, index: int) -> bytes:
+        """Return the encoded image at this index, from the row itself or from the file that the row names.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class Rows:
         OSError
             If the file cannot be read.
         """
-        stored = self.dataset[place][self.column] or {}
+        stored = self.dataset[index][self.column] or {}
         content, path = stored.get("bytes"), stored.get("path")
         if content is None:
             if path is None:
@@ -63,9 +63,9 @@ class Rows:
             content = read_file(file)
         return bytes(content)
 
-    def name(self, place: int) -> str:
-        """Return the location of the image at index `place`, for messages."""
-        return f"{self.origin}, image {place}"
+    def name(self, index: int) -> str:
+        """Return the location of the image at this index, for messages."""
+        return f"{self.origin}, image {index}"
 
 
 def open_huggingface(
@@ -224,10 +224,10 @@ def _targets(where: str, dataset: Any, column: str, known: tuple[str, ...]) -> t
 
     feature = dataset.features[column]
     values = dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
-    unlabelled = [place for place, value in enumerate(values) if value is None]
+    unlabelled = [index for index, value in enumerate(values) if value is None]
     if isinstance(feature, datasets.ClassLabel):
         names = tuple(feature.names)
-        unlabelled = [place for place, value in enumerate(values) if value is None or not 0 <= value < len(names)]
+        unlabelled = [index for index, value in enumerate(values) if value is None or not 0 <= value < len(names)]
     if unlabelled:
         raise InputError(
             f"{where}: {len(unlabelled)} of {len(values)} images have no class in column {column!r}, the first is "
@@ -237,14 +237,14 @@ def _targets(where: str, dataset: Any, column: str, known: tuple[str, ...]) -> t
     if isinstance(feature, datasets.ClassLabel):
         return names, np.array(values, np.int64)
     names = known or tuple(map(str, sorted(set(values))))
-    places = {name: place for place, name in enumerate(names)}
+    indices = {name: index for index, name in enumerate(names)}
     strange = sorted({str(value) for value in values} - set(names))
     if strange:
         raise InputError(
             f"{where}: column {column!r} contains {', '.join(strange[:5])}{' ...' if len(strange) > 5 else ''}, which "
             f"the training split does not contain; expected the same classes in both"
         )
-    return names, np.array([places[str(value)] for value in values], np.int64)
+    return names, np.array([indices[str(value)] for value in values], np.int64)
 
 
 def _encoded(dataset: Any, column: str) -> Any:

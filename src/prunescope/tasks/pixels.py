@@ -23,11 +23,11 @@ LARGEST = 2**26  # maximum pixels for simplejpeg; larger images go to Pillow, wh
 class Images(Protocol):
     """A sequence of encoded images (JPEG, PNG, ...), indexed from 0."""
 
-    def read(self, place: int) -> bytes:
-        """Return the encoded image at index `place`; raise `OSError` or `ValueError` if it cannot be read."""
+    def read(self, index: int) -> bytes:
+        """Return the encoded image at this index; raise `OSError` or `ValueError` if it cannot be read."""
 
-    def name(self, place: int) -> str:
-        """Return the location of the image at index `place`, for messages."""
+    def name(self, index: int) -> str:
+        """Return the location of the image at this index, for messages."""
 
 
 class Cut(NamedTuple):
@@ -64,19 +64,19 @@ class Cut(NamedTuple):
         return self._replace(left=left, upper=upper, right=right, lower=lower)
 
 
-def decode(images: Images, place: int) -> Tensor:
-    """Decode the whole image at index `place` to uint8 [3, h, w] in RGB, channels last.
+def decode(images: Images, index: int) -> Tensor:
+    """Decode the whole image at this index to uint8 [3, h, w] in RGB, channels last.
 
     Raises
     ------
     InputError
         If the image is missing or damaged, or has a mode without a known range of values.
     """
-    with _readable(images, place) as encoded, open_image(encoded) as image:
+    with _readable(images, index) as encoded, open_image(encoded) as image:
         return _tensor(np.array(to_rgb(image)))
 
 
-def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size: int) -> Tensor:
+def decode_cut(images: Images, index: int, cut: Callable[[int, int], Cut], size: int) -> Tensor:
     """Decode, resize and crop an image to uint8 [3, size, size] in RGB, channels last.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the rectangle still need not be upsampled then. The edges of the
@@ -86,7 +86,7 @@ def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size:
     ----------
     images
         The encoded images.
-    place
+    index
         The index of the image.
     cut
         Called with the image's width and height in pixels; returns the crop to take.
@@ -98,7 +98,7 @@ def decode_cut(images: Images, place: int, cut: Callable[[int, int], Cut], size:
     InputError
         If the image is missing or damaged, or has a mode without a known range of values.
     """
-    with _readable(images, place) as encoded:
+    with _readable(images, index) as encoded:
         part, taken = _cut_of_jpeg(encoded, cut) or _cut_of_any(encoded, cut)
     _, _, _, _, width, height, x, y = taken
     if part.shape[1:] != (height, width):
@@ -199,11 +199,11 @@ def _cut_of_any(encoded: bytes, cut: Callable[[int, int], Cut]) -> tuple[Tensor,
 
 
 @contextmanager
-def _readable(images: Images, place: int) -> Iterator[bytes]:
+def _readable(images: Images, index: int) -> Iterator[bytes]:
     try:
-        yield images.read(place)
+        yield images.read(index)
     except ImageError as error:
         advice = error.advice or "replace or remove it"
-        raise InputError(f"{images.name(place)}: cannot be read as an image ({error}); {advice}") from error
+        raise InputError(f"{images.name(index)}: cannot be read as an image ({error}); {advice}") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{images.name(place)}: cannot be read as an image ({error}); replace or remove it") from error
+        raise InputError(f"{images.name(index)}: cannot be read as an image ({error}); replace or remove it") from error

@@ -53,13 +53,13 @@ class Files:
 
     paths: np.ndarray
 
-    def read(self, place: int) -> bytes:
-        """Return the content of the file at index `place`."""
-        return read_file(self.name(place))
+    def read(self, index: int) -> bytes:
+        """Return the content of the file at this index."""
+        return read_file(self.name(index))
 
-    def name(self, place: int) -> str:
-        """Return the path of the file at index `place`."""
-        return os.fsdecode(self.paths[place])
+    def name(self, index: int) -> str:
+        """Return the path of the file at this index."""
+        return os.fsdecode(self.paths[index])
 
 
 def hold(source: Source, size: int) -> Source:
@@ -87,13 +87,13 @@ def hold(source: Source, size: int) -> Source:
             f"{len(source)} images of {size} x {size} pixels need {math.prod(shape) / 1e9:.1f} GB of memory, which is "
             "not available; set `in_memory: false`"
         ) from error
-    for place in range(len(source)):
-        pixels = decode(source.images, place)
+    for index in range(len(source)):
+        pixels = decode(source.images, index)
         if pixels.shape != (3, size, size):
             raise InputError(
-                f"{source.images.name(place)}: the image is {pixels.shape[1]} x {pixels.shape[2]}, expected {size} x "
+                f"{source.images.name(index)}: the image is {pixels.shape[1]} x {pixels.shape[2]}, expected {size} x "
                 f"{size} for a data set held in memory; set `in_memory: false` (images are then resized) or another "
                 f"`size`"
             )
-        held[place] = pixels
+        held[index] = pixels
     return Source(source.classes, source.targets, pixels=held)

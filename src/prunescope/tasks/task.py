@@ -78,12 +78,14 @@ class Task:
 
         The augmentation of an image is a function of the seed, the epoch and the image.
         """
-        keys = ([(plan.seed, epoch, int(i)) for i in places] for epoch, places in plan.batches(start, stop))
+        keys = ([(plan.seed, epoch, int(i)) for i in indices] for epoch, indices in plan.batches(start, stop))
         return self._read(self.train, keys, self.augmentation, device)
 
-    def validation_batches(self, batch_size: int, device: torch.device, places: range | None = None) -> Iterator[Batch]:
-        """Yield batches of the validation images at indices `places` (default: all), in order and not augmented."""
-        wanted = range(len(self.val)) if places is None else places
+    def validation_batches(
+        self, batch_size: int, device: torch.device, indices: range | None = None
+    ) -> Iterator[Batch]:
+        """Yield batches of the validation images at these indices (default: all), in order and not augmented."""
+        wanted = range(len(self.val)) if indices is None else indices
         keys = ([(0, 0, i) for i in wanted[first : first + batch_size]] for first in range(0, len(wanted), batch_size))
         return self._read(self.val, keys, "none", device)
 
@@ -173,20 +175,20 @@ class Decoder(Dataset[Any]):
                 image.copy_(self._image(key))
         except InputError as error:
             return error
-        targets = self.source.targets[[place for _, _, place in keys]]
+        targets = self.source.targets[[index for _, _, index in keys]]
         return images, torch.from_numpy(targets)
 
     def _image(self, key: Key) -> Tensor:
-        seed, epoch, place = key
+        seed, epoch, index = key
         assert self.source.images is not None
         cut: Callable[[int, int], Cut] = partial(central, size=self.size)
         if self.augmentation == "none":
-            return decode_cut(self.source.images, place, cut, self.size)
-        generator = generator_for(seed, AUGMENTATION, epoch, place)
+            return decode_cut(self.source.images, index, cut, self.size)
+        generator = generator_for(seed, AUGMENTATION, epoch, index)
         draws = torch.rand(3, generator=generator)
         if self.augmentation == "imagenet":
             cut = partial(random_crop, size=self.size, draws=torch.rand(CROP_DRAWS, generator=generator).tolist())
-        image = decode_cut(self.source.images, place, cut, self.size)
+        image = decode_cut(self.source.images, index, cut, self.size)
         if draws[0] < 0.5:
             image = image.flip(2)
         if self.augmentation == "shift-flip":
@@ -238,13 +240,13 @@ def _quiet_of_connections(kind: type[BaseException], error: BaseException, trace
 
 def _held(pixels: Tensor, targets: np.ndarray, keys: Sequence[Key], augmentation: Augmentation) -> Read:
     """Return a batch of images that are held in memory, augmented."""
-    places = torch.tensor([place for _, _, place in keys])
-    images, classes = pixels[places], torch.from_numpy(targets)[places]
+    indices = torch.tensor([index for _, _, index in keys])
+    images, classes = pixels[indices], torch.from_numpy(targets)[indices]
     if augmentation == "none":
         return images, classes
     # Numbers are drawn for all images of the epoch and selected by index, so they do not depend on the batch size.
     seed, epoch, _ = keys[0]
-    draws = torch.rand(len(targets), 3, generator=generator_for(seed, AUGMENTATION, epoch))[places]
+    draws = torch.rand(len(targets), 3, generator=generator_for(seed, AUGMENTATION, epoch))[indices]
     images = torch.where((draws[:, 0] < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
     if augmentation == "shift-flip":
         images = shifted(images, _offsets(draws))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.layers import evaluating
+from prunescope.networks.observing import evaluating
 from prunescope.processes import Processes, join_processes
 from prunescope.progress import Progress, silent
 from prunescope.pruning import Mask
