@@ -172,7 +172,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("images", "seed", "size", "told"),
-    [(0, 0, 64, "0 images"), (16, -1, 64, "seed -1"), (16, 2**64, 64, "seed"), (16, 0, 8, "size 8")],
+    [(0, 0, 64, "images is 0"), (16, -1, 64, "seed is -1"), (16, 2**64, 64, "seed"), (16, 0, 8, "size is 8")],
 )
 def test_a_number_out_of_range_is_refused(tmp_path: Path, images: int, seed: int, size: int, told: str) -> None:
     with pytest.raises(InputError, match=told):
