@@ -136,7 +136,8 @@ def test_a_link_in_the_place_of_a_half_written_file_is_not_written_through(tmp_p
 
 
 def test_a_file_that_is_called_like_a_rewinding_point_is_no_traceback(tmp_path: Path) -> None:
-    from prunescope.study.branching import Branch, dense_elsewhere
+    from prunescope.study.branching import Branch
+    from prunescope.study.sharing import dense_elsewhere
 
     small = read_recipe(write_recipe(tmp_path / "small.yaml", "task", "concepts"))
     root = tmp_path / "study"

@@ -21,13 +21,15 @@ from prunescope.store.layout import StudyDirectory
 from prunescope.store.reading import read_recipe
 from prunescope.store.recipe import Recipe
 from prunescope.store.stored import open_study
-from prunescope.study.branching import Branch, masks_branch
+from prunescope.study.branching import Branch
 from prunescope.study.data import study_concepts
 from prunescope.study.forecast import Forecast, forecast
 from prunescope.study.identity import changed_concepts
+from prunescope.study.reporting import Report, unreported
 from prunescope.study.run import run_study
 from prunescope.study.speed import Speed
-from prunescope.study.stages import Report, Stage, stages, unreported
+from prunescope.study.stages import Stage, stages
+from prunescope.study.taking_masks import masks_branch
 from prunescope.training.steps import Step
 
 

@@ -370,7 +370,8 @@ def study(
     from prunescope.api import Study
     from prunescope.api import studies as several
     from prunescope.store.layout import StudyDirectory
-    from prunescope.study.branching import Branch, masks_branch
+    from prunescope.study.branching import Branch
+    from prunescope.study.taking_masks import masks_branch
 
     given, branches = _given(changes, data, concepts), branch_from or ()
     if len(recipes) == 1:

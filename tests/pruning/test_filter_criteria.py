@@ -129,7 +129,7 @@ def test_a_layer_that_would_lose_all_filters_keeps_one_and_says_so() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         few = prune_filters(model, remaining=0.8, image_size=SIZE)
-    with pytest.warns(UserWarning, match="^layer '0' would lose all filters; one is kept"):
+    with pytest.warns(UserWarning, match="^layer '0' would lose all filters; one filter is kept"):
         many = prune_filters(model, remaining=0.2, image_size=SIZE)
     assert len(few["0"]) == len(many["0"]) == 1
     assert len(many["1"]) < len(few["1"])
@@ -202,7 +202,7 @@ def test_a_module_that_runs_twice_keeps_its_filters() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.last(self.again(self.again(self.first(images).relu()).relu()).relu())
 
-    with pytest.raises(InputError, match=r"no filter of the network .* can go"):
+    with pytest.raises(InputError, match=r"no filter of the network .* can be removed"):
         prune_filters(Twice(), image_size=SIZE)
 
 
@@ -212,8 +212,8 @@ def test_a_module_that_runs_twice_keeps_its_filters() -> None:
         ({"criterion": "shuffled"}, "criterion is 'shuffled'"),
         ({"fraction": 2}, "from 0 to 1"),
         ({"exclude": ["fc"]}, "no prunable weight or module is called 'fc'"),
-        ({"remaining": 0.01}, r"one filter left in each of the 3 groups .* 45 weights are left, and at most 9"),
-        ({"exclude": ["*"]}, "no filter of the network .* can go"),
+        ({"remaining": 0.01}, r"one filter left in each of the 3 groups .* 45 weights are left, but at most 9"),
+        ({"exclude": ["*"]}, "no filter of the network .* can be removed"),
         ({"image_size": 4}, "cannot take images of 4 x 4 pixels"),
     ],
 )
@@ -228,7 +228,7 @@ def test_weights_that_are_not_finite_are_refused(layer: int, criterion: str) -> 
     model = chain()
     with torch.no_grad():
         model[layer].weight[0] = float("inf")
-    with pytest.raises(InputError, match=rf"'{layer}\.weight' holds values that are not finite"):
+    with pytest.raises(InputError, match=rf"'{layer}\.weight' contains values that are not finite"):
         prune_filters(model, criterion=criterion, image_size=SIZE)
 
 
@@ -257,3 +257,20 @@ def test_a_network_with_a_part_that_only_trains_is_refused() -> None:
 
     with pytest.raises(InputError, match="module '1' does not run in evaluation mode"):
         prune_filters(WithAuxiliary(chain(), nn.Conv2d(3, 3, 3)), image_size=SIZE)
+
+
+def test_a_criterion_of_the_users_own_decides_which_filters_are_removed() -> None:
+    model = chain()
+    own = prune_filters(model, remaining=0.5, image_size=SIZE)
+    by_norm = prune_filters(
+        model, remaining=0.5, image_size=SIZE, criterion=lambda _name, weight: weight.abs().flatten(1).sum(1)
+    )
+    reverse = prune_filters(
+        model, remaining=0.5, image_size=SIZE, criterion=lambda _name, weight: -weight.abs().flatten(1).sum(1)
+    )
+    assert all(torch.equal(own[name], by_norm[name]) for name in own)
+    assert any(not torch.equal(own[name], reverse[name]) for name in own)
+    with pytest.raises(
+        InputError, match=r"returned torch.float32 \[.*\] for weight '0\.weight'; expected a tensor of shape"
+    ):
+        prune_filters(model, image_size=SIZE, criterion=lambda _name, weight: weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,39 @@ def test_attentions_own_projections_are_pruned_too() -> None:
     assert list(Mask.dense(same)) == ["in_proj_weight", "out_proj.weight"]
     assert list(Mask.dense(other)) == ["q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"]
     assert prune(same, fraction=0.5).kept == (3 * 64 + 64) // 2
+
+
+def test_a_criterion_of_the_users_own_decides_which_weights_are_pruned() -> None:
+    model = small_network()
+    kept = prune(model, fraction=0.3, criterion=lambda _name, weight: weight.abs())
+    own = prune(model, fraction=0.3)
+    assert all(torch.equal(kept[name], own[name]) for name in own)
+    names = []
+
+    def later_layers_first(name: str, weight: torch.Tensor) -> torch.Tensor:
+        names.append(name)
+        weight.zero_()  # the criterion is given a copy
+        return torch.full(weight.shape, -len(names))
+
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    mask = prune(model, fraction=0.1, criterion=later_layers_first)
+    assert names == list(mask)
+    assert all(mask[name].all() for name in names[:-1])
+    assert not mask[names[-1]].all()
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda weight: weight.sum(), r"returned torch.float32 \[\] for weight '.*'; expected a tensor of shape \["),
+        (lambda weight: weight.tolist(), "returned list for weight"),
+        (lambda weight: weight * float("nan"), "returned NaN for weight"),
+        (lambda weight: weight + 0j, "returned torch.complex64"),
+    ],
+)
+def test_a_criterion_that_gives_no_scores_is_refused(
+    returned: Callable[[torch.Tensor], torch.Tensor], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        prune(small_network(), criterion=lambda _name, weight: returned(weight))

@@ -87,7 +87,7 @@ def test_filters_are_counted_as_the_dense_network_and_said_so(recipe: Path) -> N
 
 def test_filters_that_cannot_go_are_refused_in_a_plan_too(recipe: Path) -> None:
     changes = ["pruning.scope=filters", "pruning.exclude=['*']"]
-    with pytest.raises(InputError, match="no filter of the network SmallResNet can go"):
+    with pytest.raises(InputError, match="no filter of the network SmallResNet can be removed"):
         prunescope.plan([recipe], changes=changes, **FAST)  # type: ignore[arg-type]
 
 

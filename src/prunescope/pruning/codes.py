@@ -112,15 +112,15 @@ def match_codes(dense: NDArray[np.float64], left: NDArray[np.float64], layer: st
     after = np.searchsorted(ranked, left).clip(0, len(ranked) - 1)
     before = (after - 1).clip(0)
     nearest = np.where(np.abs(ranked[before] - left) < np.abs(ranked[after] - left), before, after)
-    told_apart = (np.diff(ranked) > 10 * _SAME * np.abs(ranked[1:])).all()
-    if not told_apart or not np.allclose(ranked[nearest], left, rtol=_SAME, atol=0):
+    distinct = (np.diff(ranked) > 10 * _SAME * np.abs(ranked[1:])).all()
+    if not distinct or not np.allclose(ranked[nearest], left, rtol=_SAME, atol=0):
         raise InputError(
-            f"layer {layer!r}: its units cannot be told apart once filters are removed, because something up to it "
-            "mixes channels (normalises or sorts over them, say, or spreads one over several); choose the layer before "
-            "that"
+            f"layer {layer!r}: its units cannot be distinguished once filters are removed, because the layer or one "
+            "before it mixes channels (for example, normalises or sorts over them, or spreads one over several); choose "
+            "a layer before that"
         )
-    places: NDArray[np.int64] = order[nearest]
-    return places
+    indices: NDArray[np.int64] = order[nearest]
+    return indices
 
 
 @contextmanager
@@ -162,8 +162,8 @@ def _coded(model: nn.Module, kept: Mapping[str, Tensor], like: Tensor) -> Iterat
 
 def _spread(count: int, generator: torch.Generator) -> Tensor:
     """Draw `count` codes from 1 to 2 at random, with distances of at least 1 / (2 count)."""
-    places = torch.randperm(count, generator=generator)
-    return 1 + (places + torch.rand(count, generator=generator, dtype=torch.float64) / 2) / max(count, 1)
+    ranks = torch.randperm(count, generator=generator)
+    return 1 + (ranks + torch.rand(count, generator=generator, dtype=torch.float64) / 2) / max(count, 1)
 
 
 def _channel_axis(module: nn.Module, values: Tensor) -> int:

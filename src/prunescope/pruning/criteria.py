@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -15,12 +12,17 @@ from torch import Tensor, nn
 from prunescope.bounds import check_count
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.networks.checks import explain_failures
+from prunescope.pruning.amount import Amount
 from prunescope.pruning.coverage import Coverage
 from prunescope.pruning.effective import check_effective, check_own_forward
 from prunescope.pruning.groups import one_image
 from prunescope.pruning.mask import Mask
 
-Criterion = Literal["magnitude", "random"]
+Criterion = Callable[[str, Tensor], Tensor]
+"""A function that scores weights. It receives the name and the values of a weight tensor (for `prune_filters`, with the
+filters on the first axis) and returns a score for each weight (or filter); those with the lowest scores are pruned."""
+
+BuiltinCriterion = Literal["magnitude", "random"]
 Scope = Literal["global", "layer"]
 
 
@@ -30,7 +32,7 @@ def prune(
     *,
     fraction: float | None = None,
     remaining: float | None = None,
-    criterion: Criterion = "magnitude",
+    criterion: BuiltinCriterion | Criterion = "magnitude",
     scope: Scope = "global",
     exclude: Sequence[str] = (),
     image_size: int | tuple[int, int] | None = None,
@@ -54,7 +56,9 @@ def prune(
     remaining
         The ratio of kept to prunable weights after pruning, from 0 to 1; an alternative to `fraction`.
     criterion
-        The score of a weight: its absolute value (`magnitude`), or a random number drawn with `seed` (`random`).
+        The score of a weight: its absolute value (`magnitude`), a random number drawn with `seed` (`random`), or what a
+        function returns. The function is called as ``criterion(name, weight)`` for each weight tensor and returns a
+        tensor of the same shape with a score for each weight, pruned or not. The tensor `weight` is a copy.
     scope
         Whether scores are compared over all weights together (`global`) or within each weight tensor (`layer`). In the
         second case, `fraction` or `remaining` applies to each tensor separately.
@@ -83,8 +87,9 @@ def prune(
     InputError
         If the network transforms weights before using them, so that a pruned weight is not zero (weight
         standardisation, for example); if both `fraction` and `remaining` are given, or one is outside 0 to 1; if
-        `remaining` is more than the mask keeps; if the criterion or scope is unknown; if a pattern matches nothing, or
-        `exclude` is given with a mask; if weights are not finite; or if the mask belongs to another network.
+        `remaining` is more than the mask keeps; if the criterion or scope is unknown, or the criterion returns anything
+        other than a score for each weight; if a pattern matches nothing, or `exclude` is given with a mask; if weights
+        are not finite; or if the mask belongs to another network.
 
     Examples
     --------
@@ -92,11 +97,16 @@ def prune(
     >>> mask = prune(model, fraction=0.2)
     >>> mask.kept, prune(model, mask, fraction=0.2).kept, prune(model, mask, remaining=0.5).kept
     (8, 6, 5)
+
+    A criterion of your own; here, the weights with the lowest values are pruned:
+
+    >>> prune(model, criterion=lambda name, weight: weight).kept
+    8
     """
-    amount = Amount.given(fraction, remaining)
-    for what, given, known in (("criterion", criterion, get_args(Criterion)), ("scope", scope, get_args(Scope))):
-        if given not in known:
-            raise InputError(f"{what} is {given!r}; {nearest(str(given), known)}")
+    amount = Amount(fraction, remaining)
+    check_criterion(criterion)
+    if scope not in get_args(Scope):
+        raise InputError(f"scope is {scope!r}; {nearest(str(scope), get_args(Scope))}")
     refuse_text(exclude, "exclude")
     if criterion == "random":
         check_count("seed", seed, -(2**63), 2**64 - 1)
@@ -106,7 +116,9 @@ def prune(
         if note := Coverage.of(model, mask).note():
             warnings.warn(note, stacklevel=2)
     elif exclude:
-        raise InputError("exclude goes with the first pruning: a mask already knows which weights it prunes")
+        raise InputError(
+            "exclude can only be given without a mask, because a mask already determines which weights it prunes"
+        )
     if image_size is not None:
         image = one_image(model, image_size)
         images = torch.rand(2, *image.shape[1:], generator=torch.Generator().manual_seed(0)).to(image)
@@ -153,47 +165,6 @@ def shuffle(mask: Mask, seed: int) -> Mask:
     )
 
 
-@dataclass(frozen=True)
-class Amount:
-    """The amount to prune: a fraction of the kept weights, or all weights except given weights remaining.
-
-    Attributes
-    ----------
-    value
-        The fraction to prune, or the weights remaining, from 0 to 1.
-    of_kept
-        Whether `value` is the fraction of the kept weights to prune.
-    """
-
-    value: Fraction
-    of_kept: bool
-
-    @classmethod
-    def given(cls, fraction: float | None, remaining: float | None) -> Amount:
-        """Return the amount for a fraction or weights remaining; without either, a fifth of the kept weights.
-
-        Raises
-        ------
-        InputError
-            If both are given, or the given number is outside 0 to 1.
-        """
-        if fraction is not None and remaining is not None:
-            raise InputError(f"fraction {fraction} and remaining {remaining} are both given; give one of them")
-        name, value = ("remaining", remaining) if remaining is not None else ("fraction", fraction)
-        value = 0.2 if value is None else value
-        if not 0 <= value <= 1:
-            meaning = "0.2 prunes a fifth of the kept weights" if name == "fraction" else "0.2 keeps a fifth of all"
-            raise InputError(f"{name} is {value}, expected a number from 0 to 1 ({meaning})")
-        # Take the decimal digits of the number, because in floating point ceil(0.07 * 100) is 8.
-        return cls(Fraction(str(value)), name == "fraction")
-
-    def stay(self, kept: int, prunable: int) -> int:
-        """Return the number of weights that stay, given the numbers of kept and of prunable weights."""
-        if self.of_kept:
-            return kept - math.ceil(self.value * kept)
-        return prunable - math.ceil((1 - self.value) * prunable)
-
-
 def refuse_infinite(weights: Mapping[str, Tensor]) -> None:
     """Raise if weights contain infinities or NaN.
 
@@ -209,17 +180,69 @@ def refuse_infinite(weights: Mapping[str, Tensor]) -> None:
     """
     for name, weight in weights.items():
         if not torch.isfinite(weight).all():
-            raise InputError(f"weight {name!r} holds values that are not finite; a diverged network cannot be pruned")
+            raise InputError(
+                f"weight {name!r} contains values that are not finite; a network that diverged cannot be pruned"
+            )
 
 
-def _scores(model: nn.Module, mask: Mask, criterion: Criterion, seed: int) -> dict[str, Tensor]:
+def check_criterion(criterion: object) -> None:
+    """Raise if a criterion is neither the name of a built-in criterion nor a function.
+
+    Raises
+    ------
+    InputError
+        If the criterion is anything else. The message lists the names that are most similar.
+    """
+    if not callable(criterion) and criterion not in get_args(BuiltinCriterion):
+        known = get_args(BuiltinCriterion)
+        raise InputError(f"criterion is {criterion!r}; {nearest(str(criterion), known)}; or give a function")
+
+
+def score(criterion: Criterion, name: str, weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the scores of a weight tensor by a user's criterion.
+
+    Parameters
+    ----------
+    criterion
+        The function.
+    name
+        The name of the weight.
+    weight
+        The values of the weight. The criterion receives a copy.
+    shape
+        The shape that the scores are expected to have.
+
+    Returns
+    -------
+    Tensor
+        The scores, on the CPU and in floating point.
+
+    Raises
+    ------
+    InputError
+        If the criterion returns anything other than real numbers of this shape, or returns NaN.
+    """
+    expected = f"expected a tensor of shape {list(shape)}, with a score for each, of which the lowest are pruned"
+    scores = criterion(name, weight.detach().clone())
+    if not isinstance(scores, Tensor) or list(scores.shape) != list(shape) or scores.is_complex():
+        returned = f"{scores.dtype} {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise InputError(f"the criterion returned {returned} for weight {name!r}; {expected}")
+    if scores.isnan().any():
+        raise InputError(f"the criterion returned NaN for weight {name!r}; {expected}")
+    scores = scores.detach().cpu()
+    return scores if scores.is_floating_point() else scores.double()
+
+
+def _scores(model: nn.Module, mask: Mask, criterion: BuiltinCriterion | Criterion, seed: int) -> dict[str, Tensor]:
     # Other criteria draw nothing, and `seed` is not checked for them, so that the generator may not accept it.
     generator = torch.Generator().manual_seed(seed if criterion == "random" else 0)
-    scores = {}
     weights = mask.parameters(model)
     refuse_infinite(weights)
+    scores = {}
     for name, weight in weights.items():
-        if criterion == "magnitude":
+        if callable(criterion):
+            scores[name] = score(criterion, name, weight, weight.shape)
+        elif criterion == "magnitude":
             scores[name] = weight.detach().abs().cpu()
         else:
             scores[name] = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
@@ -233,8 +256,8 @@ def _keep_highest(names: list[str], scores: dict[str, Tensor], mask: Mask, amoun
     if count < 0:
         where = names[0] if len(names) == 1 else "the mask"
         raise InputError(
-            f"remaining is {float(amount.value)}, but {where} keeps only {len(candidates) / len(was_kept):.4g} of its "
-            "weights; pruning brings none back, so give less"
+            f"remaining is {amount.remaining}, but {where} keeps only {len(candidates) / len(was_kept):.4g} of its "
+            "weights; pruning cannot restore pruned weights, so give a smaller number"
         )
     stays = torch.ones(len(candidates), dtype=torch.bool)
     if count:

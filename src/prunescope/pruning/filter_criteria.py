@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from prunescope.errors import InputError, nearest
-from prunescope.pruning.criteria import Amount, refuse_infinite
+from prunescope.errors import InputError
+from prunescope.pruning.amount import Amount
+from prunescope.pruning.criteria import BuiltinCriterion, Criterion, check_criterion, refuse_infinite, score
 from prunescope.pruning.filters import Filters
 from prunescope.pruning.groups import FilterGroup, Side, filter_axis, filter_groups, has_filters
 from prunescope.pruning.mask import prunable_weights
 
-FilterCriterion = Literal["magnitude", "random"]
 Order = NDArray[np.int64]
 Gone = dict[tuple[str, Side], Order]  # the indices of the removed channels, by module and side
 
@@ -31,7 +30,7 @@ def prune_filters(
     *,
     fraction: float | None = None,
     remaining: float | None = None,
-    criterion: FilterCriterion = "magnitude",
+    criterion: BuiltinCriterion | Criterion = "magnitude",
     exclude: Sequence[str] = (),
     image_size: int | tuple[int, int],
     seed: int = 0,
@@ -58,8 +57,10 @@ def prune_filters(
         The ratio of the weights left to the weights of the dense network after pruning, from 0 to 1; an alternative to
         `fraction`.
     criterion
-        The score of a filter: the L1 norm of its weights, averaged over the layers of a group (`magnitude`), or a
-        random number drawn with `seed` (`random`).
+        The score of a filter: the L1 norm of its weights (`magnitude`) or what a function returns, both averaged over
+        the layers of a group, or a random number drawn with `seed` (`random`). The function is called as
+        ``criterion(name, weight)`` for each weight tensor, whose first axis holds the filters, and returns a score for
+        each filter. The tensor `weight` is a copy.
     exclude
         Names or shell patterns of weights or modules that keep all their filters. Filters coupled with these are kept
         too. The inputs of an excluded module may still be removed.
@@ -81,9 +82,10 @@ def prune_filters(
     Raises
     ------
     InputError
-        If both `fraction` and `remaining` are given, or one is outside 0 to 1; if the criterion is unknown; if a
-        pattern matches nothing; if weights are not finite; if the filters belong to another network; if no filter can
-        be removed; or if removing all filters that can be removed still leaves more weights than requested.
+        If both `fraction` and `remaining` are given, or one is outside 0 to 1; if the criterion is unknown, or returns
+        anything other than a score for each filter; if a pattern matches nothing; if weights are not finite; if the
+        filters belong to another network; if no filter can be removed; or if removing all filters that can be removed
+        still leaves more weights than requested.
 
     Examples
     --------
@@ -92,9 +94,8 @@ def prune_filters(
     >>> len(filters["0"]), len(filters["2"]), filters.weights_remaining(model)
     (4, 2, 0.5)
     """
-    amount = Amount.given(fraction, remaining)
-    if criterion not in get_args(FilterCriterion):
-        raise InputError(f"criterion is {criterion!r}; {nearest(str(criterion), get_args(FilterCriterion))}")
+    amount = Amount(fraction, remaining)
+    check_criterion(criterion)
     refuse_infinite(prunable_weights(model))
     if filters is None:
         filters = Filters.all(model)
@@ -103,8 +104,9 @@ def prune_filters(
     groups = filter_groups(model, image_size, exclude)
     if not groups:
         raise InputError(
-            f"no filter of the network {type(model).__name__} can go: all are excluded, its outputs, or coupled with "
-            "something that cannot lose them; exclude less, or prune its weights instead"
+            f"no filter of the network {type(model).__name__} can be removed: all filters are excluded, are outputs of "
+            "the network, or are coupled with operations that cannot lose channels; exclude less, or prune its "
+            "weights instead"
         )
     layers = _layers(model, filters)
     most = amount.stay(_weights_left(layers, {}), sum(layer.dense for layer in layers.values()))
@@ -112,9 +114,9 @@ def prune_filters(
     counts = _counts(groups, most, lambda counts: _weights_left(layers, _gone(groups, orders, counts)))
     outputs = {name: kept.clone() for name, kept in filters.outputs.items()}
     inputs = {name: kept.clone() for name, kept in filters.inputs.items()}
-    for (name, side), places in _gone(groups, orders, counts).items():
+    for (name, side), indices in _gone(groups, orders, counts).items():
         kept = (outputs if side == "outputs" else inputs)[name]
-        kept[kept.nonzero().flatten()[torch.from_numpy(places)]] = False
+        kept[kept.nonzero().flatten()[torch.from_numpy(indices)]] = False
     return Filters(outputs, inputs)
 
 
@@ -151,23 +153,30 @@ def _weights_left(layers: dict[str, _Layer], gone: Gone) -> int:
     )
 
 
-def _orders(model: nn.Module, groups: list[FilterGroup], criterion: str, seed: int) -> list[Order]:
+def _orders(
+    model: nn.Module, groups: list[FilterGroup], criterion: BuiltinCriterion | Criterion, seed: int
+) -> list[Order]:
     """Return the filters of each group in the order in which they are removed."""
     generator = np.random.default_rng(seed)
     if criterion == "random":
         return [generator.permutation(group.size) for group in groups]
-    return [np.argsort(_norms(model, group), kind="stable") for group in groups]
+    by = criterion if callable(criterion) else None
+    return [np.argsort(_scores(model, group, by), kind="stable") for group in groups]
 
 
-def _norms(model: nn.Module, group: FilterGroup) -> NDArray[np.float64]:
-    """Return the L1 norm of each filter of a group, averaged over its layers."""
+def _scores(model: nn.Module, group: FilterGroup, criterion: Criterion | None) -> NDArray[np.float64]:
+    """Return the score of each filter of a group, averaged over its layers; the L1 norm if no criterion is given."""
     total, layers = np.zeros(group.size), np.zeros(group.size)
     for member in group.members:
         module = model.get_submodule(member.module)
         if member.side == "outputs" and isinstance(module, _ConvNd | nn.Linear):
             weight = module.weight.detach().transpose(0, filter_axis(module))
-            norms = weight.abs().flatten(1).sum(dim=1, dtype=torch.float64).cpu().numpy()
-            np.add.at(total, member.filters, norms[member.places])
+            if criterion is None:
+                scores = weight.abs().flatten(1).sum(dim=1, dtype=torch.float64).cpu().numpy()
+            else:
+                name = f"{member.module}.weight" if member.module else "weight"
+                scores = score(criterion, name, weight, weight.shape[:1]).double().numpy()
+            np.add.at(total, member.filters, scores[member.indices])
             np.add.at(layers, member.filters, 1)
     result: NDArray[np.float64] = total / layers
     return result
@@ -187,9 +196,9 @@ def _counts(groups: list[FilterGroup], most: int, left: Callable[[list[int]], in
     low, high = 0, len(steps)
     if left(after(high)) > most:
         raise InputError(
-            f"filters cannot be pruned so far: with one filter left in each of the {len(groups)} groups that can lose "
-            f"some, {left(after(high)):,} weights are left, and at most {most:,} were asked for; prune less, or "
-            "exclude less"
+            f"so many filters cannot be removed: with one filter left in each of the {len(groups)} groups of filters "
+            f"that can be removed, {left(after(high)):,} weights are left, but at most {most:,} were requested; prune "
+            "less or exclude less"
         )
     while low < high:
         middle = (low + high) // 2
@@ -198,7 +207,8 @@ def _counts(groups: list[FilterGroup], most: int, left: Callable[[list[int]], in
     spared = [group.name for group in groups if share >= Fraction(2 * group.size - 1, 2 * group.size)]
     if spared:
         warnings.warn(
-            f"layer {', '.join(map(repr, spared))} would lose all filters; one is kept, so that the network still runs",
+            f"layer {', '.join(map(repr, spared))} would lose all filters; one filter is kept, so that the network "
+            "still runs",
             stacklevel=3,
         )
     return after(low)
@@ -213,5 +223,5 @@ def _gone(groups: list[FilterGroup], orders: list[Order], counts: list[int]) -> 
         goes = np.zeros(group.size, np.bool_)
         goes[order[:count]] = True
         for member in group.members:
-            gone.setdefault((member.module, member.side), []).append(member.places[goes[member.filters]])
-    return {side: np.concatenate(places) for side, places in gone.items()}
+            gone.setdefault((member.module, member.side), []).append(member.indices[goes[member.filters]])
+    return {side: np.concatenate(indices) for side, indices in gone.items()}

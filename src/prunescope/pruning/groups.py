@@ -24,7 +24,7 @@ from prunescope.networks.checks import explain_failures
 from prunescope.networks.observing import blank_images, evaluating
 from prunescope.pruning.mask import matching_weights
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 Side = Literal["outputs", "inputs"]
 
 # Operations that map each input channel to an output channel of its own, so that a channel removed from the input is
@@ -43,7 +43,7 @@ class Member:
         The module's name.
     side
         Whether these are output channels or input channels (features for a linear module).
-    places
+    indices
         The indices of the channels, int64 [channels].
     filters
         The number of the group's filter that each channel belongs to, int64 [channels].
@@ -51,8 +51,8 @@ class Member:
 
     module: str
     side: Side
-    places: Places
-    filters: Places
+    indices: Indices
+    filters: Indices
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _group(group: Any, names: dict[nn.Module, str]) -> FilterGroup:
         for item in group.items
         if item.dep.target.module in names and output_channels(item.dep.target.module) is not None
     )
-    return FilterGroup(len(members[0].places), members)
+    return FilterGroup(len(members[0].indices), members)
 
 
 def _side(item: Any) -> Side:
@@ -278,7 +278,7 @@ def _is_there(group: FilterGroup, model: nn.Module) -> bool:
         module = model.get_submodule(member.module)
         takes_in = member.side == "inputs" and has_filters(module)
         channels = input_channels(module) if takes_in else output_channels(module)
-        if channels is None or member.places.max() >= channels:
+        if channels is None or member.indices.max() >= channels:
             return False
     return True
 
@@ -287,7 +287,7 @@ def _disjoint(groups: list[FilterGroup]) -> list[FilterGroup]:
     """Omit groups with a common channel, because the filters of one cannot be removed without those of the other."""
     seen: Counter[tuple[str, Side, int]] = Counter()
     channels = [
-        [(member.module, member.side, int(place)) for member in group.members for place in member.places]
+        [(member.module, member.side, int(index)) for member in group.members for index in member.indices]
         for group in groups
     ]
     for own in channels:

@@ -17,8 +17,9 @@ from prunescope.files import write_text
 from prunescope.fingerprints import read_fingerprints
 from prunescope.store.locations import apart_from_places, with_places_of
 from prunescope.store.measured import read_measured
+from prunescope.store.pruning_settings import PruningSettings
 from prunescope.store.reading import read_recipe
-from prunescope.store.recipe import Pruning, Recipe
+from prunescope.store.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class StudyDirectory:
         """The folder of a level's dissection, which has one subfolder per layer."""
         return self.level(trial, level) / "dissection"
 
-    def is_trained(self, trial: int, level: int, pruning: Pruning | None = None) -> bool:
+    def is_trained(self, trial: int, level: int, pruning: PruningSettings | None = None) -> bool:
         """Return whether a level's training is complete.
 
         If the recipe's `pruning` is given, the files that it needs besides the trained network have to exist as well:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
@@ -16,7 +15,6 @@ from prunescope.bounds import (
     MOST_COLOR,
     MOST_COUNT,
     MOST_DRAWN,
-    MOST_LEVELS,
     MOST_SEED,
     MOST_SIZE,
     MOST_TRIALS,
@@ -28,9 +26,9 @@ from prunescope.errors import InputError
 from prunescope.files import file_name
 from prunescope.miniature.write import LARGEST, SMALLEST
 from prunescope.networks.source import default_layers
+from prunescope.store.pruning_settings import PruningSettings, misfit, pruning_seed
 from prunescope.tasks.sources import Augmentation, Cifar, HuggingFace
 from prunescope.training.recipe import Training
-from prunescope.training.steps import Step
 from prunescope.validation import Strict, Text
 
 Mean = Annotated[float, Field(ge=-MOST_COLOR, le=MOST_COLOR)]
@@ -46,10 +44,6 @@ def _at_least(least: float, given: float) -> float:
 LayerName = Annotated[str, AfterValidator(file_name)]  # The results of a layer are stored in a folder of this name.
 AboveZero = Annotated[float, Field(gt=0, le=MOST_COLOR), AfterValidator(partial(_at_least, LEAST_STD))]
 Axis = Literal[1, 2, 3, -1, -2, -3]
-Criterion = Literal["magnitude", "random", "shuffled"]
-Scope = Literal["global", "layer", "filters"]
-Schedule = Literal["iterative", "one-shot"]
-Retraining = Literal["rewind", "fine-tune", "learning-rate", "reinitialise"]
 
 
 class Miniature(Strict):
@@ -107,122 +101,6 @@ class Data(Strict):
     workers: Annotated[int, Field(ge=0, le=MOST_WORKERS, description="processes that decode images")] = 0
 
 
-class Pruning(Strict):
-    """How the network is pruned and retrained (Frankle and Bau 2019, section 2)."""
-
-    levels: Annotated[
-        int, Field(ge=0, le=MOST_LEVELS, description="how often the network is pruned; or give `remaining`")
-    ] = 0
-    fraction: Annotated[float | None, Field(gt=0, lt=1, description="of the kept weights, a level")] = 0.2
-    remaining: Annotated[
-        tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None,
-        Field(
-            min_length=1,
-            max_length=MOST_LEVELS,
-            description="weights remaining at level 1, 2, ...; instead of `levels` and `fraction`",
-        ),
-    ] = None
-    schedule: Annotated[
-        Schedule, Field(description="`one-shot`: every level is pruned from level 0's trained weights")
-    ] = "iterative"
-    criterion: Annotated[
-        Criterion, Field(description="`shuffled`: the branch's masks, permuted within each layer (a control)")
-    ] = "magnitude"
-    scope: Annotated[Scope, Field(description="`filters`: whole filters, really removed")] = "global"
-    exclude: Annotated[tuple[Text, ...], Field(description="weights to leave whole, by name or pattern")] = ()
-    retraining: Annotated[
-        Retraining,
-        Field(
-            description="from the weights at step `rewind_to` (`rewind`); from the trained weights, at the last "
-            "learning rate (`fine-tune`) or from step `rewind_to` of the schedule (`learning-rate`); from new random "
-            "weights (`reinitialise`: a control)"
-        ),
-    ] = "rewind"
-    rewind_to: Annotated[
-        Step, Field(description="of `rewind` and `learning-rate`: the step that a level begins at; 0it is the start")
-    ] = Step()
-    fine_tune: Annotated[Step | None, Field(description="of `fine-tune`: how long a level is trained")] = None
-    masks: Annotated[
-        Literal["own", "branch"], Field(description="`branch`: the masks of the study it branches from (controls)")
-    ] = "own"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _levels_or_remaining(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        given = {name: value for name, value in given.items() if value is not None}
-        if isinstance(given.get("remaining"), list | tuple):
-            return {"levels": len(given["remaining"]), "fraction": None} | given
-        if "levels" not in given and "remaining" not in given:
-            raise PydanticCustomError("missing", "is missing", {"field": ("pruning", "levels")})
-        return given
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        for wrong, name, expected in (
-            (self._is_not_descending(), "remaining", "expected fractions that fall from level to level"),
-            (
-                self.remaining is not None and self.levels != len(self.remaining),
-                "levels",
-                f"`remaining` says {len(self.remaining or ())}; leave `levels` out",
-            ),
-            (
-                self.remaining is not None and self.fraction is not None,
-                "fraction",
-                "`remaining` says how much is kept at every level; give one of the two",
-            ),
-            (
-                self.scope == "filters" and self.criterion == "shuffled",
-                "criterion",
-                "a mask is shuffled weight by weight, and `scope: filters` removes whole filters; give another scope",
-            ),
-            (
-                self.criterion == "shuffled" and self.masks == "own",
-                "criterion",
-                "it permutes the masks of another study; give `masks: branch` too",
-            ),
-            (
-                self.criterion == "random" and self.masks == "branch",
-                "criterion",
-                "`masks: branch` takes another study's masks, so that nothing is drawn; give one of the two",
-            ),
-            (
-                self.retraining == "fine-tune" and self.fine_tune in (None, Step()),
-                "fine_tune",
-                "expected how long `retraining: fine-tune` trains a level, such as 10ep",
-            ),
-            (
-                self.retraining != "fine-tune" and self.fine_tune is not None,
-                "fine_tune",
-                f"`retraining: {self.retraining}` does not fine-tune; leave it out or give `retraining: fine-tune`",
-            ),
-        ):
-            if wrong:
-                raise _misfit(("pruning", name), getattr(self, name), expected)
-        return self
-
-    def _is_not_descending(self) -> bool:
-        kept = (1.0, *(self.remaining or ()))
-        return any(after >= before for before, after in pairwise(kept))
-
-    @property
-    def rewinds(self) -> bool:
-        """Whether levels begin with the weights of step `rewind_to`."""
-        return self.retraining == "rewind"
-
-    @property
-    def excluded_weights(self) -> tuple[str, ...]:
-        """The names or patterns of weights that the dense mask leaves out; empty if whole filters are removed."""
-        return () if self.scope == "filters" else self.exclude
-
-    def remaining_at(self, level: int) -> float:
-        """Return the fraction of the weights that the recipe keeps at a level."""
-        if self.remaining is not None and level > 0:
-            return self.remaining[level - 1]
-        return float((1 - (self.fraction or 0)) ** level)
-
-
 def _axes(given: Any, info: ValidationInfo) -> Any:
     """Validate `units_axis` as a whole, so that one problem is reported, and turn numeric layer names into strings."""
     if given is None:
@@ -236,7 +114,7 @@ def _axes(given: Any, info: ValidationInfo) -> Any:
         expected = "expected 1, 2, 3, -1, -2 or -3, or such axes by layer: 1 for [n, units, h, w], -1 for units last"
     else:
         return axes
-    raise _misfit(("dissection", "units_axis"), given, expected)
+    raise misfit(("dissection", "units_axis"), given, expected)
 
 
 class DissectionSettings(Strict):
@@ -281,7 +159,7 @@ class Recipe(Strict):
     seed: Annotated[int, Field(ge=0, le=MOST_SEED, description="trial t initialises and shuffles with seed + t")] = 0
     data: Data
     training: Training
-    pruning: Pruning
+    pruning: PruningSettings
     dissection: DissectionSettings
 
     @model_validator(mode="before")
@@ -302,12 +180,12 @@ class Recipe(Strict):
     def _seeds_can_be_drawn_from(self) -> Self:
         last = self.seed + self.trials - 1
         if last > MOST_SEED:
-            raise _misfit(("seed",), self.seed, f"trial {self.trials - 1} would have seed {last}, above {MOST_SEED}")
+            raise misfit(("seed",), self.seed, f"trial {self.trials - 1} would have seed {last}, above {MOST_SEED}")
         draws = self.pruning.criterion == "random" and self.pruning.scope != "filters"
         if draws and pruning_seed(last, self.pruning.levels) >= 2**64:
             most = (2**64 - 1 - self.pruning.levels) // 1000 - (self.trials - 1)
             expected = f"with `criterion: random`, each level draws from 1000 x seed + level; expected at most {most}"
-            raise _misfit(("seed",), self.seed, expected)
+            raise misfit(("seed",), self.seed, expected)
         return self
 
     @model_validator(mode="after")
@@ -315,7 +193,7 @@ class Recipe(Strict):
         drawn = isinstance(self.data.task, Drawn) or isinstance(self.dissection.concepts, Drawn)
         if drawn and not SMALLEST <= self.data.size <= LARGEST:
             expected = f"images of the miniature are drawn with sides from {SMALLEST} to {LARGEST} pixels"
-            raise _misfit(("data", "size"), self.data.size, expected)
+            raise misfit(("data", "size"), self.data.size, expected)
         return self
 
     @model_validator(mode="after")
@@ -324,14 +202,14 @@ class Recipe(Strict):
         # More epochs and more iterations are later for any length of an epoch. `check_steps` compares the other cases.
         if rewind != length and rewind.epochs >= length.epochs and rewind.steps >= length.steps:
             expected = f"expected a step within training, not after its end, {length}"
-            raise _misfit(("pruning", "rewind_to"), rewind, expected)
+            raise misfit(("pruning", "rewind_to"), rewind, expected)
         return self
 
     @model_validator(mode="after")
     def _has_weights_to_draw(self) -> Self:
         if self.pruning.retraining == "reinitialise" and "@" in self.network:
             expected = f"the published weights of {self.network} would be the same again; name the network without them"
-            raise _misfit(("pruning", "retraining"), "reinitialise", expected)
+            raise misfit(("pruning", "retraining"), "reinitialise", expected)
         return self
 
     def check_steps(self, steps_per_epoch: int) -> None:
@@ -365,14 +243,3 @@ class Recipe(Strict):
     def to_yaml(self) -> str:
         """Return the recipe as YAML, with every default resolved."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def pruning_seed(seed: int, level: int) -> int:
-    """Return the seed for the random pruning scores of a level of the trial with seed `seed`."""
-    return seed * 1000 + level
-
-
-def _misfit(field: tuple[str, ...], given: Any, expected: str) -> PydanticCustomError:
-    """Return an error for a field that contradicts other fields of the recipe."""
-    shown = str(given) if isinstance(given, Step) else given
-    return PydanticCustomError("misfit", "{expected}", {"field": field, "input": shown, "expected": expected})

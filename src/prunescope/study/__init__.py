@@ -1,7 +1,8 @@
 """Running studies: stages, resuming, forecasting."""
 
 from prunescope.store import read_recipe
+from prunescope.study.reporting import Event
 from prunescope.study.run import run_study
-from prunescope.study.stages import Event, Stage, stages
+from prunescope.study.stages import Stage, stages
 
 __all__ = ["Event", "Stage", "read_recipe", "run_study", "stages"]

@@ -16,16 +16,17 @@ from prunescope.networks.checks import check_ready, explain_failures
 from prunescope.networks.layers import units_axes
 from prunescope.networks.observing import check_layers, evaluating, observe
 from prunescope.networks.source import build_network
-from prunescope.pruning import Coverage, Mask, prune_filters, shrink, unit_numbers
-from prunescope.pruning.criteria import Amount
+from prunescope.pruning import Coverage, Mask, shrink, unit_numbers
+from prunescope.pruning.amount import Amount
 from prunescope.pruning.effective import check_effective
 from prunescope.store.recipe import Recipe
+from prunescope.study.schedule import choose_filters, dense_mask, pruned_together, weights_kept
 
 _SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Fit:
+class CheckedNetwork:
     """The result of checking a recipe's network.
 
     Attributes
@@ -46,7 +47,9 @@ class Fit:
     notes: tuple[str, ...]
 
 
-def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, classes_known: bool = True) -> Fit:
+def check_recipe(
+    recipe: Recipe, classes: int, image_size: tuple[int, int], *, classes_known: bool = True
+) -> CheckedNetwork:
     """Check that a recipe's network can be trained, pruned and dissected as the recipe says.
 
     Parameters
@@ -63,7 +66,7 @@ def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, c
 
     Returns
     -------
-    Fit
+    CheckedNetwork
         The network, its dense mask, its coverage and notes for the user.
 
     Raises
@@ -76,7 +79,7 @@ def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, c
     size, layers = recipe.data.size, recipe.dissection.layers
     check_layers(model, layers)
     # The mask is that of the network before its first forward pass, when modules sized by their input have no size yet.
-    mask = Mask.dense(model, recipe.pruning.excluded_weights)
+    mask = dense_mask(model, recipe.pruning)
     coverage = Coverage.of(model, mask)
     check_training(model, recipe.network, classes if classes_known else None, size)
     notes = [coverage.note()]
@@ -88,7 +91,7 @@ def check_recipe(recipe: Recipe, classes: int, image_size: tuple[int, int], *, c
     with evaluating(model), torch.inference_mode(), observe(model, layers, axes), explain_failures(model, images):
         scores = model(images)
     check_scores(scores, recipe.network, classes if classes_known else None)
-    return Fit(model, mask, coverage, tuple(filter(None, notes)))
+    return CheckedNetwork(model, mask, coverage, tuple(filter(None, notes)))
 
 
 def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> list[str]:
@@ -220,27 +223,24 @@ def _check_weights(mask: Mask, recipe: Recipe) -> None:
     pruning = recipe.pruning
     if pruning.masks == "branch":
         return
-    sizes = [mask.prunable] if pruning.scope == "global" else [tensor.numel() for tensor in mask.values()]
-    kept = sizes
-    for level in range(1, pruning.levels + 1):
-        remaining = None if pruning.remaining is None else pruning.remaining[level - 1]
-        amount = Amount.given(pruning.fraction if remaining is None else None, remaining)
-        kept = [amount.stay(before, size) for before, size in zip(kept, sizes, strict=True)]
-        if not any(kept):
-            raise InputError(
-                f"recipe {recipe.name}: level {level} of {pruning.levels} would keep none of the {mask.prunable:,} "
-                "prunable weights; give fewer levels, a lower pruning.fraction or more weights remaining"
-            )
+    sizes = pruned_together(mask, pruning)
+    empty = next((level for level, kept in enumerate(weights_kept(pruning, sizes)) if not any(kept)), None)
+    if empty is None:
+        return
+    raise InputError(
+        f"recipe {recipe.name}: level {empty} of {pruning.levels} would keep none of the {mask.prunable:,} prunable "
+        "weights; give fewer levels, a lower pruning.fraction or more weights remaining"
+    )
 
 
 def _check_filters(model: nn.Module, recipe: Recipe) -> None:
     """Raise if filters cannot be removed down to the last level, or the units left cannot be matched to dense ones."""
     pruning, size = recipe.pruning, recipe.data.size
-    last = 1.0 if pruning.masks == "branch" else pruning.remaining_at(pruning.levels)
+    amount = Amount(remaining=1.0 if pruning.masks == "branch" else pruning.remaining_at(pruning.levels))
     with warnings.catch_warnings():
         # The warning about layers that keep a single filter is given at the level at which that happens.
         warnings.simplefilter("ignore")
-        filters = prune_filters(model, remaining=last, exclude=pruning.exclude, image_size=size)
+        filters = choose_filters(recipe, model, None, amount, recipe.seed)
     shrunk = deepcopy(model)
     shrink(shrunk, filters, size)
     settings = recipe.dissection

@@ -16,8 +16,9 @@ from prunescope.progress import Progress, silent
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.locations import concepts_place, task_place
 from prunescope.store.recipe import Drawn, Recipe
-from prunescope.study.branching import Branch, link
+from prunescope.study.branching import Branch
 from prunescope.study.identity import Fingerprinter
+from prunescope.study.linking import link
 from prunescope.tasks.task import Task, open_task
 
 

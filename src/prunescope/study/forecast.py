@@ -15,16 +15,12 @@ from prunescope.files import expanded
 from prunescope.networks.layers import list_layers, units_axes
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.recipe import Drawn, Recipe
-from prunescope.study.branching import (
-    Branch,
-    dense_elsewhere,
-    differences,
-    masks_branch,
-    same_dissection,
-    trial_of,
-)
-from prunescope.study.checks import Fit, check_recipe
+from prunescope.study.branching import Branch
+from prunescope.study.checks import CheckedNetwork, check_recipe
+from prunescope.study.schedule import level_steps, pruned_together, weights_kept
+from prunescope.study.sharing import dense_elsewhere, same_dissection
 from prunescope.study.speed import Speed, measure_speed
+from prunescope.study.taking_masks import masks_branch
 from prunescope.tasks.order import Plan
 from prunescope.tasks.source import Source
 from prunescope.tasks.sources import Cifar, HuggingFace, open_sources
@@ -38,7 +34,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-class Sizes(NamedTuple):
+class DataSizes(NamedTuple):
     """The sizes of a study's data sets."""
 
     training: int
@@ -141,8 +137,8 @@ def forecast(
 def _rows(
     recipe: Recipe,
     folder: Path | None,
-    fit: Fit,
-    sizes: Sizes,
+    fit: CheckedNetwork,
+    sizes: DataSizes,
     steps_per_epoch: int,
     speed: Speed,
     branches: Sequence[Branch],
@@ -151,11 +147,13 @@ def _rows(
     directory = None if folder is None else StudyDirectory(folder)
     pruning, batch = recipe.pruning, min(recipe.training.batch_size, sizes.training)
     network, mask, dissection = _bytes(recipe, fit, sizes)
+    kept = weights_kept(pruning, pruned_together(fit.mask, pruning))
     rows = []
     for trial in range(recipe.trials):
-        shared = _shared(recipe, trial, branches, before, steps_per_epoch)
+        shared = dense_elsewhere(recipe, trial, [*branches, *before], steps_per_epoch, to_come=before)
         for level in range(pruning.levels + 1):
-            steps = _steps(recipe, level, steps_per_epoch)
+            steps = level_steps(recipe, level, steps_per_epoch)
+            count = steps.stop - steps.start
             trained = directory is not None and directory.is_trained(trial, level, pruning)
             dissected = trained and directory is not None and directory.is_dissected(
                 trial, level, recipe.dissection.layers
@@ -166,8 +164,8 @@ def _rows(
                 same = set(recipe.dissection.layers) <= set(branch.recipe.dissection.layers)
                 dissected = same and same_dissection(recipe, trial, branch, theirs)
                 trained, state = True, f"of {branch.directory.root}"
-            to_train, to_dissect = 0 if trained else steps, 0 if dissected else sizes.labelled
-            measures = 0 if trained else 1 + (_times_measured(recipe, steps, steps_per_epoch))
+            to_train, to_dissect = 0 if trained else count, 0 if dissected else sizes.labelled
+            measures = 0 if trained else 1 + _times_measured(recipe, count, steps_per_epoch)
             seconds = to_train * batch / speed.training
             seconds += (measures * sizes.validation + to_dissect) / speed.dissection
             space = 0.0 if trained else network * (3 if level == 0 else 1) + mask
@@ -176,7 +174,7 @@ def _rows(
                     "study": recipe.name,
                     "trial": trial,
                     "level": level,
-                    "weights remaining": recipe.pruning.remaining_at(level),
+                    "weights remaining": sum(kept[level]) / sum(kept[0]),
                     "steps": to_train,
                     "training images": to_train * batch,
                     "dissected images": to_dissect,
@@ -188,39 +186,12 @@ def _rows(
     return rows
 
 
-def _steps(recipe: Recipe, level: int, steps_per_epoch: int) -> int:
-    pruning = recipe.pruning
-    end = recipe.training.length.iterations(steps_per_epoch)
-    if level == 0 or pruning.retraining == "reinitialise":
-        return end
-    if pruning.retraining == "fine-tune":
-        assert pruning.fine_tune is not None
-        return pruning.fine_tune.iterations(steps_per_epoch)
-    return end - pruning.rewind_to.iterations(steps_per_epoch)
-
-
 def _times_measured(recipe: Recipe, steps: int, steps_per_epoch: int) -> int:
     every = recipe.training.measure_every
     return 0 if every is None else (steps - 1) // every.iterations(steps_per_epoch)
 
 
-def _shared(
-    recipe: Recipe, trial: int, branches: Sequence[Branch], before: Sequence[Branch], steps_per_epoch: int
-) -> tuple[Branch, int] | None:
-    """Return the study, finished or run before this one, that a trial takes its dense network from, and its trial."""
-    if found := dense_elsewhere(recipe, trial, [*branches, *before], steps_per_epoch):
-        return found
-    for branch in before:
-        theirs = trial_of(recipe, trial, branch.recipe)
-        # A trial that is trained already can no longer save its weights at further steps.
-        if theirs is None or branch.directory.is_trained(theirs, 0):
-            continue
-        if not differences(recipe, branch):
-            return branch, theirs
-    return None
-
-
-def _bytes(recipe: Recipe, fit: Fit, sizes: Sizes) -> tuple[float, float, float]:
+def _bytes(recipe: Recipe, fit: CheckedNetwork, sizes: DataSizes) -> tuple[float, float, float]:
     """Return the sizes in bytes of a network, of a mask and, approximately, of a dissection."""
     network = sum(tensor.numel() * tensor.element_size() for tensor in fit.model.state_dict().values())
     settings, size = recipe.dissection, recipe.data.size
@@ -231,7 +202,7 @@ def _bytes(recipe: Recipe, fit: Fit, sizes: Sizes) -> tuple[float, float, float]
     return network, fit.mask.prunable, 16.0 * units * sizes.concepts
 
 
-def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
+def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> DataSizes:
     origin, concepts = recipe.data.task, recipe.dissection.concepts
     training, validation, classes = IMAGENET
     read, classes_known, image_size = None, True, (recipe.data.size, recipe.data.size)
@@ -265,7 +236,7 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> Sizes:
         notes[f"{concepts} is not there: Broden's {labelled:,} images are assumed"] = None
     if training < 1:
         raise InputError(f"{training} training images: expected at least one")
-    return Sizes(training, validation, classes, labelled, number, read, classes_known, image_size)
+    return DataSizes(training, validation, classes, labelled, number, read, classes_known, image_size)
 
 
 def _workers(recipe: Recipe) -> str:

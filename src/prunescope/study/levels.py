@@ -15,6 +15,7 @@ from prunescope.networks.weights import fit_weights, read_tensors
 from prunescope.pruning import Filters, Mask, shrink
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.recipe import Recipe
+from prunescope.study.schedule import dense_mask, parent_number
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,9 @@ class Level:
         return self.recipe.pruning.scope == "filters"
 
     @property
-    def pruned_from(self) -> Level | None:
-        """The level from which this one is pruned, so that its mask contains this level's; None if there is none.
-
-        There is none at level 0 and for shuffled masks.
-        """
-        pruning = self.recipe.pruning
-        if self.level == 0 or pruning.criterion == "shuffled":
-            return None
-        return self.at(0 if pruning.schedule == "one-shot" else self.level - 1)
+    def parent(self) -> Level:
+        """The level that this one, from level 1 on, is pruned from."""
+        return self.at(parent_number(self.recipe.pruning, self.level))
 
     def at(self, level: int) -> Level:
         """Return another level of the same trial."""
@@ -116,28 +111,32 @@ class Level:
         kept = Kept(Mask.load(mask), Filters.load(filters) if self.removes_filters and self.level else None)
         self._check_mask(kept.mask, dense, mask)
         if kept.filters is not None and not _same(kept.filters.mask(dense), kept.mask):
-            raise self._misfit(filters, "leaves other weights than mask.safetensors beside it keeps")
+            raise self._misfit(filters, "keeps other weights than mask.safetensors in the same folder")
         return kept
 
     def _check_mask(self, mask: Mask, dense: nn.Module, path: Path) -> None:
         """Raise if a mask contradicts the network, the counts in measured.json or the level it was pruned from."""
-        whole = Mask.dense(dense, self.recipe.pruning.excluded_weights)
+        whole = dense_mask(dense, self.recipe.pruning)
         for name in sorted(whole.keys() ^ mask.keys()):
             missing = name not in mask
-            raise self._misfit(path, f"{'lacks' if missing else 'has'} the weight {name!r}, which the network "
-                                     f"{'has' if missing else 'has not, or excludes'}")  # fmt: skip
+            raise self._misfit(
+                path,
+                f"lacks the weight {name!r}, which the network has"
+                if missing
+                else f"contains the weight {name!r}, which the network does not have or the recipe excludes",
+            )
         for name, tensor in mask.items():
             if tensor.shape != whole[name].shape:
                 shapes = f"{list(tensor.shape)}, the network's {list(whole[name].shape)}"
-                raise self._misfit(path, f"has {name!r} of shape {shapes}")
+                raise self._misfit(path, f"contains {name!r} of shape {shapes}")
         counted = self.directory.read_measured(self.trial, self.level)
         counts = (counted.get("kept"), counted.get("prunable"))
         if counts != (mask.kept, mask.prunable):
-            said = "{} of {} weights".format(*counts)
-            raise self._misfit(path, f"keeps {mask.kept} of {mask.prunable} weights, but measured.json says {said}")
-        before = self.pruned_from
-        if before is None:
+            stated = "{} of {}".format(*counts)
+            raise self._misfit(path, f"keeps {mask.kept} of {mask.prunable} weights, but measured.json states {stated}")
+        if self.level == 0 or self.recipe.pruning.criterion == "shuffled":
             return
+        before = self.parent
         earlier = Mask.load(before.directory.mask(self.trial, before.level))
         for name, tensor in mask.items():
             parent = earlier.get(name)
@@ -149,12 +148,14 @@ class Level:
         for name, weight in mask.parameters(model).items():
             count = int((weight.detach()[~mask[name]] != 0).sum())
             if count:
-                raise self._misfit(path, f"has {count} weights in {name!r} that mask.safetensors beside it says are "
-                                         "pruned, and that are not zero")  # fmt: skip
+                raise self._misfit(
+                    path,
+                    f"has {count} weights in {name!r} that are not zero although mask.safetensors prunes them",
+                )
 
     def _misfit(self, path: Path, what: str) -> InputError:
         return InputError(
-            f"{path} {what}; the file was changed, or is another level's. Put the level's own file there, or remove "
+            f"{path} {what}; the file was changed or belongs to another level. Restore the level's own file, or remove "
             f"{path.parent} and run the study again"
         )
 

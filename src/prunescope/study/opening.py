@@ -13,10 +13,12 @@ from prunescope.store.layout import StudyDirectory
 from prunescope.store.locations import TASK
 from prunescope.store.reading import read_recipe
 from prunescope.store.recipe import Recipe
-from prunescope.study.branching import Branch, list_masks, masks_branch, note_masks, refuse_other_masks
+from prunescope.study.branching import Branch
+from prunescope.study.claiming import record_study
 from prunescope.study.data import draw_data, study_concepts, study_task
-from prunescope.study.identity import Fingerprinter, Identity, identify, record, refuse_changes
-from prunescope.study.stages import Clock
+from prunescope.study.identity import Fingerprinter, Identity, identify, refuse_changes
+from prunescope.study.reporting import ProgressReporter
+from prunescope.study.taking_masks import list_masks, masks_branch
 from prunescope.tasks.task import Task
 
 T = TypeVar("T")
@@ -33,7 +35,11 @@ class Opened(NamedTuple):
 
 
 def open_data(
-    recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], processes: Processes, clock: Clock
+    recipe: Recipe,
+    directory: StudyDirectory,
+    branches: Sequence[Branch],
+    processes: Processes,
+    progress: ProgressReporter,
 ) -> Opened:
     """Open a study's data; they are drawn first if the recipe asks for drawn data.
 
@@ -45,13 +51,13 @@ def open_data(
     InputError
         If data do not exist or do not fit the recipe, or if they differ from those that the study began with.
     """
-    drawing = clock.preparing("drawing the data")
+    drawing = progress.preparing("drawing the data")
     main_first(processes, lambda: draw_data(recipe, directory, branches, drawing))
     hashes = Hashes(directory.hashes)
-    fingerprinter = Fingerprinter(hashes, clock.preparing)
+    fingerprinter = Fingerprinter(hashes, progress.preparing)
     known = processes.on_main(lambda: _identify(recipe, directory, branches, fingerprinter))
-    identity, place = known or (Identity(), None)
-    place, content = processes.broadcast_object([place, identity.content(TASK)])
+    identity, index = known or (Identity(), None)
+    index, content = processes.broadcast_object([index, identity.content(TASK)])
     task = main_first(processes, lambda: study_task(recipe, directory, branches, drawing))
     concepts = main_first(processes, lambda: study_concepts(recipe, directory, branches, drawing))
 
@@ -61,11 +67,13 @@ def open_data(
         return found
 
     identity |= processes.on_main(identify_packed) or Identity()
-    origin = None if place is None else branches[place]
+    origin = None if index is None else branches[index]
     return Opened(replace(task, content=content), concepts, origin, identity, hashes)
 
 
-def check_finished(recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], clock: Clock) -> None:
+def check_finished(
+    recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch], progress: ProgressReporter
+) -> None:
     """Check that the files of a finished study have not changed, and record fingerprints that are missing.
 
     Files that no longer exist are not checked, unless the recipe gives a new path for them.
@@ -76,27 +84,10 @@ def check_finished(recipe: Recipe, directory: StudyDirectory, branches: Sequence
         If files differ from those that the study began with, or do not exist at a path that is newly given.
     """
     hashes, finished = Hashes(directory.hashes), read_recipe(directory.recipe)
-    fingerprinter = Fingerprinter(hashes, clock.preparing)
-    identity, place = _identify(recipe, directory, branches, fingerprinter, finished)
-    settle(recipe, directory, None if place is None else branches[place], identity, clock)
+    fingerprinter = Fingerprinter(hashes, progress.preparing)
+    identity, index = _identify(recipe, directory, branches, fingerprinter, finished)
+    record_study(recipe, directory, None if index is None else branches[index], identity, progress)
     hashes.save()
-
-
-def settle(recipe: Recipe, directory: StudyDirectory, origin: Branch | None, identity: Identity, clock: Clock) -> None:
-    """Write a study's recipe, its fingerprints and the source of its masks into its directory.
-
-    Raises
-    ------
-    InputError
-        If the study began with the masks of another study than `origin`.
-    """
-    if origin is not None:
-        refuse_other_masks(directory, origin)
-    if note := record(directory, identity):
-        clock.note(note)
-    directory.claim(recipe)
-    if origin is not None:
-        note_masks(directory, origin)
 
 
 def main_first(processes: Processes, make: Callable[[], T]) -> T:

@@ -1,14 +1,10 @@
-"""The stages of a study, and progress reports with an estimate of the remaining time."""
+"""The stages of a study, and which of them are complete."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from prunescope.progress import Progress
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.recipe import Recipe
 
@@ -23,30 +19,6 @@ class Stage:
     done: bool
 
 
-@dataclass(frozen=True)
-class Event:
-    """A progress report of a running study."""
-
-    trial: int
-    level: int
-    work: str  # "data", "train" or "dissect"
-    fraction: float  # the fraction of this stage that is done, from 0 to 1
-    overall: float  # the fraction of this run's whole work that is done, from 0 to 1
-    remaining: float | None  # the estimated remaining time in seconds, if it is known
-    weights_remaining: float | None = None
-    top1: float | None = None
-    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)  # dissection summaries of a level, by layer
-    doing: str = ""  # a description of the preparation of data before the first stage
-    note: str = ""  # a message to show on a line of its own
-
-
-Report = Callable[[Event], None]
-
-
-def unreported(_event: Event) -> None:
-    """Ignore an event."""
-
-
 def stages(recipe: Recipe, out: str | Path) -> list[Stage]:
     """Return all stages of a study in the order in which they run, each marked as done or not."""
     directory = StudyDirectory(Path(out))
@@ -57,47 +29,3 @@ def stages(recipe: Recipe, out: str | Path) -> list[Stage]:
             dissected = trained and directory.is_dissected(trial, level, recipe.dissection.layers)
             found += [Stage(trial, level, "train", trained), Stage(trial, level, "dissect", dissected)]
     return found
-
-
-# The assumed share of a level's time by kind of work. It only influences the estimate of the remaining time.
-SHARE: Mapping[str, float] = {"train": 0.9, "dissect": 0.1}
-
-
-class Clock:
-    """Reports the progress of a run and estimates the remaining time from the speed of the run so far.
-
-    Parameters
-    ----------
-    report
-        Called with each `Event`.
-    """
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._total, self._done = 1.0, 0.0
-        self._began = time.monotonic()
-        self._event = Event(0, 0, "data", 0.0, 0.0, None)
-
-    def preparing(self, doing: str) -> Progress:
-        """Return a progress callback for work before the first stage, which `doing` describes in a few words."""
-        return lambda done, total: self._report(replace(self._event, fraction=done / total, doing=doing))
-
-    def note(self, text: str) -> None:
-        """Report a message to show on a line of its own."""
-        self._report(replace(self._event, note=text))
-
-    def each(self, left: Sequence[Stage]) -> Iterator[Stage]:
-        """Yield the given stages one after the other, and count each as done when the next one is requested."""
-        self._total = sum(SHARE[stage.work] for stage in left) or 1.0
-        self._began = time.monotonic()
-        for stage in left:
-            self._event = Event(stage.trial, stage.level, stage.work, 0.0, self._done / self._total, None)
-            yield stage
-            self._done += SHARE[stage.work]
-
-    def tick(self, fraction: float, **known: Any) -> None:
-        """Report the fraction of the current stage that is done, with further `Event` fields in `known`."""
-        overall = (self._done + fraction * SHARE[self._event.work]) / self._total
-        elapsed = time.monotonic() - self._began
-        remaining = elapsed * (1 / overall - 1) if overall > 0 and elapsed > 1 else None
-        self._report(replace(self._event, fraction=fraction, overall=overall, remaining=remaining, **known))

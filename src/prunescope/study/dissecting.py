@@ -1,0 +1,71 @@
+"""Dissect one level of a study."""
+
+from __future__ import annotations
+
+from prunescope.dissection.result import Dissection
+from prunescope.dissection.run import dissect
+from prunescope.networks.layers import UnitsAxis, units_axes
+from prunescope.pruning import unit_numbers
+from prunescope.study.context import StudyContext
+from prunescope.study.levels import Level
+from prunescope.study.writing import shown_of
+
+
+def dissect_level(level: Level, study: StudyContext) -> Dissection:
+    """Dissect the trained network of a level.
+
+    Parameters
+    ----------
+    level
+        A trained level.
+    study
+        What all levels of the study share.
+
+    Returns
+    -------
+    Dissection
+        The dissection of the recipe's layers. If filters were removed, the units have their numbers in the dense
+        network.
+
+    Raises
+    ------
+    InputError
+        If a file of the level is damaged, or if the input files have changed meanwhile.
+    """
+    recipe, settings, model = level.recipe, level.recipe.dissection, level.trained()
+    shown = shown_of(level)
+    found = dissect(
+        model,
+        layers=settings.layers,
+        concepts=study.concepts,
+        units_axis=_units_axis(level, study),
+        quantile=settings.quantile,
+        iou=settings.iou,
+        presence=settings.presence,
+        align=settings.align,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        device=study.device,
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        settings={"network": recipe.network, "trial": level.trial, "level": level.level},
+        progress=lambda done, total: study.progress.update(done / total * 0.99, **shown),
+    )
+    study.refuse_changes()
+    if not (level.removes_filters and level.level):
+        return found
+    dense = level.dense()
+    filters = level.kept(dense).filters
+    assert filters is not None
+    numbers = unit_numbers(
+        dense, model.cpu(), filters, settings.layers, recipe.data.size, units_axis=settings.units_axis
+    )
+    return found.numbered(numbers)
+
+
+def _units_axis(level: Level, study: StudyContext) -> UnitsAxis | None:
+    """Return the axes that hold the units; for a shrunk network they are measured on the dense network."""
+    settings = level.recipe.dissection
+    if level.kept().filters is None:
+        return settings.units_axis
+    return units_axes(level.dense(), settings.layers, study.concepts.image_size, settings.units_axis)
