@@ -28,7 +28,7 @@ from prunescope.networks import build_network
 from prunescope.processes import Processes
 from prunescope.pruning import Mask, prune
 from prunescope.randomness import leaving_generators, seed_layers
-from prunescope.tasks.task import Batch
+from prunescope.tasks.task import TaskBatch
 from prunescope.training import Training
 from prunescope.training.acceleration import accelerating
 from prunescope.training.descent import Descent, optimiser_of
@@ -67,7 +67,7 @@ def print_steps(
     title: str, size: int, batch_size: int, device: torch.device, rounds: int, bound: float, precision: str = "fp32"
 ) -> None:
     """Measure and print a section with a row for each way of taking a step."""
-    batch = Batch(
+    batch = TaskBatch(
         torch.randn(batch_size, 3, size, size, device=device).contiguous(memory_format=torch.channels_last),
         torch.randint(0, CLASSES, (batch_size,), device=device),
     )
@@ -130,7 +130,7 @@ def network(device: torch.device) -> tuple[nn.Module, Mask]:
     return model.train(), mask
 
 
-def plain_step(model: nn.Module, batch: Batch, half: bool, **flags: bool) -> Step:
+def plain_step(model: nn.Module, batch: TaskBatch, half: bool, **flags: bool) -> Step:
     """Return a step as in PyTorch's tutorials."""
     optimiser = torch.optim.SGD(model.parameters(), **OPTIMISER, **flags)
 
@@ -144,12 +144,12 @@ def plain_step(model: nn.Module, batch: Batch, half: bool, **flags: bool) -> Ste
     return step
 
 
-def bare(batch: Batch, device: torch.device, half: bool, **flags: bool) -> Step:
+def bare(batch: TaskBatch, device: torch.device, half: bool, **flags: bool) -> Step:
     """Return a step that trains without a mask."""
     return plain_step(network(device)[0], batch, half, **flags)
 
 
-def ours(batch: Batch, device: torch.device, precision: str, during: ExitStack, dense: bool = False) -> Step:
+def ours(batch: TaskBatch, device: torch.device, precision: str, during: ExitStack, dense: bool = False) -> Step:
     """Return a step as `prunescope.training.train` takes it."""
     model, mask = network(device)
     if dense:
@@ -171,7 +171,7 @@ def ours(batch: Batch, device: torch.device, precision: str, during: ExitStack, 
     return step
 
 
-def hooked(batch: Batch, device: torch.device, half: bool) -> Step:
+def hooked(batch: TaskBatch, device: torch.device, half: bool) -> Step:
     """Return a step in which a hook before every layer multiplies the layer's weight by its mask."""
     model, mask = network(device)
     for name, kept in mask.items():
@@ -179,7 +179,7 @@ def hooked(batch: Batch, device: torch.device, half: bool) -> Step:
     return plain_step(model, batch, half)
 
 
-def multiplied(batch: Batch, device: torch.device, half: bool) -> Step:
+def multiplied(batch: TaskBatch, device: torch.device, half: bool) -> Step:
     """Return a step in which every weight is multiplied by its mask in place at the start of the forward pass."""
     model, mask = network(device)
     pairs = [(weight, torch.empty_like(weight).copy_(mask[name])) for name, weight in mask.parameters(model).items()]

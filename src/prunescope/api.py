@@ -24,12 +24,12 @@ from prunescope.store.stored import open_study
 from prunescope.study.branching import Branch
 from prunescope.study.data import study_concepts
 from prunescope.study.forecast import Forecast, forecast
-from prunescope.study.identity import changed_concepts
+from prunescope.study.mask_source import masks_branch
+from prunescope.study.recording import changed_concepts
 from prunescope.study.reporting import Report, unreported
 from prunescope.study.run import run_study
 from prunescope.study.speed import Speed
 from prunescope.study.stages import Stage, stages
-from prunescope.study.taking_masks import masks_branch
 from prunescope.training.steps import Step
 
 

@@ -371,7 +371,7 @@ def study(
     from prunescope.api import studies as several
     from prunescope.store.layout import StudyDirectory
     from prunescope.study.branching import Branch
-    from prunescope.study.taking_masks import masks_branch
+    from prunescope.study.mask_source import masks_branch
 
     given, branches = _given(changes, data, concepts), branch_from or ()
     if len(recipes) == 1:

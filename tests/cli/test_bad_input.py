@@ -225,14 +225,18 @@ def test_a_file_where_a_folder_is_needed_is_named_before_any_work(tmp_path: Path
     ("old", "new", "said"),
     [
         ("learning_rate: 0.05", "learning_rate: -0.05", "line 13: training.learning_rate is -0.05"),
-        ("warmup: 1it", "warm_up: 1it", "line 14: training.warm_up is no field of a recipe; the nearest are: warmup"),
+        (
+            "warmup: 1it",
+            "warm_up: 1it",
+            "line 14: training.warm_up is not a field of a recipe; the nearest are: warmup",
+        ),
         ("rewind_to: 1ep1it", "rewind_to: 3ep", "line 19: pruning.rewind_to is '3ep'"),
         ("rewind_to: 1ep1it", "rewind_to: 2ep1it", "line 19: pruning.rewind_to is '2ep1it'"),
         ("length: 2ep", "length: soon", "line 11: training.length is 'soon'"),
         ("rewind_to: 1ep1it", "rewind_to: 7it", "pruning.rewind_to is 7it, after the end of training.length, 2ep"),
         ("stage3, stage1", "stage4", "no layer 'stage4'; the nearest are: stage3"),
-        ("trials: 1", "trials: 1\ntrials: 2", "line 4: 'trials' is there twice"),
-        ("trials: 1", "trials: [", "no YAML"),
+        ("trials: 1", "trials: 1\ntrials: 2", "line 4: 'trials' occurs twice"),
+        ("trials: 1", "trials: [", "not valid YAML"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_by_line_and_field(
@@ -283,8 +287,8 @@ def test_a_folder_that_holds_something_else_is_no_place_for_a_study(recipe: Path
         (("recipe", "show", "demoo"), "the nearest are: demo"),
         (("recipe", "show", "/nowhere.yaml"), "/nowhere.yaml: the recipe cannot be read (No such file or directory)"),
         (("study", "banana", "--out", "o"), "there are: cifar10, demo, filters"),
-        (("report", "/nowhere"), "/nowhere holds no study"),
-        (("report", __file__), "holds no study"),
+        (("report", "/nowhere"), "/nowhere contains no study"),
+        (("report", __file__), "contains no study"),
         (("layers", "torchvision:resnet51"), "the nearest are: resnet50"),
         (("layers", "torchvision:alexnet", "--size", "16"), "cannot take images of 16 x 16 pixels"),
         (("import", "netdissect", "/nowhere.csv", "--out", "o"), "/nowhere.csv: there is no such file"),

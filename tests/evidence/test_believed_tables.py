@@ -62,13 +62,13 @@ def with_number(row: int, value: int | None) -> Callable[[pd.DataFrame], pd.Data
         (with_value("label", "dog"), "in row 1 label is 'dog', expected that of object-label"),
         (with_value("color-iou", 0.5), "in row 1 color-iou is .*0.5.*, expected at most iou"),
         (with_value("dead", True), "in row 1 dead is .*True.*, expected false, since the unit has a label"),
-        (lambda table: table.drop(columns="object-label"), "no column object-label"),
+        (lambda table: table.drop(columns="object-label"), "there is no column object-label"),
         (with_number(1, 0), "in row 1 number is .*0.*, expected a number from 1"),
-        (with_number(1, None), "in row 1 number is .*, expected one where there is a label, and none elsewhere"),
-        (with_number(6, 3), "in row 6 number is .*3.*, expected one where there is a label, and none elsewhere"),
+        (with_number(1, None), "in row 1 number is .*, expected a value where there is a label, and none elsewhere"),
+        (with_number(6, 3), "in row 6 number is .*3.*, expected a value where there is a label, and none elsewhere"),
         (lambda table: table.assign(number="1"), "number is .*, expected whole numbers"),
         (lambda table: pd.concat([table, table.tail(1)]), "expected each unit once"),
-        (lambda table: table.head(7), r"summary\.json: units is 8, but units\.parquet beside it holds 7"),
+        (lambda table: table.head(7), r"summary\.json: units is 8, but units\.parquet in the same folder gives 7"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused_with_row_and_column(
@@ -84,18 +84,18 @@ def test_a_table_that_cannot_be_is_refused_with_row_and_column(
 @pytest.mark.parametrize(
     ("counts", "settings", "said"),
     [
-        ({"interpretable": 8}, {}, "interpretable is 8, but units.parquet beside it holds 5"),
+        ({"interpretable": 8}, {}, "interpretable is 8, but units.parquet in the same folder gives 5"),
         ({"units": 9}, {}, "units is 9"),
         ({"dead": 0}, {}, "dead is 0"),
-        ({"concepts": 9}, {}, "concepts is 9, but units.parquet beside it holds 4"),
+        ({"concepts": 9}, {}, "concepts is 9, but units.parquet in the same folder gives 4"),
         ({"by_category": {"object": 4, "scene": 1}}, {}, "by_category is {'object': 4, 'scene': 1}"),
         ({"by_category": 4}, {}, "by_category is 4, expected a number for each category"),
         ({"units_by_category": {"zoo": 1}}, {}, "units_by_category is {'zoo': 1}"),
-        ({}, {"layer": "layer3"}, "is of layer 'layer3', but in a study's folder of layer 'layer4'"),
-        ({}, {"trial": 1}, "is of trial 1, but in a study's folder of trial 0"),
-        ({}, {"level": 0}, "is of level 0, but in a study's folder of level 1"),
-        ({}, {"network": "torchvision:resnet18"}, "is of network 'torchvision:resnet18'"),
-        ({}, {"quantile": 0.01}, "is of quantile 0.01"),
+        ({}, {"layer": "layer3"}, "layer is 'layer3', but the study expects layer 'layer4'"),
+        ({}, {"trial": 1}, "trial is 1, but the study expects trial 0"),
+        ({}, {"level": 0}, "level is 0, but the study expects level 1"),
+        ({}, {"network": "torchvision:resnet18"}, "network is 'torchvision:resnet18'"),
+        ({}, {"quantile": 0.01}, "quantile is 0.01"),
     ],
 )
 def test_a_summary_that_contradicts_its_table_its_folder_or_the_recipe_is_refused(
@@ -115,8 +115,8 @@ def test_a_summary_that_contradicts_its_table_its_folder_or_the_recipe_is_refuse
 @pytest.mark.parametrize(
     ("kept", "prunable", "said"),
     [
-        (500, 1001, "has 1001 prunable weights, the level before 1000"),
-        (1000, 1000, "says that 1 of the weights remain, more than the 0\\.5"),
+        (500, 1001, "has 1001 prunable weights, but the level before has 1000"),
+        (1000, 1000, "states that 1 of the weights remain, more than the 0\\.5"),
     ],
 )
 def test_counts_of_weights_that_other_levels_contradict_are_refused(
@@ -138,7 +138,7 @@ def test_a_dissection_of_another_layer_copied_over_is_refused(study: Path) -> No
     curves(study)
     shutil.rmtree(study / LEVEL)
     shutil.copytree(study / LEVEL.replace("layer4", "layer3"), study / LEVEL)
-    with pytest.raises(InputError, match="is of layer 'layer3', but in a study's folder of layer 'layer4'"):
+    with pytest.raises(InputError, match="layer is 'layer3', but the study expects layer 'layer4'"):
         curves(study)
 
 
@@ -152,7 +152,7 @@ def test_a_dissection_of_another_layer_copied_over_is_refused(study: Path) -> No
         ({"pruning": {"remaining": [0.5, 1.5]}}, "pruning.remaining.1 is 1.5"),
         ({"pruning": {"levels": 2, "fraction": 5}}, "pruning.fraction is 5"),
         ({"dissection": {"layers": ["layer4"], "iou": 7}}, "dissection.iou is 7"),
-        ({"dissection": {"layers": ["layer4", "layer3", "layer4"]}}, "dissection.layers is .*'layer4' is there twice"),
+        ({"dissection": {"layers": ["layer4", "layer3", "layer4"]}}, "dissection.layers is .*'layer4' is listed twice"),
         ({"dissection": {"layers": ["layer4"], "iou": float("nan")}}, "dissection.iou is nan"),
     ],
 )
@@ -198,7 +198,7 @@ def test_tables_of_different_units_are_refused_with_their_numbers() -> None:
     ("change", "said"),
     [
         (lambda table: pd.concat([table, table]), "the table of level l: in row 4 unit is .*, expected each unit once"),
-        (lambda table: table.drop(columns="dead"), "the table of level l: no column dead"),
+        (lambda table: table.drop(columns="dead"), "the table of level l: there is no column dead"),
         (lambda table: table.assign(iou=2.0), "the table of level l: in row 0 iou is"),
         (lambda table: table.assign(layer=["a", "a", "b", "b"]), "the table of level l: contains the layers a, b"),
         (lambda table: table.assign(layer="b"), "the tables are of the layers a, b"),

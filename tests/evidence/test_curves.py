@@ -188,7 +188,7 @@ def test_unfinished_levels_are_left_out_and_named(study: Path) -> None:
         ("study.yaml", "- a list", "the file"),
         ("trial-0/level-01/measured.json", "{", "cannot be read as JSON"),
         ("trial-0/level-01/measured.json", '{"top1": 0.5}', "weights_remaining"),
-        ("trial-0/level-01/measured.json", "[]", "an object was expected"),
+        ("trial-0/level-01/measured.json", "[]", "expected a JSON object"),
         ("trial-0/level-01/dissection/layer4/units.parquet", "PAR1", "cannot be read as parquet"),
     ],
 )

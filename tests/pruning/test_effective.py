@@ -97,7 +97,7 @@ def network_of(compute: Compute) -> nn.Module:
 def test_a_weight_that_is_computed_so_that_zeros_are_lost_is_refused_by_name(compute: Compute) -> None:
     network = network_of(compute)
     for options in ({}, {"image_size": 8}):
-        with pytest.raises(InputError, match=r"weight standardisation: 0\.weight \(Conv\), 3\.weight \(Conv\)\. Excl"):
+        with pytest.raises(InputError, match=r"pruned weight is not zero: 0\.weight \(Conv\), 3\.weight \(Conv\)\. Excl"):
             prune(network, fraction=0.5, **options)  # type: ignore[arg-type]
         assert list(prune(network, exclude=["0", "3"], **options)) == ["6.weight"]  # type: ignore[arg-type]
 
@@ -214,7 +214,7 @@ def test_what_is_computed_outside_the_module_is_seen_when_the_network_runs(
 ) -> None:
     network = Outside(compute)
     check_own_forward(network, Mask.dense(network))
-    with pytest.raises(InputError, match=f"weight standardisation: {name} "):
+    with pytest.raises(InputError, match=f"pruned weight is not zero: {name} "):
         prune(network, image_size=8)
 
 
@@ -311,7 +311,7 @@ class Merged(nn.Conv2d):
 def test_an_update_that_is_merged_for_evaluation_is_seen() -> None:
     network = nn.Sequential(Merged())
     before = deepcopy(network.state_dict())
-    with pytest.raises(InputError, match=r"weight standardisation: 0\.weight"):
+    with pytest.raises(InputError, match=r"pruned weight is not zero: 0\.weight"):
         check_effective(network, ["0.weight"], torch.rand(2, 3, 8, 8))
     assert network.training
     assert network[0].training

@@ -180,8 +180,8 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
-        (nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), r"'0\.weight' is no parameter but computed"),
-        (nn.utils.spectral_norm(nn.Linear(3, 4)), r"'0\.weight' is no parameter but computed"),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), r"'0\.weight' is not a parameter but computed"),
+        (nn.utils.spectral_norm(nn.Linear(3, 4)), r"'0\.weight' is not a parameter but computed"),
         (nn.LazyLinear(4), r"'0\.weight' has no shape yet"),
     ],
     ids=["weight norm", "spectral norm", "lazy"],
@@ -197,13 +197,13 @@ def test_a_weight_that_is_not_there_as_such_is_refused_unless_it_is_excluded(lay
 
 def test_a_file_that_holds_no_mask_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mask.safetensors"
-    with pytest.raises(InputError, match=r"mask\.safetensors: there is no such file; a mask expected"):
+    with pytest.raises(InputError, match=r"mask\.safetensors: the file does not exist; expected a mask"):
         Mask.load(path)
     path.write_text("mask")
-    with pytest.raises(InputError, match=r"mask\.safetensors is not readable as a mask"):
+    with pytest.raises(InputError, match=r"mask\.safetensors cannot be read as a mask"):
         Mask.load(path)
     save_file({}, path)
-    with pytest.raises(InputError, match=r"mask\.safetensors is not a mask: it holds nothing"):
+    with pytest.raises(InputError, match=r"mask\.safetensors is not a mask: it contains no tensors"):
         Mask.load(path)
     save_file({"fc.weight": torch.ones(2, 2)}, path)
     with pytest.raises(InputError, match=r"mask\.safetensors .*'fc\.weight' is torch\.float32, expected torch\.bool"):

@@ -211,9 +211,9 @@ def test_units_behind_an_operation_that_mixes_channels_cannot_be_numbered() -> N
     filters.inputs["4"][80:96] = False
     shrunk = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), Mixing(), nn.Flatten(), nn.Linear(112, 4))
     assert unit_numbers(model, shrunk, filters, ["1"], 6)["1"].tolist() == [0, 1, 2, 3, 4, 6, 7]
-    with pytest.raises(InputError, match=r"layer '2': its units cannot be told apart"):
+    with pytest.raises(InputError, match=r"layer '2': its units cannot be distinguished"):
         unit_numbers(model, shrunk, filters, ["2"], 6)
-    with pytest.raises(InputError, match=r"layer '3': its units cannot be told apart"):
+    with pytest.raises(InputError, match=r"layer '3': its units cannot be distinguished"):
         unit_numbers(model, shrunk, filters, ["3"], 6)
 
 
@@ -240,10 +240,10 @@ def test_filters_of_another_network_are_refused() -> None:
 
 
 def test_a_file_that_holds_no_filters_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match="the file does not exist"):
         Filters.load(tmp_path / "filters.safetensors")
     (tmp_path / "text.safetensors").write_text("filters")
-    with pytest.raises(InputError, match="is not readable as a record of filters"):
+    with pytest.raises(InputError, match="cannot be read as a record of filters"):
         Filters.load(tmp_path / "text.safetensors")
     save_file({"0.weight": torch.ones(3, dtype=torch.bool)}, tmp_path / "mask.safetensors")
     with pytest.raises(InputError, match=r"'0\.weight' is not called outputs/MODULE"):

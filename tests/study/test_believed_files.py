@@ -82,11 +82,14 @@ def test_the_level_that_is_pruned_next_needs_no_more_than_sound_files(weights_st
     ("change", "said"),
     [
         (lacking_one, "lacks the weight 'fc.weight', which the network has"),
-        (lambda tensors: tensors | {"more.weight": torch.ones(2, dtype=torch.bool)}, "has the weight 'more.weight'"),
-        (cut, "has 'stem.0.weight' of shape"),
-        (lambda tensors: {name: torch.ones_like(tensor) for name, tensor in tensors.items()}, "but measured.json says"),
-        (with_one_more_kept, "but measured.json says"),
-        (with_others_kept, "weights in 'fc.weight' that mask.safetensors beside it says are pruned"),
+        (lambda tensors: tensors | {"more.weight": torch.ones(2, dtype=torch.bool)}, "contains the weight 'more.weight'"),
+        (cut, "contains 'stem.0.weight' of shape"),
+        (
+            lambda tensors: {name: torch.ones_like(tensor) for name, tensor in tensors.items()},
+            "but measured.json states",
+        ),
+        (with_one_more_kept, "but measured.json states"),
+        (with_others_kept, "weights in 'fc.weight' that are not zero although mask.safetensors prunes them"),
     ],
 )
 def test_a_mask_that_is_not_the_levels_is_refused_when_the_next_is_pruned(
@@ -150,7 +153,7 @@ def test_a_record_of_filters_that_the_mask_contradicts_is_refused(
 
     out = shutil.copytree(whole, tmp_path / "out")
     rewritten(out / "trial-0" / "level-01" / "filters.safetensors", other_filters)
-    with pytest.raises(InputError, match=r"filters\.safetensors leaves other weights than mask\.safetensors"):
+    with pytest.raises(InputError, match=r"filters\.safetensors keeps other weights than mask\.safetensors"):
         prune_next(recipe, out, 2)
 
 
@@ -170,8 +173,8 @@ def test_a_record_of_filters_that_the_mask_contradicts_is_refused(
         ({"top5": -0.1}, "top5 is -0.1: "),
         ({"top1": 0.9, "top5": 0.1}, "top5 is 0.1, below top1, 0.9"),
         ({"loss": float("inf")}, "loss is inf: "),
-        ({"level": 2}, "level is 2, but its folder is that of level 1"),
-        ({"trial": 1}, "trial is 1, but its folder is that of trial 0"),
+        ({"level": 2}, "level is 2, but it is in the folder of level 1"),
+        ({"trial": 1}, "trial is 1, but it is in the folder of trial 0"),
         ({"trial": "0"}, "trial is '0': "),
     ],
 )

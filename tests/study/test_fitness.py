@@ -74,20 +74,20 @@ def few():
 @pytest.mark.parametrize(
     ("function", "change", "said"),
     [
-        ("pair", "seed=1", "puts out tuple for 2 images in training mode"),
-        ("auxiliary", "seed=1", "puts out tuple for 2 images in training mode"),
+        ("pair", "seed=1", "returns tuple for 2 images in training mode"),
+        ("auxiliary", "seed=1", "returns tuple for 2 images in training mode"),
         (
             "explained",
             "seed=1",
-            r"puts out tuple for 2 images, expected \[2, 16\]: a tensor with a score for each class",
+            r"returns tuple for 2 images, expected \[2, 16\]: a tensor with a score for each class",
         ),
-        ("structure", "seed=1", "puts out dict for 2 images"),
-        ("eager", "seed=1", "puts out tuple for 2 images in training mode"),
+        ("structure", "seed=1", "returns dict for 2 images"),
+        ("eager", "seed=1", "returns tuple for 2 images in training mode"),
         ("lazy", "seed=1", r"weight 'conv\.weight' has no shape yet"),
         ("lazy", "pruning.scope=filters", r"weight 'conv\.weight' has no shape yet"),
         ("double", "seed=1", r"weight 'conv\.weight' is torch\.float64; let its function return `model\.float\(\)`"),
-        ("frozen", "seed=1", "has nothing to train"),
-        ("few", "seed=1", r"puts out \[2, 7\] for 2 images in training mode, expected \[2, 16\]"),
+        ("frozen", "seed=1", "cannot be trained"),
+        ("few", "seed=1", r"returns \[2, 7\] for 2 images in training mode, expected \[2, 16\]"),
         ("plain", "data={size: 48, in_memory: false}", r"cannot take images of 48 x 48 pixels .*of 32 pixels only"),
     ],
 )

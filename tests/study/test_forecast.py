@@ -74,7 +74,7 @@ def test_the_papers_study_is_planned_without_its_data() -> None:
     per_epoch = 1_281_167 // 1024
     assert found.table["steps"].tolist()[:2] == [90 * per_epoch, 84 * per_epoch]
     assert found.table["dissected images"].tolist()[0] == 63_305
-    assert any("data/imagenet is not there: ImageNet's 1,281,167" in note for note in found.notes)
+    assert any("data/imagenet does not exist: ImageNet's 1,281,167" in note for note in found.notes)
     fewer = prunescope.plan(["paper"], images=2048, **FAST)  # type: ignore[arg-type]
     assert fewer.table["steps"].tolist()[0] == 180
 
@@ -82,7 +82,10 @@ def test_the_papers_study_is_planned_without_its_data() -> None:
 def test_filters_are_counted_as_the_dense_network_and_said_so(recipe: Path) -> None:
     changes = ["pruning.scope=filters"]
     found = prunescope.plan([recipe], changes=changes, **FAST)  # type: ignore[arg-type]
-    assert "levels whose filters are removed are counted as the dense network: an upper bound" in found.notes
+    assert (
+        "levels with removed filters are counted at the cost of the dense network, which is an upper bound"
+        in found.notes
+    )
 
 
 def test_filters_that_cannot_go_are_refused_in_a_plan_too(recipe: Path) -> None:
@@ -129,13 +132,13 @@ def test_the_time_that_reading_takes_is_counted(
     seconds = found.table["training images"].sum() * 0.25 / max(1, workers)
     assert found.table["hours"].sum() * 3600 > seconds / 2
     by = "the training process itself" if workers == 0 else "2 workers"
-    assert any(f"measured on cpu, reading training images by {by}" in note for note in found.notes)
+    assert any(f"measured on cpu, reading training images with {by}" in note for note in found.notes)
 
 
 def test_what_keeps_a_study_from_running_is_said_in_its_plan(recipe: Path) -> None:
     taking = ["pruning.masks=branch", "pruning.retraining=reinitialise"]
     found = prunescope.plan([recipe], changes=taking, **FAST)  # type: ignore[arg-type]
-    assert any("will not run as it is" in note and "give --branch-from STUDY" in note for note in found.notes)
+    assert any("cannot run as it is" in note and "give --branch-from STUDY" in note for note in found.notes)
     with pytest.raises(InputError, match="would keep none of the"):
         prunescope.plan([recipe], changes=["pruning.levels=60"], **FAST)  # type: ignore[arg-type]
 
@@ -157,7 +160,7 @@ def test_what_does_not_fit_is_refused_in_a_plan_too(recipe: Path, tmp_path: Path
     for change, out, said in (
         ("dissection.layers=[stage4]", None, "nearest are: stage3"),
         ("pruning.exclude=[nothing]", None, "nothing"),
-        ("seed=1", tmp_path / "other", "holds another study"),
+        ("seed=1", tmp_path / "other", "contains another study"),
     ):
         with pytest.raises(InputError, match=said):
             prunescope.plan([recipe], out, changes=[change], **FAST)  # type: ignore[arg-type]

@@ -162,7 +162,7 @@ def test_a_change_while_a_study_is_stopped_is_refused_and_nothing_is_changed(wha
     change()
     with pytest.raises(InputError, match=said) as refusal:
         run()
-    assert "put the files back" in str(refusal.value)
+    assert "restore the files" in str(refusal.value)
     assert "remove out/fingerprints.parquet" in str(refusal.value)
     assert contents("out") == before
     # Doing what it says helps.
@@ -178,7 +178,9 @@ def test_the_command_says_what_changed_with_exit_code_2() -> None:
     negative("task/train/b/3.png")
     # A study that is finished too: what it is asked for are results of these data.
     said = refused(*words)
-    assert said.startswith("error: out is a study of other files than those that are there now; nothing was changed")
+    assert said.startswith(
+        "error: the files that out depends on have changed since the study began; nothing was written"
+    )
     assert "train/b/3.png" in said
     for others in (("plan", "tiny.yaml", "--out", "out", "--images-per-second", "9"), (*words, "--dry-run")):
         assert typed(*others).exit_code == 0
@@ -217,7 +219,7 @@ def test_a_study_goes_on_with_data_that_were_moved(at: Path, finished: bool) -> 
     negative("elsewhere/task/train/a/1.png")
     with pytest.raises(InputError, match=r"task data \(.*elsewhere/task\): 1 file changed \(train/a/1\.png\)"):
         run(changes=places)
-    with pytest.raises(InputError, match="holds another study"):
+    with pytest.raises(InputError, match="contains another study"):
         run(changes=[*places[:2], "network=elsewhere/net.py:another"])
 
 
@@ -236,12 +238,12 @@ def test_a_study_without_fingerprints_goes_on_and_records_them(at: Path) -> None
     Path("out/fingerprints.parquet").unlink()
     # All that is known of its data is where they are, however that is written.
     shutil.copytree("task", "copy")
-    with pytest.raises(InputError, match=r"holds another study(.|\n)*known by their path only, until it is run again"):
+    with pytest.raises(InputError, match=r"contains another study(.|\n)*identified by their paths only"):
         run(changes=["data.task=copy"])
     notes = run(changes=[f"data.task={at}/task"])
     assert notes == [
-        "the fingerprints of task data, labelled images, labels, network file are recorded now: this study began "
-        "without them, and whether the files have changed since cannot be known"
+        "the fingerprints of task data, labelled images, labels, network file are recorded now; this study began "
+        "without them, so it is not known whether the files have changed since then"
     ]
     assert run(changes=["data.task=copy"]) == []
     negative("copy/train/b/3.png")
@@ -301,7 +303,9 @@ def test_a_change_while_the_study_runs_is_noticed_before_its_results_are_kept(wo
             edit_with_same_size("concepts/label.csv", "blue", "grey")
             edited.append(event)
 
-    with pytest.raises(InputError, match=r"trial 0, level 1: files have changed while the study ran") as refusal:
+    with pytest.raises(
+        InputError, match=r"trial 0, level 1: files have changed while the study was running"
+    ) as refusal:
         run_study(given, "out", report=report)
     assert "labels (concepts): 1 file changed (label.csv)" in str(refusal.value)
     assert ("checkpoints" in str(refusal.value)) == (work == "train")
@@ -346,8 +350,8 @@ def test_a_study_branches_where_the_files_hold_the_same_wherever_they_are() -> N
     assert run("third", [*changes, *places], ["first"]) == ["trial 0: the dense network is that of first"]
     # In the same place, but not the same any more.
     negative("task/train/a/0.png")
-    assert run("fourth", changes, ["first"]) == ["trial 0: no dense network is taken: first has another data.task"]
-    with pytest.raises(InputError, match=r"first: it has another data\.task"):
+    assert run("fourth", changes, ["first"]) == ["trial 0: no dense network is reused: first differs in data.task"]
+    with pytest.raises(InputError, match=r"first: it differs in data\.task"):
         run("fifth", [*changes, "pruning.fraction=0.5", "pruning.masks=branch"], ["first"])
 
 
@@ -394,7 +398,9 @@ def test_a_checkpoint_of_other_images_is_refused() -> None:
         run_study(given, "out", report=interrupt)
     negative("task/train/a/0.png")
     Path("out/fingerprints.parquet").unlink()
-    with pytest.raises(InputError, match=r"checkpoint of another training .of other content of the images.; remove"):
+    with pytest.raises(
+        InputError, match=r"checkpoint of another training, which differs in content of the images; remove"
+    ):
         run_study(given, "out")
 
 

@@ -89,8 +89,8 @@ def test_recipes_of_before_mean_what_they_meant() -> None:
 @pytest.mark.parametrize(
     ("pruning", "said"),
     [
-        ("levels: 2, remaining: [0.5]", "pruning.levels is 2: `remaining` says 1; leave `levels` out"),
-        ("fraction: 0.2, remaining: [0.5]", "pruning.fraction is 0.2: `remaining` says"),
+        ("levels: 2, remaining: [0.5]", "pruning.levels is 2: `remaining` has 1 entries; omit `levels`"),
+        ("fraction: 0.2, remaining: [0.5]", "pruning.fraction is 0.2: `remaining` determines"),
         ("remaining: [0.5, 0.5]", "pruning.remaining is (0.5, 0.5): expected fractions that fall"),
         ("remaining: [0.5, 0.6]", "expected fractions that fall from level to level"),
         ("remaining: [0.5, 0]", "pruning.remaining.1 is 0"),
@@ -126,7 +126,7 @@ def test_published_weights_cannot_be_drawn_anew(small: Path) -> None:
     [
         ("banana", "line 1: extends: there is no recipe called 'banana'; there are: "),
         ("nowhere.yaml", "line 1: extends: {folder}/nowhere.yaml: the recipe cannot be read (No such file"),
-        ("mine.yaml", "line 1: extends: mine.yaml extends this recipe in turn"),
+        ("mine.yaml", "line 1: extends: mine.yaml extends this recipe itself"),
         ("[small.yaml]", "line 1: extends is ['small.yaml'], expected a recipe's name"),
     ],
 )
@@ -138,14 +138,14 @@ def test_a_base_that_cannot_be_is_refused_with_its_line(small: Path, base: str, 
 
 
 def test_a_value_that_holds_itself_is_refused(small: Path) -> None:
-    with pytest.raises(InputError, match=r"mine\.yaml: a value holds itself"):
+    with pytest.raises(InputError, match=r"mine\.yaml: a value contains itself"):
         read_recipe(extending(small, "name: &name [*name]\n"))
 
 
 def test_a_circle_of_three_is_refused_where_it_closes(small: Path) -> None:
     for name, base in (("a.yaml", "b.yaml"), ("b.yaml", "c.yaml"), ("c.yaml", "./a.yaml")):
         extending(small, "", name, base)
-    with pytest.raises(InputError, match=r"c\.yaml, line 1: extends: \./a\.yaml extends this recipe in turn"):
+    with pytest.raises(InputError, match=r"c\.yaml, line 1: extends: \./a\.yaml extends this recipe itself"):
         read_recipe(small.with_name("a.yaml"))
 
 
@@ -161,16 +161,16 @@ def test_an_error_names_the_file_in_which_the_field_stands(small: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("prunning.levels=3", "prunning is no field of a recipe; the nearest are: pruning, training"),
+        ("prunning.levels=3", "prunning is not a field of a recipe; the nearest are: pruning, training"),
         ("pruning.exclude=stem", "pruning.exclude is 'stem': expected a list, such as [a, b]"),
         ("training=3", "training is 3: expected fields, each with its value"),
-        ("pruning.exclude=[0]", "pruning.exclude is 0: expected a text; one that looks like a number goes in quotes"),
+        ("pruning.exclude=[0]", "pruning.exclude is 0: expected text; put text that looks like a number in quotes"),
         (
             "dissection.layers=[0]",
-            "dissection.layers is 0: expected a text; one that looks like a number goes in quotes",
+            "dissection.layers is 0: expected text; put text that looks like a number in quotes",
         ),
         ("training.schedule=3", "training.schedule is 3: expected a list, such as [a, b]"),
-        ("dissection.layers=[]", "dissection.layers is []: expected a list of at least one"),
+        ("dissection.layers=[]", "dissection.layers is []: expected a list with at least one item"),
     ],
 )
 def test_a_change_that_cannot_be_is_named_in_the_words_of_a_recipe(small: Path, change: str, said: str) -> None:

@@ -166,7 +166,7 @@ def test_another_recipe_in_the_same_directory_is_refused_showing_the_difference(
     finished: tuple[prunescope.Study, pd.DataFrame], recipe: Path
 ) -> None:
     before = contents(finished[0].out)
-    with pytest.raises(InputError, match=r"holds another study(.|\n)*-  fraction: 0\.5\n\+  fraction: 0\.3"):
+    with pytest.raises(InputError, match=r"contains another study(.|\n)*-  fraction: 0\.5\n\+  fraction: 0\.3"):
         prunescope.Study(recipe, finished[0].out, changes=["pruning.fraction=0.3"], device="cpu").run()
     assert contents(finished[0].out) == before
 

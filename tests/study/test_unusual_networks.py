@@ -274,7 +274,7 @@ def test_standardised_weights_are_refused_before_any_work_unless_excluded(
     recipe: Path, networks: Path, tmp_path: Path, command: str
 ) -> None:
     words = commands(recipe, f"{networks}:standardised", "0", tmp_path / "out")[command]
-    assert "as with weight standardisation: 0.weight (Standardised)" in refused(*words)
+    assert "so that a pruned weight is not zero: 0.weight (Standardised)" in refused(*words)
     assert not (tmp_path / "out").exists()
     fast = ["--images-per-second", "100"] if command == "plan" else ["--dry-run"]
     assert typed(*words, "--set", "pruning.exclude=['0']", *fast).exit_code == 0
@@ -305,7 +305,7 @@ def test_what_is_never_pruned_and_layers_without_weights_are_named_in_plan_study
 def test_a_weight_that_nothing_is_computed_with_is_named(recipe: Path, networks: Path, tmp_path: Path) -> None:
     words = commands(recipe, f"{networks}:spare", "0", tmp_path / "out")["plan"]
     said = typed(*words, "--images-per-second", "100").stderr
-    assert "the network computes nothing with 0.spare.weight when it runs on images" in said
+    assert "the network does not use 0.spare.weight when it runs on images" in said
     said = typed(*words, "--images-per-second", "100", "--set", "pruning.exclude=[0.spare]").stderr
     assert "computes nothing" not in said
 

@@ -278,13 +278,13 @@ def test_masks_are_looked_for_before_anything_runs(ways: Ways, recipe: Path, tmp
         return str(error.value)
 
     there = ways["rewinding"].root
-    assert "but none is named; give --branch-from STUDY, or its recipe before" in refused([])
-    assert f"{there}: it has another pruning.fraction" in refused(["pruning.fraction=0.4"], there)
-    assert "it has another training.learning_rate" in refused(["training.learning_rate=0.1"], there)
-    assert "it has 2 levels, 3 are needed" in refused(["pruning.levels=3"], there)
-    assert "it has no trial of seed 6" in refused(["trials=2"], there)
-    assert "its masks are a branch's too" in refused([], ways["shuffled"].root)
-    assert "holds no study to branch from" in refused([], tmp_path / "nowhere")
+    assert "but no study is given; give --branch-from STUDY, or list" in refused([])
+    assert f"{there}: it differs in pruning.fraction" in refused(["pruning.fraction=0.4"], there)
+    assert "it differs in training.learning_rate" in refused(["training.learning_rate=0.1"], there)
+    assert "it has 2 levels, but 3 are needed" in refused(["pruning.levels=3"], there)
+    assert "it has no trial with seed 6" in refused(["trials=2"], there)
+    assert "it takes its own masks from another study" in refused([], ways["shuffled"].root)
+    assert "contains no study to branch from" in refused([], tmp_path / "nowhere")
     half = prunescope.Study(recipe, tmp_path / "half", changes=["trials=1", "pruning.levels=2"], device="cpu")
     StudyDirectory(half.out).claim(half.recipe)
     assert "level 0 of its trial 0 is not finished" in refused([], half.out)
@@ -294,7 +294,7 @@ def test_recipes_of_one_run_need_names_of_their_own_and_masks_before_controls(re
     control = read_recipe(recipe, ["name=control", "pruning.masks=branch"])
     for recipes, said in (
         ([recipe, recipe], "2 recipes are called 'small'"),
-        ([control, recipe], "none is named"),
+        ([control, recipe], "no study is given"),
         ([read_recipe(recipe, ["name=../up"]), recipe], "the name is a folder's name too"),
     ):
         with pytest.raises(InputError, match=said):
@@ -322,7 +322,7 @@ def test_a_study_elsewhere_is_branched_from_as_far_as_both_agree(
     run_study(read_recipe(recipe, changes), out.root, branch_from=[ways["rewinding"].root], report=events.append)
     there = ways["rewinding"]
     assert [event.note for event in events if event.note] == [
-        f"trial 0: no dense network is taken: {there.root} has no trial of seed 4",
+        f"trial 0: no dense network is reused: {there.root} has no trial with seed 4",
         f"trial 1: the dense network is that of {there.root}",
     ]
     for theirs, ours in ((there.weights(0, 0), out.weights(1, 0)), (there.rewind(0), out.rewind(1))):
@@ -343,7 +343,7 @@ def test_another_rewinding_step_than_the_branch_has_is_trained_for(ways: Ways, r
     run_study(changed, tmp_path / "out", branch_from=branches, report=events.append)
     assert {event.work for event in events} >= {"train", "dissect"}
     assert [event.note for event in events if event.note] == [
-        f"trial 0: no dense network is taken: {there} has kept no weights of step 3it; {branches[1]} has another "
+        f"trial 0: no dense network is reused: {there} has not saved the weights of step 3it; {branches[1]} differs in "
         f"training.momentum; {branches[2]} has not finished level 0 of its trial 0"
     ]
 
@@ -358,7 +358,7 @@ def test_masks_of_another_study_are_not_mixed_in_later(ways: Ways, recipe: Path,
         run_study(control, tmp_path / "out", branch_from=[second])
     # A study that has not recorded what its masks are knows them by their place.
     StudyDirectory(tmp_path / "out").fingerprints.unlink()
-    with pytest.raises(InputError, match=f"takes its masks from another study than {second}: from {first}; give that"):
+    with pytest.raises(InputError, match=f"takes its masks from {first}, not from {second}; branch from that"):
         run_study(control, tmp_path / "out", branch_from=[second])
     noted = StudyDirectory(tmp_path / "out").masks_of
     noted.write_text('{"study": ')

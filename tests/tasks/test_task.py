@@ -31,7 +31,7 @@ from prunescope.tasks import Task, open_task
 from prunescope.tasks.order import Plan
 from prunescope.tasks.pixels import CROP_DRAWS, Cut, central, decode, decode_cut, random_crop
 from prunescope.tasks.source import Source, hold
-from prunescope.tasks.task import Batch
+from prunescope.tasks.task import TaskBatch
 
 CPU = torch.device("cpu")
 
@@ -82,7 +82,7 @@ def opened(
     )
 
 
-def bytes_of(batches: Iterable[Batch]) -> list[bytes]:
+def bytes_of(batches: Iterable[TaskBatch]) -> list[bytes]:
     """Each image with its class."""
     return [
         image.contiguous().numpy().tobytes() + bytes([int(target)])

@@ -16,7 +16,7 @@ from prunescope.processes import Processes
 from prunescope.pruning import Mask
 from prunescope.tasks import Task
 from prunescope.tasks.order import Plan
-from prunescope.tasks.task import Batch
+from prunescope.tasks.task import TaskBatch
 from prunescope.training import StepRange, Training, learning_rate, train
 from prunescope.training.descent import Descent
 from tests.training.small import half_mask, network, opened, plain_network, recipe, weights_of
@@ -71,11 +71,11 @@ def test_a_level_is_the_loop_written_out_to_the_bit(
 @settings(max_examples=10, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 30), st.sampled_from(["plain", "nesterov", "no momentum"]))
 def test_pieces_of_any_size_give_the_whole_batchs_weights_and_losses(
-    root: Path, piece: int, batch_size: int, way: str
+    root: Path, micro_batch_size: int, batch_size: int, way: str
 ) -> None:
     changes = {"plain": {}, "nesterov": {"nesterov": True}, "no momentum": {"momentum": 0.0}}[way]
     found = []
-    for most in (None, piece):
+    for most in (None, micro_batch_size):
         model = plain_network()
         training = recipe(batch_size=batch_size, device_batch_size=most, **changes)
         rows = train(model, opened(root), training, seed=0, mask=half_mask(model), course=StepRange(0, 5))
@@ -106,10 +106,10 @@ def test_every_process_has_as_many_pieces_none_larger_than_told(images: int, pro
     for rank in range(min(processes, images)):
         share = torch.arange(images)[rank::processes]
         descent = Descent(nn.Identity(), None, [], images, most, None, Processes(rank, processes))  # type: ignore[arg-type]
-        pieces = [images.tolist() for images, _ in descent._pieces(Batch(share, share))]
-        assert [place for piece in pieces for place in piece] == share.tolist()
-        assert 0 < min(map(len, pieces)) <= max(map(len, pieces)) <= most
-        counts.add(len(pieces))
+        micro_batches = [images.tolist() for images, _ in descent._micro_batches(TaskBatch(share, share))]
+        assert [index for micro_batch in micro_batches for index in micro_batch] == share.tolist()
+        assert 0 < min(map(len, micro_batches)) <= max(map(len, micro_batches)) <= most
+        counts.add(len(micro_batches))
     assert len(counts) == 1
 
 

@@ -76,7 +76,7 @@ def test_sharing_the_validation_images_does_not_change_what_is_measured(told: di
 def test_what_stops_the_main_process_stops_all_with_the_same_message(two: Path) -> None:
     main, other = (json.loads((two / f"errors-{rank}.json").read_text())["errors"] for rank in range(2))
     assert main == other
-    assert "is a checkpoint of another training (of other momentum)" in main[0]
+    assert "is a checkpoint of another training, which differs in momentum;" in main[0]
     assert main[1] == "no space left"
 
 
@@ -90,7 +90,7 @@ def test_a_batch_smaller_than_the_number_of_processes_is_refused(told: dict[str,
 
 
 def test_statistics_cannot_be_synchronised_between_cpus(told: dict[str, Any]) -> None:
-    assert "SyncBatchNorm works between GPUs only, the device is cpu" in told["errors"][1]
+    assert "SyncBatchNorm works on GPUs only, but the device is cpu" in told["errors"][1]
 
 
 def test_alone_synchronised_statistics_are_the_batchs_own(root: Path) -> None:

@@ -88,8 +88,8 @@ def gather(study: StoredStudy) -> pd.DataFrame:
     columns = [*COUNTED, "concepts", *CONSISTENT]
     categories = {category: _column(category, columns) for row in counts for category in row}
     table = pd.DataFrame(rows, columns=columns)
-    for place, (category, column) in enumerate(categories.items()):
-        table.insert(len(COUNTED) + 1 + place, column, [row.get(category, 0) for row in counts])
+    for index, (category, column) in enumerate(categories.items()):
+        table.insert(len(COUNTED) + 1 + index, column, [row.get(category, 0) for row in counts])
     return table
 
 
@@ -103,12 +103,12 @@ def _check_counts(study: StoredStudy) -> None:
         where = f"{study.root}: trial {trial}, level {level}"
         if None not in (measured.prunable, before.prunable) and measured.prunable != before.prunable:
             raise InputError(
-                f"{where}: measured.json has {measured.prunable} prunable weights, the level before {before.prunable}; "
-                "remove the file that is wrong and run the study again"
+                f"{where}: measured.json has {measured.prunable} prunable weights, but the level before has "
+                f"{before.prunable}; remove the file that is wrong and run the study again"
             )
         if study.settings.pruning.schedule == "iterative" and measured.weights_remaining > before.weights_remaining:
             raise InputError(
-                f"{where}: measured.json says that {measured.weights_remaining:.4g} of the weights remain, more than "
+                f"{where}: measured.json states that {measured.weights_remaining:.4g} of the weights remain, more than "
                 f"the {before.weights_remaining:.4g} of the level before; remove the file that is wrong and run the "
                 "study again"
             )

@@ -115,9 +115,9 @@ def match_codes(dense: NDArray[np.float64], left: NDArray[np.float64], layer: st
     distinct = (np.diff(ranked) > 10 * _SAME * np.abs(ranked[1:])).all()
     if not distinct or not np.allclose(ranked[nearest], left, rtol=_SAME, atol=0):
         raise InputError(
-            f"layer {layer!r}: its units cannot be distinguished once filters are removed, because the layer or one "
-            "before it mixes channels (for example, normalises or sorts over them, or spreads one over several); choose "
-            "a layer before that"
+            f"layer {layer!r}: its units cannot be distinguished once filters are removed, because the layer or "
+            "one before it mixes channels (for example, normalises or sorts over them, or spreads one over several); "
+            "choose a layer before that"
         )
     indices: NDArray[np.int64] = order[nearest]
     return indices

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunescope.errors import InputError
 from prunescope.networks.checks import running_eagerly
+from prunescope.pruning.watching import WatchingWeights, WeightUse
 
-# The ATen operations that compute sums of products of their operands.
-_CONTRACTIONS = frozenset(
-    [
-        *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "linear", "mkldnn_linear"),
-        *("mm", "addmm", "_addmm_activation", "bmm", "baddbmm", "addbmm", "mv", "addmv", "addr", "dot", "vdot"),
-        *("matmul", "_trilinear", "_cdist_forward", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"),
-        *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
-        *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
-    ]
-)
-_PRODUCTS = frozenset(("mul", "mul_", "div", "div_", "addcmul", "addcmul_"))
 _SHOWN = 6
 
 
@@ -137,31 +123,7 @@ def check_own_forward(model: nn.Module, weights: Collection[str]) -> None:
     _refuse(model, found)
 
 
-@dataclass
-class _Seen:
-    """The observations of the weights in one run.
-
-    Attributes
-    ----------
-    used
-        The names of the weights that an operation used.
-    broken
-        The names of the weights with zeros that were overwritten in the parameter itself.
-    computed
-        For each tensor that an operation used and that was computed from weights, a bool tensor that is True where it
-        is not zero. The key consists of the names of these weights and the number of earlier such tensors with the
-        same names.
-    unregistered
-        The shape of each parameter that an operation used and that the network does not have, by its storage.
-    """
-
-    used: set[str]
-    broken: set[str]
-    computed: dict[tuple[frozenset[str], int], Tensor]
-    unregistered: dict[StorageWeakRef | None, tuple[int, ...]]
-
-
-def _not_masked(first: _Seen, second: _Seen) -> set[str]:
+def _not_masked(first: WeightUse, second: WeightUse) -> set[str]:
     """Return the names of the weights with entries that are not zero in the run in which they are set to zero."""
     found = first.broken | second.broken
     for key in first.computed.keys() | second.computed.keys():
@@ -184,10 +146,9 @@ def _refuse(model: nn.Module, named: Sequence[str]) -> None:
     shown = [f"{name} ({type(modules[name.rpartition('.')[0]]).__name__})" for name in named[:_SHOWN]]
     more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
     raise InputError(
-        f"the network {type(model).__name__} computes with something else than its weights as they are, in which a "
-        f"pruned weight is not zero, as with weight standardisation: {', '.join(shown)}{more}. Exclude these weights "
-        "(`pruning.exclude` in a recipe, `exclude=` in Python), or take a network whose modules use their weights "
-        "directly"
+        f"the network {type(model).__name__} transforms weights before it uses them (as in weight standardisation), so "
+        f"that a pruned weight is not zero: {', '.join(shown)}{more}. Exclude these weights (`pruning.exclude` in a "
+        "recipe, `exclude=` in Python), or use a network whose modules use their weights directly"
     )
 
 
@@ -209,14 +170,14 @@ def _nowhere_zero(model: nn.Module, generator: torch.Generator) -> dict[str, Ten
 
 def _run(
     model: nn.Module, values: Mapping[str, Tensor], gone: Mapping[str, Tensor], images: Tensor, *, training: bool
-) -> _Seen:
+) -> WeightUse:
     """Run a network with some of its weights set to zero, and record where operations use nonzero weights."""
     parameters = {name for name, _ in model.named_parameters()}
     given = {}
     for name, value in values.items():
         own = value.masked_fill(gone[name], 0) if name in gone else value.clone()
         given[name] = nn.Parameter(own, requires_grad=False) if name in parameters else own
-    watching = _Watching({name: given[name] for name in gone}, gone, images, given.values())
+    watching = WatchingWeights({name: given[name] for name in gone}, gone, images, given.values())
     modes = [(module, module.training) for module in model.modules()]
     try:
         with running_eagerly(model), torch.random.fork_rng(devices=[]), torch.no_grad(), watching:
@@ -248,94 +209,6 @@ class _InMode(nn.Module):
             self.model.train(before)
 
 
-class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follow weights through the operations that compute something from them, up to those that also involve images.
-
-    Tensors are identified by their storage, so that views and in-place operations are followed too.
-    """
-
-    def __init__(
-        self, weights: Mapping[str, Tensor], gone: Mapping[str, Tensor], images: Tensor, values: Iterable[Tensor]
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen = _Seen(set(), set(), {}, {})
-        self._registered_or_made = {_storage(value) for value in values}
-        self._weights, self._gone = weights, gone
-        self._own = {_storage(weight): name for name, weight in weights.items()}
-        self._computed: dict[StorageWeakRef | None, frozenset[str]] = {
-            storage: frozenset([name]) for storage, name in self._own.items()
-        }
-        self._of_images: set[StorageWeakRef | None] = {_storage(images)}
-        self._times: Counter[frozenset[str]] = Counter()
-
-    def __torch_dispatch__(
-        self, function: Any, _types: Any, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run an operation and record how it uses the weights."""
-        named = named or {}
-        tensors = list(_tensors((*arguments, *named.values())))
-        storages = [_storage(tensor) for tensor in tensors]
-        sources = [self._computed.get(storage, frozenset()) for storage in storages]
-        with_images = any(storage in self._of_images for storage in storages)
-        namespace, _, name = function.name().partition("::")
-        operation = name.partition(".")[0]
-        for tensor, storage in zip(tensors, storages, strict=True):
-            if isinstance(tensor, nn.Parameter) and storage not in self._registered_or_made:
-                self.seen.unregistered.setdefault(storage, tuple(tensor.shape))
-        names: frozenset[str] = frozenset().union(*sources)
-        contracts = namespace != "aten" or operation in _CONTRACTIONS
-        if names and contracts and not with_images:
-            # A layer may be applied to a constant input, such as the relative positions in a window; its output is not
-            # followed. A product of a weight with a constant matrix is a computed weight, and is followed.
-            contracts = len([source for source in sources if source]) > 1 or _is_layer(operation, tensors, sources)
-        if names and contracts:
-            for tensor, source in zip(tensors, sources, strict=True):
-                self._look(tensor, source)
-            names = frozenset()
-        elif names and with_images and operation in _PRODUCTS:
-            for tensor, source in zip(tensors, sources, strict=True):
-                if source and tensor.numel() >= sum(self._weights[weight].numel() for weight in source):
-                    self._look(tensor, source)
-        result = function(*arguments, **named)
-        for tensor in _tensors([result]):
-            storage = _storage(tensor)
-            if storage not in self.seen.unregistered:
-                self._registered_or_made.add(storage)
-            if with_images:
-                self._of_images.add(storage)
-                if storage not in self._own:
-                    self._computed.pop(storage, None)
-            elif names:
-                self._computed[storage] = self._computed.get(storage, frozenset()) | names
-        return result
-
-    def _look(self, tensor: Tensor, source: frozenset[str]) -> None:
-        """Record where a weight, or a tensor computed from weights, is not zero when an operation uses it."""
-        if not source:
-            return
-        self.seen.used |= source
-        if (own := self._own.get(_storage(tensor))) is not None and source == {own}:
-            if ((self._weights[own] != 0) & self._gone[own]).any():
-                self.seen.broken.add(own)
-            return
-        # Values that are not finite arise where a filter has no weight left, as in a division by its norm.
-        self.seen.computed[source, self._times[source]] = ((tensor != 0) & tensor.isfinite()).cpu()
-        self._times[source] += 1
-
-
-def _is_layer(operation: str, tensors: Sequence[Tensor], sources: Sequence[frozenset[str]]) -> bool:
-    """Return whether an operation applies a layer: its weight is a convolution's second operand or a transposed matrix.
-
-    In a matrix product, the weight of a layer is the last operand, and it is transposed.
-    """
-    if "conv" in operation or operation in ("linear", "mkldnn_linear"):
-        return bool(sources[1])
-    matrix = tensors[-1]
-    if matrix.ndim < 2:
-        return True
-    return bool(sources[-1]) and (matrix.stride(-2) <= matrix.stride(-1) or 1 in matrix.shape[-2:])
-
-
 def _made_up(module: nn.Module) -> Tensor:
     """Return a random input of a suitable shape for a convolution or linear module."""
     like = module.get_parameter("weight")
@@ -349,20 +222,3 @@ def _made_up(module: nn.Module) -> Tensor:
 
 def _kernel(module: _ConvNd) -> tuple[Sequence[int], Sequence[int]]:
     return module.kernel_size, module.dilation
-
-
-def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
-    """Yield the tensors in nested lists and tuples."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-
-
-def _storage(tensor: Tensor) -> StorageWeakRef | None:
-    """Return a reference to a tensor's storage, or None for tensors without one, such as sparse tensors."""
-    try:
-        return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-    except (NotImplementedError, RuntimeError):
-        return None

@@ -117,7 +117,7 @@ def filter_groups(
     if idle:
         raise InputError(
             f"module {idle[0]!r} does not run in evaluation mode, so that it is not known which filters it depends on; "
-            "filters are pruned in networks that run as a whole (without auxiliary classifiers, say)"
+            "filters can only be pruned if all modules run (for example, without auxiliary classifiers)"
         )
     whole |= {id(module) for module in owners.values() if runs[module] > 1}
     shared = Counter(id(module.weight) for module in owners.values())

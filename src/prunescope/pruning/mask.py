@@ -40,16 +40,16 @@ def read_flags(path: str | Path, what: str) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; {what} expected")
+        raise InputError(f"{path}: the file does not exist; expected {what}")
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise InputError(
-            f"{path} is not readable as {what} (safetensors expected): {error}; write it again (where a study wrote "
-            "it: remove it and run the study again)"
+            f"{path} cannot be read as {what} in safetensors format: {error}; write the file again or, if a study "
+            "wrote it, remove it and run the study again"
         ) from error
     if not tensors:
-        raise InputError(f"{path} is not {what}: it holds nothing")
+        raise InputError(f"{path} is not {what}: it contains no tensors")
     for name, tensor in tensors.items():
         if tensor.dtype != torch.bool:
             raise InputError(f"{path} is not {what}: {name!r} is {tensor.dtype}, expected torch.bool")
@@ -93,7 +93,7 @@ def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[st
     for name, weight in kept.items():
         if not isinstance(weight, nn.Parameter):
             raise InputError(
-                f"weight {name!r} is no parameter but computed from others, as by weight or spectral normalisation; "
+                f"weight {name!r} is not a parameter but computed from others, as in weight or spectral normalisation; "
                 "remove that first, or exclude the weight"
             )
         if is_lazy(weight):

@@ -159,13 +159,14 @@ class StudyDirectory:
             ours, theirs = (apart_from_places(one.decisive(), known) for one in (recipe, there))
             if ours != theirs:
                 lines = difflib.unified_diff(
-                    there.to_yaml().splitlines(), recipe.to_yaml().splitlines(), "study.yaml there", "recipe given",
+                    there.to_yaml().splitlines(), recipe.to_yaml().splitlines(),
+                    "study.yaml of the directory", "given recipe",
                     "", "", 0, "",
                 )  # fmt: skip
                 raise InputError(
-                    f"{self.root} holds another study; nothing was changed. The difference:\n" + "\n".join(lines)
-                    + "\nGive another --out, or the recipe that is there"
-                    + ("" if known else ". (Its data are known by their path only, until it is run again)")
+                    f"{self.root} contains another study; nothing was changed. The difference:\n" + "\n".join(lines)
+                    + "\nGive another --out, or the recipe of that study"
+                    + ("" if known else ". (Until it is run again, its data are identified by their paths only)")
                 )  # fmt: skip
             return
         # Drawn data and fingerprints are written before the recipe, and a killed process leaves half-written files.
@@ -173,7 +174,7 @@ class StudyDirectory:
         ours_before = {"data", self.fingerprints.name}
         others = {path.name for path in there_already if not path.match(".*.part.*")} - ours_before
         if others or (self.root.exists() and not self.root.is_dir()):
-            raise InputError(f"{self.root} is there and is no study; give a new or an empty directory as --out")
+            raise InputError(f"{self.root} exists but is not a study; give a new or an empty directory as --out")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

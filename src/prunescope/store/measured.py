@@ -60,7 +60,9 @@ class Measured(BaseModel):
         if self.kept is None or self.prunable is None:
             return self
         if not 0 < self.kept <= self.prunable:
-            raise ValueError(f"kept is {self.kept} and prunable {self.prunable}, expected at least 1 kept of those")
+            raise ValueError(
+                f"kept is {self.kept} and prunable {self.prunable}, expected kept to be from 1 to prunable"
+            )
         if not math.isclose(self.weights_remaining, self.kept / self.prunable, rel_tol=1e-9):
             raise ValueError(
                 f"weights_remaining is {self.weights_remaining}, but kept / prunable is {self.kept} / {self.prunable}"
@@ -101,7 +103,7 @@ def read_measured(path: Path, trial: int, level: int) -> Measured:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); remove it and run the study again") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: an object was expected, not {type(content).__name__}")
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
     try:
         found = Measured.model_validate(content)
     except ValidationError as error:
@@ -109,8 +111,8 @@ def read_measured(path: Path, trial: int, level: int) -> Measured:
     for name, given, expected in (("trial", found.trial, trial), ("level", found.level, level)):
         if given not in (None, expected):
             raise InputError(
-                f"{path}: {name} is {given}, but its folder is that of {name} {expected}; put the level's own file "
-                "there, or remove this one and run the study again"
+                f"{path}: {name} is {given}, but it is in the folder of {name} {expected}; restore the level's own "
+                "file, or remove this one and run the study again"
             )
     return found
 

@@ -17,9 +17,11 @@ class PruningSettings(Strict):
     """How the network is pruned and retrained (Frankle and Bau 2019, section 2)."""
 
     levels: Annotated[
-        int, Field(ge=0, le=MOST_LEVELS, description="how often the network is pruned; or give `remaining`")
+        int, Field(ge=0, le=MOST_LEVELS, description="how often the network is pruned; an alternative to `remaining`")
     ] = 0
-    fraction: Annotated[float | None, Field(gt=0, lt=1, description="of the kept weights, a level")] = 0.2
+    fraction: Annotated[
+        float | None, Field(gt=0, lt=1, description="the fraction of the kept weights that each level prunes")
+    ] = 0.2
     remaining: Annotated[
         tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None,
         Field(
@@ -37,9 +39,10 @@ class PruningSettings(Strict):
         Field(description="`shuffled`: the branch's masks, permuted within each layer (a control)"),
     ] = "magnitude"
     scope: Annotated[
-        Literal["global", "layer", "filters"], Field(description="`filters`: whole filters, really removed")
+        Literal["global", "layer", "filters"],
+        Field(description="`filters` removes whole filters, so that the network becomes smaller"),
     ] = "global"
-    exclude: Annotated[tuple[Text, ...], Field(description="weights to leave whole, by name or pattern")] = ()
+    exclude: Annotated[tuple[Text, ...], Field(description="names or patterns of weights that are not pruned")] = ()
     retraining: Annotated[
         Literal["rewind", "fine-tune", "learning-rate", "reinitialise"],
         Field(
@@ -75,12 +78,12 @@ class PruningSettings(Strict):
             (
                 self.remaining is not None and self.levels != len(self.remaining),
                 "levels",
-                f"`remaining` says {len(self.remaining or ())}; leave `levels` out",
+                f"`remaining` has {len(self.remaining or ())} entries; omit `levels`",
             ),
             (
                 self.remaining is not None and self.fraction is not None,
                 "fraction",
-                "`remaining` says how much is kept at every level; give one of the two",
+                "`remaining` determines how much is kept at every level; give only one of the two",
             ),
             (
                 self.scope == "filters" and self.criterion == "shuffled",
@@ -105,7 +108,7 @@ class PruningSettings(Strict):
             (
                 self.retraining != "fine-tune" and self.fine_tune is not None,
                 "fine_tune",
-                f"`retraining: {self.retraining}` does not fine-tune; leave it out or give `retraining: fine-tune`",
+                f"`retraining: {self.retraining}` does not fine-tune; omit this field or give `retraining: fine-tune`",
             ),
         ):
             if wrong:

@@ -30,9 +30,9 @@ _FORMED = {("data", "task"), ("dissection", "concepts")}
 # Pydantic's messages speak of Python types; these messages describe the YAML that is expected instead.
 _IN_YAML = {
     "tuple_type": "expected a list, such as [a, b]",
-    "too_short": "expected a list of at least one",
+    "too_short": "expected a list with at least one item",
     "model_type": "expected fields, each with its value",
-    "string_type": "expected a text; one that looks like a number goes in quotes",
+    "string_type": "expected text; put text that looks like a number in quotes",
 }
 
 
@@ -62,11 +62,11 @@ def recipe_text(name: str | Path) -> tuple[str, str]:
     """
     if _is_path(name):
         if problem := text_problem(str(name)):
-            raise InputError(f"{str(name)!r} is no recipe's path: {problem}; expected a YAML file")
+            raise InputError(f"{str(name)!r} is not the path of a recipe: {problem}; expected a YAML file")
         try:
             # Only regular files are opened; opening a pipe would block until another program writes to it.
             if Path(name).exists() and not Path(name).is_file():
-                raise InputError(f"{name}: the recipe cannot be read (it is no file); expected a YAML file")
+                raise InputError(f"{name}: the recipe cannot be read (it is not a file); expected a YAML file")
             return str(name), Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -74,7 +74,7 @@ def recipe_text(name: str | Path) -> tuple[str, str]:
     known = shipped_recipes()
     if str(name) not in known:
         raise InputError(
-            f"there is no recipe called {str(name)!r}; {nearest(str(name), known)}; or give a path to a .yaml"
+            f"there is no recipe called {str(name)!r}; {nearest(str(name), known)}; or give the path of a .yaml file"
         )
     file = resources.files("prunescope") / "recipes" / f"{name}.yaml"
     return f"recipe {name}", file.read_text(encoding="utf-8")
@@ -114,7 +114,7 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         try:
             parsed = loaded(value)
         except UnreadableError as error:
-            raise InputError(f"--set {shown(change)}: the value {error}") from error
+            raise InputError(f"--set {shown(change)}: {error}") from error
         parts = tuple(field.split("."))
         _refuse_fields_of_values(content, parts, change)
         for part in reversed(parts):
@@ -131,7 +131,10 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     for part in (schema, *schema["$defs"].values()):
         part.pop("required", None)
-    extends = {"type": "string", "description": "a recipe's name or path, whose fields stand where this file has none"}
+    extends = {
+        "type": "string",
+        "description": "a recipe's name or path, whose fields are used where this file has none",
+    }
     return schema | {"properties": {"extends": extends, **schema["properties"]}}
 
 
@@ -156,9 +159,11 @@ def _with_base(name: str | Path, above: tuple[str, ...]) -> tuple[str, dict[str,
         raise InputError(f"{line}: extends: {error}") from error
     chain = (*above, _identity(name))
     if len(chain) > MOST_BASES:
-        raise InputError(f"{line}: extends: a recipe extends at most {MOST_BASES} others in a row, {above[0]} more")
+        raise InputError(
+            f"{line}: extends: at most {MOST_BASES} recipes may extend each other, and {above[0]} starts a longer chain"
+        )
     if _identity(found) in chain:
-        raise InputError(f"{line}: extends: {base} extends this recipe in turn; let one of them stand alone")
+        raise InputError(f"{line}: extends: {base} extends this recipe itself; remove one of the two `extends`")
     _, below, below_lines = _with_base(found, chain)
     return where, *_merged((below, below_lines), (content, lines))
 
@@ -213,13 +218,13 @@ def _parse(where: str, text: str) -> tuple[dict[str, Any], Lines]:
             seen = set()
             for key, value in node.value:
                 if str(key.value) in seen:
-                    raise InputError(f"{where}, line {key.start_mark.line + 1}: {key.value!r} is there twice; keep one")
+                    raise InputError(f"{where}, line {key.start_mark.line + 1}: {key.value!r} occurs twice; keep one")
                 seen.add(str(key.value))
                 lines[(*at, key.value)] = f"{where}, line {key.start_mark.line + 1}"
                 walk(value, (*at, key.value))
         elif isinstance(node, yaml.SequenceNode):
-            for place, value in enumerate(node.value):
-                walk(value, (*at, str(place)))
+            for index, value in enumerate(node.value):
+                walk(value, (*at, str(index)))
 
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if isinstance(node, yaml.MappingNode):
@@ -276,15 +281,17 @@ def _described(where: str, problem: Any, lines: Lines) -> str:
     given = tuple(str(part) for part in problem.get("field", problem["loc"]))
     field = given if given[:2] not in _FORMED else given[:2] + tuple(part for part in given[2:] if part not in FORMS)
     at = next((field[:length] for length in range(len(field), 0, -1) if field[:length] in lines), ())
-    place = lines[at] if at else where
+    location = lines[at] if at else where
     if problem["type"] == "extra_forbidden":
-        return f"{place}: {'.'.join(field)} is no field of a recipe; {nearest(field[-1], _fields_beside(field))}"
+        return f"{location}: {'.'.join(field)} is not a field of a recipe; {nearest(field[-1], _fields_beside(field))}"
     if problem["type"] == "missing":
-        return f"{place}: {'.'.join(field)} is missing"
+        return f"{location}: {'.'.join(field)} is missing"
     message = _IN_YAML.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     # A default value has no location in a file, so its field is named even if only a parent field was found.
     named = field if problem["type"] == "misfit" else at
-    return f"{place}: {'.'.join(named)} is {shown(problem['input'])}: {message}" if named else f"{place}: {message}"
+    return (
+        f"{location}: {'.'.join(named)} is {shown(problem['input'])}: {message}" if named else f"{location}: {message}"
+    )
 
 
 def _fields_beside(field: Sequence[str]) -> list[str]:

@@ -43,14 +43,14 @@ class Pruning(BaseModel):
     @model_validator(mode="after")
     def _says_how_often(self) -> Self:
         if self.levels is None and self.remaining is None:
-            raise ValueError("neither levels nor remaining says how often the network is pruned")
+            raise ValueError("neither levels nor remaining is given, so the number of levels is unknown")
         return self
 
 
 def _distinct(layers: tuple[str, ...]) -> tuple[str, ...]:
     for layer in layers:
         if layers.count(layer) > 1:
-            raise ValueError(f"the layer {layer!r} is there twice, and would be counted twice; keep one")
+            raise ValueError(f"the layer {layer!r} is listed twice; keep one")
     return layers
 
 
@@ -74,8 +74,8 @@ class Settings(BaseModel):
     @property
     def dissected_with(self) -> dict[str, Any]:
         """The settings of the recipe that the summary of every dissection must repeat."""
-        said = {"network": self.network} | {name: self.dissection.get(name) for name in REPEATED}
-        return {name: value for name, value in said.items() if value is not None}
+        stated = {"network": self.network} | {name: self.dissection.get(name) for name in REPEATED}
+        return {name: value for name, value in stated.items() if value is not None}
 
     @property
     def levels(self) -> int:
@@ -142,7 +142,7 @@ class StoredStudy:
             check_summary(summary, table, expected, str(folder / "summary.json"))
         except InputError as error:
             raise InputError(
-                f"{error}; put the file that belongs there, or remove {folder} and run the study again"
+                f"{error}; restore the original file, or remove {folder} and run the study again"
             ) from error
         return table, summary
 
@@ -173,7 +173,7 @@ def open_study(study_dir: str | Path) -> StoredStudy:
     directory = StudyDirectory(root)
     path = directory.recipe
     if not path.is_file():
-        raise InputError(f"{root} holds no study: there is no study.yaml; give the directory that `study --out` wrote")
+        raise InputError(f"{root} contains no study: there is no study.yaml; give the --out directory of a study")
     try:
         settings = Settings.model_validate(loaded(path.read_text(encoding="utf-8")))
     except (UnreadableError, UnicodeDecodeError) as error:
@@ -197,5 +197,5 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); remove it and run the study again") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: an object was expected, not {type(content).__name__}")
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content

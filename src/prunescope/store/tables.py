@@ -34,14 +34,18 @@ def check_units(table: pd.DataFrame, where: str) -> None:
     """
     absent = [column for column in UNIT_COLUMNS if column not in table.columns]
     if absent:
-        raise InputError(f"{where}: no column {', '.join(absent)}")
+        raise InputError(f"{where}: there is no column {', '.join(absent)}")
     check_rows(table, where)
     unnamed = table["label"].isna()
     for column in ("label", "category"):
         values = table[column][~table[column].isna()]
         _refuse(table, ~values.map(lambda text: isinstance(text, str) and text != ""), column, "a name or none", where)
     _refuse(
-        table, table["category"].isna() != unnamed, "category", "one where there is a label, and none elsewhere", where
+        table,
+        table["category"].isna() != unnamed,
+        "category",
+        "a value where there is a label, and none elsewhere",
+        where,
     )
     _refuse(table, unnamed & (table["iou"] != 0), "iou", "0, since the unit has no label", where)
     _refuse(table, table["dead"].astype(bool) & ~unnamed, "dead", "false, since the unit has a label", where)
@@ -101,7 +105,9 @@ def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Map
         raise InputError(f"{where}: settings is {settings!r}, expected fields, each with its value")
     for name, value in expected.items():
         if name in settings and (not _same_setting(name, settings[name], value) or isinstance(settings[name], bool)):
-            raise InputError(f"{where}: is of {name} {settings[name]!r}, but in a study's folder of {name} {value!r}")
+            raise InputError(
+                f"{where}: {name} is {settings[name]!r}, but the study expects {name} {value!r} in this folder"
+            )
     counts: dict[str, Any] = {"units": len(units), "dead": int(units["dead"].sum())}
     bound = settings.get("iou")
     if isinstance(bound, int | float):
@@ -110,7 +116,9 @@ def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Map
         del counts["settings"]
     for name, count in counts.items():
         if name in summary and (summary[name] != count or isinstance(summary[name], bool)):
-            raise InputError(f"{where}: {name} is {summary[name]!r}, but units.parquet beside it holds {count!r}")
+            raise InputError(
+                f"{where}: {name} is {summary[name]!r}, but units.parquet in the same folder gives {count!r}"
+            )
 
 
 def _fields(summary: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
@@ -125,7 +133,7 @@ def _check_numbers(table: pd.DataFrame, where: str) -> None:
     if not pd.api.types.is_integer_dtype(numbers):
         raise InputError(f"{where}: number is {numbers.dtype}, expected whole numbers")
     unnamed = table["label"].isna()
-    _refuse(table, numbers.isna() != unnamed, "number", "one where there is a label, and none elsewhere", where)
+    _refuse(table, numbers.isna() != unnamed, "number", "a value where there is a label, and none elsewhere", where)
     _refuse(table, (numbers < 1).fillna(False), "number", "a number from 1", where)
 
 
@@ -133,7 +141,7 @@ def _check_category(table: pd.DataFrame, category: str, where: str) -> None:
     """Raise if the best concept of a category contradicts the concept of a unit, which is the best of all."""
     label, iou = f"{category}-label", f"{category}-iou"
     if label not in table.columns:
-        raise InputError(f"{where}: no column {label}")
+        raise InputError(f"{where}: there is no column {label}")
     own = table["category"].eq(category).fillna(False).astype(bool)
     _refuse(table, own & (table[iou] != table["iou"]), "iou", f"that of {iou}, since it is the unit's category", where)
     _refuse(table, own & (table[label] != table["label"]), "label", f"that of {label}, as for its iou", where)

@@ -9,7 +9,7 @@ import yaml
 MOST_NODES = 100_000
 MOST_BITS = 256
 DEEPEST = 100
-_NESTED = "a value holds itself, or is nested too deep; write it out"
+_NESTED = "a value contains itself or is nested too deeply; write it without aliases"
 
 
 class UnreadableError(Exception):
@@ -43,7 +43,7 @@ def loaded(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or error
-        raise UnreadableError(f"no YAML: {reason}", mark.line + 1 if mark else None) from error
+        raise UnreadableError(f"this is not valid YAML: {reason}", mark.line + 1 if mark else None) from error
     except RecursionError as error:
         raise UnreadableError(_NESTED, None) from error
 
@@ -55,7 +55,7 @@ def _check(node: yaml.Node, loader: yaml.SafeLoader, seen: int, depth: int) -> i
         raise UnreadableError(_NESTED, None)
     seen += 1
     if seen > MOST_NODES:
-        raise UnreadableError(f"holds more than {MOST_NODES:,} values; write fewer aliases", line)
+        raise UnreadableError(f"there are more than {MOST_NODES:,} values; use fewer aliases", line)
     if isinstance(node, yaml.ScalarNode):
         _check_scalar(node, loader, line)
     elif isinstance(node, yaml.SequenceNode):
@@ -74,6 +74,6 @@ def _check_scalar(node: yaml.ScalarNode, loader: yaml.SafeLoader, line: int) -> 
     except yaml.YAMLError:
         return  # Parsing the document reports the error, unless the value is valid in its context, such as `<<`.
     except (ValueError, OverflowError) as error:
-        raise UnreadableError(f"{shown!r} cannot be read as a value; as a text it goes in quotes", line) from error
+        raise UnreadableError(f"{shown!r} cannot be read as a value; if it is text, put it in quotes", line) from error
     if isinstance(value, int) and value.bit_length() > MOST_BITS:
-        raise UnreadableError(f"{shown!r} is too large a number", line)
+        raise UnreadableError(f"{shown!r} is too large", line)

@@ -14,7 +14,8 @@ from prunescope.store.layout import StudyDirectory
 from prunescope.store.locations import NETWORK, TASK, apart_from_places
 from prunescope.store.reading import read_recipe
 from prunescope.store.recipe import Recipe
-from prunescope.study.identity import Identity, recorded
+from prunescope.study.identity import Identity
+from prunescope.study.recording import recorded
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Branch:
         """
         directory = StudyDirectory(Path(path))
         if not directory.recipe.is_file():
-            raise InputError(f"{path} holds no study to branch from: there is no study.yaml in it")
+            raise InputError(f"{path} contains no study to branch from, because it has no study.yaml")
         return cls(directory, read_recipe(directory.recipe))
 
     @cached_property

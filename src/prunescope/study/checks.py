@@ -102,19 +102,19 @@ def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> list[str]:
         raise
     except Exception as error:
         return [
-            "it is not known whether a pruned weight is zero in what the network computes with: the network does not "
-            f"run while its weights are followed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+            "it could not be checked whether pruned weights are zero in the network's operations, because the network "
+            f"fails while its weights are followed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
         ]
     notes = []
     if use.unused:
         notes.append(
-            f"the network computes nothing with {_first(use.unused)} when it runs on images, and yet they are counted "
-            "and pruned like the others; `pruning.exclude` leaves them out"
+            f"the network does not use {_first(use.unused)} when it runs on images, but they are counted and pruned "
+            "like the other weights; `pruning.exclude` excludes them"
         )
     if use.training_only:
         notes.append(
             f"the network uses {_first(use.training_only)} in training mode only. They are counted and pruned like the "
-            "others, but the network is measured and dissected without them; `pruning.exclude` leaves them out"
+            "others, but the network is measured and dissected without them; `pruning.exclude` excludes them"
         )
     if use.unregistered:
         shapes = _first([" x ".join(map(str, shape)) for shape in use.unregistered])
@@ -163,7 +163,9 @@ def check_training(model: nn.Module, network: str, classes: int | None, size: in
         scores = model(images)
     check_scores(scores, network, classes, " in training mode")
     if not scores.requires_grad:
-        raise InputError(f"network {network} has nothing to train: its weights are frozen, or its scores detached")
+        raise InputError(
+            f"network {network} cannot be trained: all its weights are frozen, or its output is detached from them"
+        )
 
 
 def check_scores(scores: Any, network: str, classes: int | None, mode: str = "") -> None:
@@ -190,7 +192,7 @@ def check_scores(scores: Any, network: str, classes: int | None, mode: str = "")
         return
     if found != [2, classes]:
         raise InputError(
-            f"network {network} puts out {found} for 2 images{mode}, expected [2, {classes or 'classes'}]: a tensor "
+            f"network {network} returns {found} for 2 images{mode}, expected [2, {classes or 'classes'}]: a tensor "
             "with a score for each class of the task"
         )
 

@@ -9,11 +9,12 @@ from prunescope.store.layout import StudyDirectory
 from prunescope.store.recipe import Recipe
 from prunescope.study.branching import Branch
 from prunescope.study.context import StudyContext
-from prunescope.study.identity import Identity, record
+from prunescope.study.identity import Identity
+from prunescope.study.mask_source import note_masks, refuse_other_masks
+from prunescope.study.recording import record
 from prunescope.study.reporting import ProgressReporter
 from prunescope.study.sharing import share_dense
 from prunescope.study.stages import stages
-from prunescope.study.taking_masks import note_masks, refuse_other_masks
 
 
 def claim(study: StudyContext, branches: Sequence[Branch]) -> None:

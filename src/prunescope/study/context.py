@@ -14,8 +14,9 @@ from prunescope.pruning import Coverage
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.recipe import Recipe
 from prunescope.study.branching import Branch, trial_of
-from prunescope.study.identity import Identity, refuse_changes_meanwhile
+from prunescope.study.identity import Identity
 from prunescope.study.levels import Level
+from prunescope.study.recording import refuse_changes_meanwhile
 from prunescope.study.reporting import ProgressReporter
 from prunescope.study.stages import Stage, stages
 from prunescope.tasks.task import Task

@@ -17,10 +17,10 @@ from prunescope.store.layout import StudyDirectory
 from prunescope.store.recipe import Drawn, Recipe
 from prunescope.study.branching import Branch
 from prunescope.study.checks import CheckedNetwork, check_recipe
+from prunescope.study.mask_source import masks_branch
 from prunescope.study.schedule import level_steps, pruned_together, weights_kept
 from prunescope.study.sharing import dense_elsewhere, same_dissection
 from prunescope.study.speed import Speed, measure_speed
-from prunescope.study.taking_masks import masks_branch
 from prunescope.tasks.order import Plan
 from prunescope.tasks.source import Source
 from prunescope.tasks.sources import Cifar, HuggingFace, open_sources
@@ -107,7 +107,7 @@ def forecast(
     notes: dict[str, None] = {}
     measured: dict[tuple[object, ...], Speed] = {}
     studies = list(zip(recipes, folders, strict=True))
-    for place, (recipe, folder) in enumerate(studies):
+    for index, (recipe, folder) in enumerate(studies):
         if folder is not None:
             StudyDirectory(folder).refuse_others(recipe)
         sizes = _sizes(recipe, images, notes)
@@ -119,17 +119,19 @@ def forecast(
         key = (recipe.network, recipe.data, sizes.classes, recipe.dissection.layers, *how_trained.values())
         if key not in measured:
             measured[key] = speed or measure_speed(recipe, sizes.classes, device, sizes.read)
-            read = "without reading any" if sizes.read is None else f"reading training images by {_workers(recipe)}"
+            read = "without reading any" if sizes.read is None else f"reading training images with {_workers(recipe)}"
             how = "as given" if speed else f"measured on {device}, {read}"
             notes[f"{measured[key].training:,.1f} images a second in training and "
                   f"{measured[key].dissection:,.1f} in dissection, {how}"] = None  # fmt: skip
         if recipe.pruning.scope == "filters":
-            notes["levels whose filters are removed are counted as the dense network: an upper bound"] = None
-        before = [Branch(StudyDirectory(at or Path(one.name)), one) for one, at in studies[:place]]
+            notes[
+                "levels with removed filters are counted at the cost of the dense network, which is an upper bound"
+            ] = None
+        before = [Branch(StudyDirectory(at or Path(one.name)), one) for one, at in studies[:index]]
         try:
             masks_branch(recipe, branches, before)
         except InputError as error:
-            notes[f"the study will not run as it is: {error}"] = None
+            notes[f"the study cannot run as it is: {error}"] = None
         rows += _rows(recipe, folder, fit, sizes, plan.steps_per_epoch, measured[key], branches, before)
     return Forecast(pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
 
@@ -223,7 +225,9 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> DataSi
     else:
         classes_known = False
     if not classes_known and images is None:
-        notes[f"{origin} is not there: ImageNet's {training:,} training images are assumed (or give --images)"] = None
+        notes[
+            f"{origin} does not exist: ImageNet's {training:,} training images are assumed; --images changes that"
+        ] = None
     if images is not None:
         training = images
     labelled, number = BRODEN
@@ -233,9 +237,9 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> DataSi
         data = open_concepts(concepts)
         labelled, number, image_size = len(data), len(data.labels), data.image_size
     else:
-        notes[f"{concepts} is not there: Broden's {labelled:,} images are assumed"] = None
+        notes[f"{concepts} does not exist: Broden's {labelled:,} images are assumed"] = None
     if training < 1:
-        raise InputError(f"{training} training images: expected at least one")
+        raise InputError(f"the number of training images is {training}, expected at least 1")
     return DataSizes(training, validation, classes, labelled, number, read, classes_known, image_size)
 
 

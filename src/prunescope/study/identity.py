@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from prunescope.concepts.broden import ConceptData
 from prunescope.concepts.contents import digest_packed, list_concepts, list_packed
 from prunescope.concepts.packed_file import PackedFile
 from prunescope.errors import InputError
@@ -17,15 +16,12 @@ from prunescope.fingerprints import (
     Fingerprint,
     Watch,
     difference,
-    read_fingerprints,
     take_fingerprint,
-    write_fingerprints,
 )
 from prunescope.hashes import Hashes, digest_file
 from prunescope.listings import Listing
 from prunescope.networks.contents import list_network
 from prunescope.progress import Progress, silent
-from prunescope.store.layout import StudyDirectory
 from prunescope.store.locations import IMAGES, LABELS, MASKS, NETWORK, PACKED, TASK, Origin, concepts_place, task_place
 from prunescope.store.recipe import Recipe
 from prunescope.tasks.contents import classes_of, list_task
@@ -41,20 +37,20 @@ class Identity:
     parts
         The fingerprint of each part. The parts are the task's data, the labelled images, their labels and tables and,
         if there are such files, the packed copy, the network's own file and the masks taken from another study.
-    places
+    locations
         The location of each part, for messages.
     watches
         The watch of each part, which detects changes of its files while the study runs.
     """
 
     parts: Mapping[str, Fingerprint] = field(default_factory=dict)
-    places: Mapping[str, str] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
     watches: Mapping[str, Watch] = field(default_factory=dict)
 
     def __or__(self, other: Identity) -> Identity:
         """Return an identity with the parts of both; parts of `other` replace those of the same name."""
         return Identity(
-            {**self.parts, **other.parts}, {**self.places, **other.places}, {**self.watches, **other.watches}
+            {**self.parts, **other.parts}, {**self.locations, **other.locations}, {**self.watches, **other.watches}
         )
 
     def differences(self, before: Mapping[str, Fingerprint]) -> dict[str, Difference]:
@@ -77,7 +73,7 @@ class Identity:
 
     def describe(self, different: Mapping[str, Difference]) -> str:
         """Return a text that lists for each part which files differ."""
-        return "\n".join(f"  {part} ({self.places[part]}): {files}" for part, files in different.items())
+        return "\n".join(f"  {part} ({self.locations[part]}): {files}" for part, files in different.items())
 
     def changes(self) -> dict[str, Difference]:
         """Return how files differ from the time when their fingerprints were taken.
@@ -111,7 +107,7 @@ class Fingerprinter:
             If the data do not exist, or a file cannot be read.
         """
         listing = list_task(origin, self._progress("listing the task's data"))
-        found = self._taken(TASK, listing, _place(origin), all_content=False)
+        found = self._taken(TASK, listing, _location(origin), all_content=False)
         classes = classes_of(origin, size)
         if classes is None:
             return found
@@ -149,22 +145,22 @@ class Fingerprinter:
         """Take the fingerprint of the network's own file or folder; it is empty for networks without one."""
         return self._taken(NETWORK, list_network(name), name)
 
-    def masks(self, listing: Listing, place: str) -> Identity:
+    def masks(self, listing: Listing, location: str) -> Identity:
         """Take the fingerprint of the masks of another study that this one takes."""
-        return self._taken(MASKS, listing, place)
+        return self._taken(MASKS, listing, location)
 
     def _taken(
         self,
         part: str,
         listing: Listing,
-        place: str,
+        location: str,
         digest: Callable[[str, int], str] = digest_file,
         *,
         all_content: bool = True,
     ) -> Identity:
         progress = self._progress(f"reading the {part}")
         made, watch = take_fingerprint(listing, self._hashes, all_content=all_content, digest=digest, progress=progress)
-        return Identity({part: made}, {part: place}, {part: watch})
+        return Identity({part: made}, {part: location}, {part: watch})
 
 
 def identify(recipe: Recipe, data: Path, fingerprinter: Fingerprinter, *, finished: Recipe | None = None) -> Identity:
@@ -206,115 +202,17 @@ def identify(recipe: Recipe, data: Path, fingerprinter: Fingerprinter, *, finish
         (lambda: fingerprinter.task(task, recipe.data.size), finished.data.task == recipe.data.task),
         (lambda: fingerprinter.concepts(concepts), finished.dissection.concepts == recipe.dissection.concepts),
     ]
-    for take, in_its_place in takes:
+    for take, unmoved in takes:
         try:
             found |= take()
         except InputError:
-            if not in_its_place:
+            if not unmoved:
                 raise
     network = fingerprinter.network(recipe.network)
     return found if finished.network == recipe.network and not network.parts[NETWORK].names else found | network
 
 
-def recorded(directory: StudyDirectory) -> dict[str, Fingerprint]:
-    """Read the fingerprints that a study recorded when it began; empty if it recorded none or has not begun.
-
-    Raises
-    ------
-    InputError
-        If the record is damaged.
-    """
-    # Without a recipe the study has not begun, and a record is left over from a process that was killed.
-    return read_fingerprints(directory.fingerprints) if directory.recipe.is_file() else {}
-
-
-def record(directory: StudyDirectory, identity: Identity) -> str:
-    """Record the fingerprints of those parts of a study that have none recorded yet.
-
-    Returns
-    -------
-    str
-        A note for the user if the study had begun without these fingerprints, otherwise "".
-    """
-    there = recorded(directory)
-    new = {part: made for part, made in identity.parts.items() if part not in there and made.names}
-    if not new:
-        return ""
-    write_fingerprints(directory.fingerprints, there | new)
-    older = [part for part in new if part != PACKED]
-    if not older or not directory.recipe.is_file():
-        return ""
-    return (
-        f"the fingerprints of {', '.join(older)} are recorded now: this study began without them, and whether the "
-        "files have changed since cannot be known"
-    )
-
-
-def refuse_changes(directory: StudyDirectory, identity: Identity) -> None:
-    """Raise if a study's files differ from when the study began.
-
-    Raises
-    ------
-    InputError
-        If fingerprints differ from the recorded ones. The message lists the files.
-    """
-    different = identity.differences(recorded(directory))
-    if different:
-        raise InputError(
-            f"{directory.root} is a study of other files than those that are there now; nothing was changed. Since it "
-            f"began:\n{identity.describe(different)}\n{_how_to_go_on(directory)}"
-        )
-
-
-def refuse_changes_meanwhile(directory: StudyDirectory, identity: Identity, checkpoints: Path | None = None) -> None:
-    """Raise if files have changed since their fingerprints were taken, so that results made from them are not kept.
-
-    Parameters
-    ----------
-    directory
-        The study's directory, for the message.
-    identity
-        The fingerprints and watches of the files.
-    checkpoints
-        The folder of checkpoints that may have been made from both versions of the files, for the message.
-
-    Raises
-    ------
-    InputError
-        If files have changed. The message lists them.
-    """
-    different = identity.changes()
-    if different:
-        trained = (
-            f". The checkpoints in {checkpoints} may come from both versions: remove them, unless you know better"
-            if checkpoints is not None and checkpoints.is_dir()
-            else ""
-        )
-        raise InputError(
-            "files have changed while the study ran; what is complete stays, and this stage is not kept:\n"
-            f"{identity.describe(different)}\n{_how_to_go_on(directory)}{trained}"
-        )
-
-
-def changed_concepts(directory: StudyDirectory, concepts: ConceptData) -> str:
-    """Return a text that lists which labelled images and labels differ from when the study began; "" if none do."""
-    before = recorded(directory)
-    if not before:
-        return ""
-    fingerprinter = Fingerprinter(Hashes(directory.hashes))
-    identity = fingerprinter.concepts(concepts.root) | fingerprinter.packed(concepts.packed)
-    return identity.describe(identity.differences(before))
-
-
-def _place(origin: Origin) -> str:
+def _location(origin: Origin) -> str:
     if isinstance(origin, Cifar):
         return origin.cifar10 or origin.cifar100 or ""
     return origin.huggingface if isinstance(origin, HuggingFace) else str(origin)
-
-
-def _how_to_go_on(directory: StudyDirectory) -> str:
-    return (
-        "Levels are never compared across two versions of their data: put the files back as they were, or start a new "
-        "study in another --out. If you know that the change makes no difference, remove "
-        f"{directory.fingerprints}, and the files are taken as they are now"
-    )

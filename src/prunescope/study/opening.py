@@ -16,9 +16,10 @@ from prunescope.store.recipe import Recipe
 from prunescope.study.branching import Branch
 from prunescope.study.claiming import record_study
 from prunescope.study.data import draw_data, study_concepts, study_task
-from prunescope.study.identity import Fingerprinter, Identity, identify, refuse_changes
+from prunescope.study.identity import Fingerprinter, Identity, identify
+from prunescope.study.mask_source import list_masks, masks_branch
+from prunescope.study.recording import refuse_changes
 from prunescope.study.reporting import ProgressReporter
-from prunescope.study.taking_masks import list_masks, masks_branch
 from prunescope.tasks.task import Task
 
 T = TypeVar("T")

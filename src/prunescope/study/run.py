@@ -11,12 +11,12 @@ from prunescope.store.recipe import Recipe
 from prunescope.study.branching import Branch
 from prunescope.study.context import naming
 from prunescope.study.dissecting import dissect_level
+from prunescope.study.mask_source import masks_branch
 from prunescope.study.opening import check_finished
 from prunescope.study.preparation import locked, prepare
 from prunescope.study.reporting import ProgressReporter, Report, unreported
 from prunescope.study.retraining import begin_dense, prune_level, rewind_level
 from prunescope.study.stages import stages
-from prunescope.study.taking_masks import masks_branch
 from prunescope.study.training import train_level
 from prunescope.study.writing import write_dissection, write_trained
 from prunescope.training.steps import Step

@@ -25,7 +25,7 @@ from prunescope.tasks.source import Source, hold
 from prunescope.tasks.sources import Augmentation, Cifar, HuggingFace, open_sources
 
 
-class Batch(NamedTuple):
+class TaskBatch(NamedTuple):
     """A batch of normalised images and their classes."""
 
     images: Tensor  # float32 [n, 3, size, size], channels last
@@ -73,7 +73,7 @@ class Task:
         """The names of the classes."""
         return self.train.classes
 
-    def training_batches(self, plan: Plan, start: int, stop: int, device: torch.device) -> Iterator[Batch]:
+    def training_batches(self, plan: Plan, start: int, stop: int, device: torch.device) -> Iterator[TaskBatch]:
         """Yield this process's share of the batches of steps `start` to `stop` - 1.
 
         The augmentation of an image is a function of the seed, the epoch and the image.
@@ -83,7 +83,7 @@ class Task:
 
     def validation_batches(
         self, batch_size: int, device: torch.device, indices: range | None = None
-    ) -> Iterator[Batch]:
+    ) -> Iterator[TaskBatch]:
         """Yield batches of the validation images at these indices (default: all), in order and not augmented."""
         wanted = range(len(self.val)) if indices is None else indices
         keys = ([(0, 0, i) for i in wanted[first : first + batch_size]] for first in range(0, len(wanted), batch_size))
@@ -91,7 +91,7 @@ class Task:
 
     def _read(
         self, source: Source, keys: Iterator[list[Key]], augmentation: Augmentation, device: torch.device
-    ) -> Iterator[Batch]:
+    ) -> Iterator[TaskBatch]:
         # Mean and std are repeated for a row of pixels, which is much faster on a CPU than broadcasting three channels.
         shift, scale = ((torch.tensor(color, device=device) * 255).repeat(self.size) for color in (self.mean, self.std))
         read: Iterator[Read]
@@ -102,7 +102,7 @@ class Task:
         for images, targets in read:
             pixels = images.to(device, non_blocking=True).permute(0, 2, 3, 1).contiguous()
             rows = pixels.view(-1, 3 * self.size).float().sub_(shift).div_(scale)
-            yield Batch(rows.view(pixels.shape).permute(0, 3, 1, 2), targets.to(device, non_blocking=True))
+            yield TaskBatch(rows.view(pixels.shape).permute(0, 3, 1, 2), targets.to(device, non_blocking=True))
 
 
 def open_task(

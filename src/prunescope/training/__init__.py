@@ -1,14 +1,15 @@
 """Train and evaluate a network: hyperparameters, the training loop and checkpoints."""
 
-from prunescope.training.loop import Measured, measure, train
+from prunescope.training.loop import train
 from prunescope.training.recipe import StepRange, Training, learning_rate
 from prunescope.training.steps import Step
+from prunescope.training.validation import ValidationResult, measure
 
 __all__ = [
-    "Measured",
     "Step",
     "StepRange",
     "Training",
+    "ValidationResult",
     "learning_rate",
     "measure",
     "train",

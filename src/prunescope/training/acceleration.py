@@ -115,10 +115,10 @@ def synchronising_statistics(model: nn.Module, device: torch.device) -> Iterator
     """
     if device.type != "cuda":
         raise InputError(
-            f"synchronise_statistics: torch.nn.SyncBatchNorm works between GPUs only, the device is {device}; "
+            f"synchronise_statistics: torch.nn.SyncBatchNorm works on GPUs only, but the device is {device}; "
             "set `synchronise_statistics: false` or train with one process"
         )
-    places = []
+    replaced = []
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
@@ -127,15 +127,15 @@ def synchronising_statistics(model: nn.Module, device: torch.device) -> Iterator
                         f"synchronise_statistics: {type(child).__name__} does more than batch normalisation and has "
                         "no synchronised form; set `synchronise_statistics: false`"
                     )
-                places.append((parent, name, child))
-    for parent, name, child in places:
+                replaced.append((parent, name, child))
+    for parent, name, child in replaced:
         # The new module shares the parameters and buffers of the one that it replaces.
         synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(child)  # type: ignore[no-untyped-call]
         setattr(parent, name, synchronised)
     try:
         yield
     finally:
-        for parent, name, child in places:
+        for parent, name, child in replaced:
             setattr(parent, name, child)
 
 
@@ -143,8 +143,8 @@ def _require_trackers(training: Training, tracking: Path | None) -> None:
     if not training.trackers:
         return
     if tracking is None:
-        raise InputError(f"trackers: {', '.join(training.trackers)} needs a folder to write to; give `tracking`")
+        raise InputError(f"trackers: {', '.join(training.trackers)} need a folder to write to; give `tracking`")
     if find_spec("tensorboard") is None:
         raise InputError(
-            "trackers: tensorboard is not installed; `pip install 'prunescope[tensorboard]'`, or leave `trackers` out"
+            "trackers: tensorboard is not installed; `pip install 'prunescope[tensorboard]'`, or remove `trackers`"
         )

@@ -33,7 +33,7 @@ _CONTENT = "content of the images"
 
 
 @dataclass
-class Record:
+class TrainingRecord:
     """The results of a training so far.
 
     Attributes
@@ -86,26 +86,26 @@ class Checkpoints:
     folder: Path
     identity: dict[str, Any]
 
-    def write(self, record: Record, model: nn.Module, optimiser: torch.optim.SGD) -> None:
+    def write(self, record: TrainingRecord, model: nn.Module, optimiser: torch.optim.SGD) -> None:
         """Write a checkpoint, and remove all earlier ones except the last."""
         tensors = {f"network/{name}": tensor for name, tensor in model.state_dict().items()}
         tensors |= {f"momentum/{name}": tensor for name, tensor in momentum_of(model, optimiser).items()}
         held = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
-        told = {"identity": self.identity, "step": record.step, "rows": record.rows, "losses": record.losses}
-        content = safetensors.torch.save(held, {"record": json.dumps(told)})
+        state = {"identity": self.identity, "step": record.step, "rows": record.rows, "losses": record.losses}
+        content = safetensors.torch.save(held, {"record": json.dumps(state)})
         with replacing(self.folder / f"step-{record.step:09d}-{_digest(content)}.safetensors") as beside:
             beside.write_bytes(content)
         for path in self._files()[:-KEPT]:
             path.unlink()
 
-    def restore(self, model: nn.Module, optimiser: torch.optim.SGD) -> Record | None:
+    def restore(self, model: nn.Module, optimiser: torch.optim.SGD) -> TrainingRecord | None:
         """Load the last intact checkpoint into the network and the optimiser.
 
         Damaged checkpoints are removed with a warning that says from which step training resumes instead.
 
         Returns
         -------
-        Record or None
+        TrainingRecord or None
             The record at the checkpoint, or None if there is no intact checkpoint.
 
         Raises
@@ -123,21 +123,21 @@ class Checkpoints:
                 damaged.append(path)
                 continue
             record = self._load(path, model, optimiser)
-            _drop(damaged, f"training goes on from the one before, at step {record.step}")
+            _drop(damaged, f"training continues from the previous one, at step {record.step}")
             return record
-        _drop(damaged, "there is no whole one before: this level's training starts again")
+        _drop(damaged, "there is no intact earlier one, so the training of this level starts again")
         return None
 
-    def _load(self, path: Path, model: nn.Module, optimiser: torch.optim.SGD) -> Record:
+    def _load(self, path: Path, model: nn.Module, optimiser: torch.optim.SGD) -> TrainingRecord:
         with safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()["record"])
+            stored = json.loads(file.metadata()["record"])
             # Checkpoints of older versions do not record the content of the images, so it is not compared for them.
-            there = {_CONTENT: self.identity[_CONTENT]} | told["identity"]
+            there = {_CONTENT: self.identity[_CONTENT]} | stored["identity"]
             differs = [name for name in self.identity if there.get(name) != self.identity[name]]
             if differs:
                 raise InputError(
-                    f"{path} is a checkpoint of another training (of other {', '.join(differs)}); remove "
-                    f"{self.folder} to start this one, or give another folder"
+                    f"{path} is a checkpoint of another training, which differs in {', '.join(differs)}; remove "
+                    f"{self.folder} to start this training, or give another folder"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         parts = {
@@ -147,14 +147,14 @@ class Checkpoints:
         own = model.state_dict()
         given = parts["network/"]
         if own.keys() != given.keys() or any(own[name].shape != given[name].shape for name in own):
-            raise InputError(f"{path} is a checkpoint of another network; remove {self.folder} to start this one")
+            raise InputError(f"{path} is a checkpoint of another network; remove {self.folder} to start again")
         model.load_state_dict(given)
         weights = dict(model.named_parameters())
         for name, momentum in parts["momentum/"].items():
             optimiser.state[weights[name]]["momentum_buffer"] = torch.empty_like(
                 weights[name], requires_grad=False
             ).copy_(momentum)
-        return Record(told["step"], told["rows"], told["losses"])
+        return TrainingRecord(stored["step"], stored["rows"], stored["losses"])
 
     def _files(self) -> list[Path]:
         if not self.folder.is_dir():

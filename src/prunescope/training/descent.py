@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prunescope.errors import InputError
 from prunescope.processes import Processes
 from prunescope.pruning import Mask
-from prunescope.tasks.task import Batch
+from prunescope.tasks.task import TaskBatch
 from prunescope.training.recipe import Training
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Descent:
         The weights that are partly pruned, each with a tensor of its shape that is 1 where it is kept and 0 elsewhere.
     images
         The number of images in a step, over all processes.
-    piece
+    micro_batch_size
         The maximum number of images in a micro-batch of one process.
     accelerator
         The `Accelerator` that prepared the loss.
@@ -89,7 +89,7 @@ class Descent:
     optimiser: torch.optim.SGD
     kept: list[tuple[nn.Parameter, Tensor]]
     images: int
-    piece: int
+    micro_batch_size: int
     accelerator: Accelerator
     processes: Processes
 
@@ -115,10 +115,10 @@ class Descent:
             for name, weight in mask.parameters(model).items()
             if not mask[name].all()
         ]
-        piece = training.device_batch_size or images
-        return cls(loss, optimiser, kept, images, piece, accelerator, processes)
+        micro_batch_size = training.device_batch_size or images
+        return cls(loss, optimiser, kept, images, micro_batch_size, accelerator, processes)
 
-    def step(self, batch: Batch, rate: float) -> Tensor:
+    def step(self, batch: TaskBatch, rate: float) -> Tensor:
         """Take one step; return this process's contribution to the mean loss of the batch, a scalar.
 
         The gradients of pruned weights are set to zero before the optimiser's step. Since these weights start at zero,
@@ -140,11 +140,11 @@ class Descent:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        *others, last = self._pieces(batch)
+        *others, last = self._micro_batches(batch)
         losses = []
-        for piece in others:
+        for micro_batch in others:
             with self.accelerator.no_sync(self.loss):
-                losses.append(self._accumulate(*piece))
+                losses.append(self._accumulate(*micro_batch))
         losses.append(self._accumulate(*last))
         for weight, kept in self.kept:
             if weight.grad is not None:
@@ -152,14 +152,15 @@ class Descent:
         self.optimiser.step()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def _pieces(self, batch: Batch) -> list[Batch]:
+    def _micro_batches(self, batch: TaskBatch) -> list[TaskBatch]:
         """Split a batch into micro-batches of nearly equal size.
 
         Their number is the same on every process, because processes may synchronise within each micro-batch.
         """
         largest_share = -(-self.images // self.processes.count)
-        count = min(-(-largest_share // self.piece), len(batch.images))
-        return [Batch(*piece) for piece in zip(*(torch.tensor_split(part, count) for part in batch), strict=True)]
+        count = min(-(-largest_share // self.micro_batch_size), len(batch.images))
+        parts = (torch.tensor_split(tensor, count) for tensor in batch)
+        return [TaskBatch(*micro_batch) for micro_batch in zip(*parts, strict=True)]
 
     def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
         with _explaining(len(images)):
@@ -176,15 +177,15 @@ def _explaining(images: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise InputError(
-            f"{images} images at a time do not fit in the device's memory; give a smaller device_batch_size (gradients "
-            "accumulate then) or batch_size"
+            f"{images} images at a time do not fit in the device's memory; give a smaller device_batch_size (with "
+            "which gradients are accumulated) or a smaller batch_size"
         ) from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
-            f"batch normalisation cannot train on {images} images at a time ({error}); give a larger batch_size, or "
-            "device_batch_size"
+            f"batch normalisation cannot train on {images} images at a time ({error}); give a larger "
+            "batch_size or device_batch_size"
         ) from error
     except RuntimeError as error:
         from torch._dynamo.exc import BackendCompilerFailed

@@ -8,14 +8,12 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.observing import evaluating
 from prunescope.processes import Processes, join_processes
 from prunescope.progress import Progress, silent
 from prunescope.pruning import Mask
@@ -23,22 +21,15 @@ from prunescope.randomness import leaving_generators, seed_layers
 from prunescope.tasks.order import Plan
 from prunescope.tasks.task import Task
 from prunescope.training.acceleration import accelerating, synchronising_statistics
-from prunescope.training.checkpoints import Checkpoints, Record, identity_of
+from prunescope.training.checkpoints import Checkpoints, TrainingRecord, identity_of
 from prunescope.training.descent import Descent, compiling_every_level, momentum_of, optimiser_of
 from prunescope.training.interrupts import finishing_first
 from prunescope.training.pace import Pace
 from prunescope.training.recipe import StepRange, Training, learning_rate
 from prunescope.training.steps import Step
+from prunescope.training.validation import measure
 
 COLUMNS = ["step", "epoch", "learning_rate", "loss", "top1", "top5", "validation_loss"]
-
-
-class Measured(NamedTuple):
-    """A network's accuracies on the validation set, as fractions, and its mean cross-entropy loss."""
-
-    top1: float
-    top5: float
-    loss: float
 
 
 def train(
@@ -126,57 +117,17 @@ def train(
         optimiser = optimiser_of(model, training, device)
         kept = Checkpoints(checkpoints, identity_of(training, course, seed, task, mask)) if checkpoints else None
         record = processes.on_main(partial(kept.restore, model, optimiser)) if kept else None
-        record = Record(**processes.broadcast_object(asdict(record or Record(course.start))))
+        record = TrainingRecord(**processes.broadcast_object(asdict(record or TrainingRecord(course.start))))
         _broadcast_state(model, optimiser, processes)
         # Steps after the checkpoint are logged again, so TensorBoard drops what it has of them.
         accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": record.step + 1}})
         descent = Descent.prepare(model, optimiser, mask, training, images, accelerator, processes)
-        level = _Level(model, task, training, course, plan, descent, record, kept, device)
+        level = _LevelTraining(model, task, training, course, plan, descent, record, kept, device)
         return level.run(at_step or {}, progress)
 
 
-def measure(
-    model: nn.Module,
-    task: Task,
-    batch_size: int,
-    device: str | torch.device = "cpu",
-    processes: Processes | None = None,
-) -> Measured:
-    """Measure a network on the validation set, in evaluation mode.
-
-    Parameters
-    ----------
-    model
-        The network, which has to be on `device` already.
-    task
-        The task. Its validation images are used in order.
-    batch_size
-        The number of images in each forward pass.
-    device
-        The device of the network.
-    processes
-        The processes that share the images. Each of them has to make this call. By default this process works alone.
-
-    Returns
-    -------
-    Measured
-        The top-1 and top-5 accuracy and the mean cross-entropy loss over all validation images.
-    """
-    processes = processes or Processes()
-    sums = torch.zeros(3, dtype=torch.float64)
-    with evaluating(model), torch.inference_mode():
-        places = processes.share_of(len(task.val)) if processes.count > 1 else None
-        for images, targets in task.validation_batches(batch_size, torch.device(device), places):
-            scores = model(images).float()
-            top = scores.topk(min(5, scores.shape[1]), dim=1).indices == targets[:, None]
-            loss = nn.functional.cross_entropy(scores, targets, reduction="sum")
-            sums += torch.stack([top[:, 0].sum(), top.sum(), loss]).double().cpu()
-    top1, top5, loss = (processes.sum(sums) / len(task.val)).tolist()
-    return Measured(top1, top5, loss)
-
-
 @dataclass(frozen=True)
-class _Level:
+class _LevelTraining:
     """The training of a level, starting at the step that its record has reached."""
 
     model: nn.Module
@@ -185,7 +136,7 @@ class _Level:
     course: StepRange
     plan: Plan
     descent: Descent
-    record: Record
+    record: TrainingRecord
     kept: Checkpoints | None
     device: torch.device
 
@@ -212,14 +163,14 @@ class _Level:
                     between_steps = False
                     seed_layers(self.device, self.plan.seed, step, self.processes.rank)
                     pending.append(self.descent.step(batch, self._rate(step)))
-                    self._look(step + 1, pending, pace, acts=step + 1 in at_step)
+                    self._after_step(step + 1, pending, pace, acts=step + 1 in at_step)
                     between_steps = True
                     if main:
                         progress(step + 1 - course.start, course.stop - course.start)
         except KeyboardInterrupt:
             if alone and between_steps:
                 with suppress(InputError):
-                    self._settle(pending)
+                    self._record_losses(pending)
                     self._write()
             raise
         self._act(at_step.get(course.stop, lambda: None))
@@ -227,7 +178,7 @@ class _Level:
         rows[-1] |= self._measured()
         return pd.DataFrame(rows, columns=COLUMNS)
 
-    def _look(self, done: int, pending: list[Tensor], pace: Pace, *, acts: bool) -> None:
+    def _after_step(self, done: int, pending: list[Tensor], pace: Pace, *, acts: bool) -> None:
         """After `done` steps, read the losses if a row, a checkpoint, an action or a regular check is due.
 
         A row is then added to the record, and a checkpoint written, if it is due.
@@ -236,10 +187,10 @@ class _Level:
         measured = _is_due(self.training.measure_every, done, per_epoch)
         row_is_due = measured or done % per_epoch == 0 or done == self.course.stop
         checkpoint_is_due = _is_due(self.training.checkpoint_every, done, per_epoch)
-        if not (row_is_due or checkpoint_is_due or acts or pace.looks(done)):
+        if not (row_is_due or checkpoint_is_due or acts or pace.is_reading_due(done)):
             return
-        self._settle(pending)
-        checkpoint_is_due |= pace.looked(done)
+        self._record_losses(pending)
+        checkpoint_is_due |= pace.losses_read(done)
         if row_is_due:
             loss = torch.tensor(self.record.losses, dtype=torch.float64).mean().item()
             row = {"step": done, "epoch": done / per_epoch, "learning_rate": self._rate(done - 1), "loss": loss}
@@ -249,9 +200,9 @@ class _Level:
             self.record.losses.clear()
         if self.kept and checkpoint_is_due:
             self._write()
-            pace.wrote()
+            pace.checkpoint_written()
 
-    def _settle(self, pending: list[Tensor]) -> None:
+    def _record_losses(self, pending: list[Tensor]) -> None:
         """Move the pending losses, summed over all processes, to the record; raise if one is not finite."""
         if not pending:
             return
@@ -282,11 +233,11 @@ class _Level:
     def _measured(self) -> dict[str, float]:
         self.processes.broadcast_tensors(self.model.buffers())
         share = -(-self.training.batch_size // self.processes.count)
-        size = min(share, self.descent.piece)
+        size = min(share, self.descent.micro_batch_size)
         found = measure(self.model, self.task, size, self.device, self.processes)
-        told = {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
-        self.descent.accelerator.log(told, step=self.record.step)
-        return told
+        measured = {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
+        self.descent.accelerator.log(measured, step=self.record.step)
+        return measured
 
     def _rate(self, step: int) -> float:
         if self.course.rate is not None:
@@ -300,7 +251,7 @@ def _is_due(every: Step | None, done: int, per_epoch: int) -> bool:
 
 def _diverged(what: str, rate: float) -> InputError:
     return InputError(
-        f"training diverged: {what}, learning rate {rate:g}; try a lower learning_rate, a longer warmup or, if it is "
+        f"training diverged: {what}, learning rate {rate:g}; try a lower learning_rate, a longer warmup or, instead of "
         "bf16, precision fp32"
     )
 

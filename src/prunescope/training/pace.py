@@ -28,23 +28,23 @@ class Pace:
     def __init__(self, minutes: float, processes: Processes, step: int) -> None:
         self._minutes = minutes
         self._processes = processes
-        self._looked_at, self._next = step, step + 1
-        self._looked = self._wrote = time.monotonic()
+        self._read_at_step, self._next = step, step + 1
+        self._read = self._wrote = time.monotonic()
 
-    def looks(self, done: int) -> bool:
+    def is_reading_due(self, done: int) -> bool:
         """Return whether the losses should be read after `done` steps."""
         return done >= self._next
 
-    def looked(self, done: int) -> bool:
+    def losses_read(self, done: int) -> bool:
         """Record that the losses up to step `done` have been read; return whether a checkpoint is due."""
         now = time.monotonic()
-        a_step = (now - self._looked) / max(1, done - self._looked_at)
+        a_step = (now - self._read) / max(1, done - self._read_at_step)
         steps = min(MOST_STEPS, max(1, int(SECONDS / max(a_step, 1e-9))))
         due = now - self._wrote >= self._minutes * 60
         steps, due = self._processes.broadcast_object((steps, due))
-        self._looked, self._looked_at, self._next = now, done, done + steps
+        self._read, self._read_at_step, self._next = now, done, done + steps
         return bool(due)
 
-    def wrote(self) -> None:
+    def checkpoint_written(self) -> None:
         """Record that a checkpoint has been written."""
         self._wrote = time.monotonic()

@@ -55,7 +55,7 @@ class Training(Strict):
         Field(
             gt=0,
             le=MOST_COUNT,
-            description="most images a device holds at a time; gradients accumulate over the rest of a batch",
+            description="most images on a device at a time; gradients are accumulated over larger batches",
         ),
     ] = None
     synchronise_statistics: Annotated[

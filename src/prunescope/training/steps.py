@@ -48,7 +48,7 @@ class Step:
         found = re.fullmatch(FORM, text) if isinstance(text, str) else None
         if found is None or not any(found.groups()):
             raise ValueError(
-                f"{shown(text)} is no step of training; expected epochs, iterations or both: 90ep, 500it, 1ep20it"
+                f"{shown(text)} is not a step of training; expected epochs, iterations or both: 90ep, 500it, 1ep20it"
             )
         # Python refuses to convert strings of thousands of digits to int.
         epochs, steps = (int(digits) if len(digits) < 1000 else MOST_STEPS + 1 for digits in found.groups("0"))

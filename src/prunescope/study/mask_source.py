@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from prunescope.errors import InputError
 from prunescope.files import write_json
-from prunescope.fingerprints import Listing, list_files
+from prunescope.listings import Listing, list_files
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.locations import MASKS
 from prunescope.store.recipe import Recipe
 from prunescope.study.branching import Branch, differences, other_fields, trial_of
-from prunescope.study.identity import Identity, recorded
+from prunescope.study.identity import Identity
+from prunescope.study.recording import recorded
 
 
 def masks_branch(
@@ -48,10 +49,11 @@ def masks_branch(
         if not problem:
             return branch
         problems.append(f"{branch.directory.root}: {problem}")
-    offered = "none is named" if not problems else "none of these fits:\n  " + "\n  ".join(problems)
+    offered = "none of these studies fits:\n  " + "\n  ".join(problems)
+    if not problems:
+        offered = "no study is given; give --branch-from STUDY, or list the recipe of that study before this one"
     raise InputError(
         f"recipe {recipe.name}: pruning.masks is branch, which takes the masks of a finished study, but {offered}"
-        f"{'' if problems else '; give --branch-from STUDY, or its recipe before this one'}"
     )
 
 
@@ -87,8 +89,8 @@ def refuse_other_masks(directory: StudyDirectory, branch: Branch) -> None:
         ) from error
     if noted != root:
         raise InputError(
-            f"{directory.root} takes its masks from another study than {root}: from {noted}; give that one to "
-            f"branch from or, if it was moved, its new place in {directory.masks_of}"
+            f"{directory.root} takes its masks from {noted}, not from {root}; branch from that study or, if it was "
+            f"moved, write its new path into {directory.masks_of}"
         )
 
 
@@ -100,21 +102,21 @@ def note_masks(directory: StudyDirectory, branch: Branch) -> None:
 def _unlike_masks(recipe: Recipe, branch: Branch, is_there: bool, identity: Identity | None) -> str:
     ours, theirs = recipe.pruning, branch.recipe.pruning
     if theirs.masks != "own":
-        return "its masks are a branch's too"
+        return "it takes its own masks from another study"
     different = differences(recipe, branch, identity) if identity else other_fields(recipe, branch, branch.fingerprints)
     if different:
-        return f"it has another {', '.join(different)}"
+        return f"it differs in {', '.join(different)}"
     kept = ("schedule", "scope", "exclude", "fraction", *(() if ours.criterion == "shuffled" else ("criterion",)))
     if different := [f"pruning.{name}" for name in kept if getattr(ours, name) != getattr(theirs, name)]:
-        return f"it has another {', '.join(different)}"
+        return f"it differs in {', '.join(different)}"
     if (ours.remaining or ()) != (theirs.remaining or ())[: ours.levels]:
-        return "it has another pruning.remaining"
+        return "it differs in pruning.remaining"
     if theirs.levels < ours.levels:
-        return f"it has {theirs.levels} levels, {ours.levels} are needed"
+        return f"it has {theirs.levels} levels, but {ours.levels} are needed"
     for trial in range(recipe.trials):
         number = trial_of(recipe, trial, branch.recipe)
         if number is None:
-            return f"it has no trial of seed {recipe.seed + trial}"
+            return f"it has no trial with seed {recipe.seed + trial}"
         for level in range(ours.levels + 1) if is_there else ():
             if not branch.directory.is_trained(number, level):
                 return f"level {level} of its trial {number} is not finished"
