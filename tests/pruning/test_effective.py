@@ -97,7 +97,9 @@ def network_of(compute: Compute) -> nn.Module:
 def test_a_weight_that_is_computed_so_that_zeros_are_lost_is_refused_by_name(compute: Compute) -> None:
     network = network_of(compute)
     for options in ({}, {"image_size": 8}):
-        with pytest.raises(InputError, match=r"pruned weight is not zero: 0\.weight \(Conv\), 3\.weight \(Conv\)\. Excl"):
+        with pytest.raises(
+            InputError, match=r"pruned weight is not zero: 0\.weight \(Conv\), 3\.weight \(Conv\)\. Excl"
+        ):
             prune(network, fraction=0.5, **options)  # type: ignore[arg-type]
         assert list(prune(network, exclude=["0", "3"], **options)) == ["6.weight"]  # type: ignore[arg-type]
 

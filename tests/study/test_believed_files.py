@@ -82,7 +82,10 @@ def test_the_level_that_is_pruned_next_needs_no_more_than_sound_files(weights_st
     ("change", "said"),
     [
         (lacking_one, "lacks the weight 'fc.weight', which the network has"),
-        (lambda tensors: tensors | {"more.weight": torch.ones(2, dtype=torch.bool)}, "contains the weight 'more.weight'"),
+        (
+            lambda tensors: tensors | {"more.weight": torch.ones(2, dtype=torch.bool)},
+            "contains the weight 'more.weight'",
+        ),
         (cut, "contains 'stem.0.weight' of shape"),
         (
             lambda tensors: {name: torch.ones_like(tensor) for name, tensor in tensors.items()},
