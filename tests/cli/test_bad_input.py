@@ -277,7 +277,7 @@ def test_two_mistakes_in_a_recipe_are_both_named(recipe: Path, tmp_path: Path) -
 def test_a_folder_that_holds_something_else_is_no_place_for_a_study(recipe: Path, miniature: Path) -> None:
     before = sorted(miniature.rglob("*"))
     for more in ((), ("--dry-run",)):
-        assert "is no study" in refused("study", recipe, "--out", miniature, *more)
+        assert "is not a study" in refused("study", recipe, "--out", miniature, *more)
     assert sorted(miniature.rglob("*")) == before
 
 

@@ -173,7 +173,7 @@ def test_another_recipe_in_the_same_directory_is_refused_showing_the_difference(
 
 def test_a_directory_of_something_else_is_refused(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(InputError, match="is no study"):
+    with pytest.raises(InputError, match="is not a study"):
         prunescope.Study(recipe, tmp_path, device="cpu").run()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -190,7 +190,7 @@ def test_a_directory_of_something_else_is_refused(recipe: Path, tmp_path: Path) 
         ("pruning.exclude=[conv.weight]", "exclude"),
         ("data.std=[1,0,1]", r"data\.std is 0: .* greater than 0"),
         ("dissection.precision=tf32", "tf32 is for NVIDIA GPUs"),
-        ("pruning={remaining: [0.5, 0.0001], scope: filters}", "at most 0 were asked for"),
+        ("pruning={remaining: [0.5, 0.0001], scope: filters}", "at most 0 were requested"),
         ("pruning.levels=60", r"level 13 of 60 would keep none of the 5,324 prunable weights"),
         ("pruning={remaining: [0.5, 0.0000001]}", r"level 2 of 2 would keep none"),
         ("pruning={levels: 60, fraction: 0.5, scope: layer}", r"would keep none"),
