@@ -17,7 +17,7 @@ from prunescope.dissection.on_device import FirstPassOnDevice
 from prunescope.dissection.tally import MaskCounts
 from prunescope.dissection.tally_on_device import MaskTallyOnDevice
 from prunescope.processes import Processes
-from prunescope.tasks.task import Batch
+from prunescope.tasks.task import TaskBatch
 from prunescope.training.acceleration import accelerating
 from prunescope.training.descent import Descent, optimiser_of
 from tests.dissection.worlds import GOLDEN
@@ -87,7 +87,7 @@ def test_counting_masks_by_tensor_operations_waits_six_times_a_batch() -> None:
 def test_a_training_step_under_a_mask_waits_for_nothing() -> None:
     model, training = network(), recipe()
     optimiser = optimiser_of(model, training, CPU)
-    batch = Batch(torch.randn(8, 3, 16, 16), torch.zeros(8, dtype=torch.int64))
+    batch = TaskBatch(torch.randn(8, 3, 16, 16), torch.zeros(8, dtype=torch.int64))
     with accelerating(training, CPU, Processes(), None) as accelerator:
         descent = Descent.prepare(model, optimiser, half_mask(model), training, 8, accelerator, Processes())
         descent.step(batch, 0.1)
