@@ -143,7 +143,7 @@ def _require_trackers(training: Training, tracking: Path | None) -> None:
     if not training.trackers:
         return
     if tracking is None:
-        raise InputError(f"trackers: {', '.join(training.trackers)} need a folder to write to; give `tracking`")
+        raise InputError(f"trackers: {', '.join(training.trackers)} needs a folder to write to; give `tracking`")
     if find_spec("tensorboard") is None:
         raise InputError(
             "trackers: tensorboard is not installed; `pip install 'prunescope[tensorboard]'`, or remove `trackers`"
