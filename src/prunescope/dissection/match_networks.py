@@ -17,7 +17,8 @@ from prunescope.dissection.matching import UnitMatcher, UnitMatching
 from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Precision, check_precision, check_settings
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.networks.checks import check_ready, without_wrapper
-from prunescope.networks.layers import UnitsAxis, check_layers, evaluating, units_axes
+from prunescope.networks.layers import UnitsAxis, units_axes
+from prunescope.networks.observing import check_layers, evaluating
 from prunescope.networks.random_weights import random_weights
 from prunescope.processes import connected_processes
 from prunescope.progress import Progress, silent

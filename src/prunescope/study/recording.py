@@ -6,7 +6,8 @@ from pathlib import Path
 
 from prunescope.concepts.broden import ConceptData
 from prunescope.errors import InputError
-from prunescope.fingerprints import Fingerprint, Hashes, read_fingerprints, write_fingerprints
+from prunescope.fingerprints import Fingerprint, read_fingerprints, write_fingerprints
+from prunescope.hashes import Hashes
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.locations import PACKED
 from prunescope.study.identity import Fingerprinter, Identity
