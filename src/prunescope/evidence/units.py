@@ -67,7 +67,7 @@ def units_table(given: Units, which: str) -> pd.DataFrame:
         raise InputError(f"{which}: a {type(given).__name__} is given, expected a DataFrame or a dissection")
     absent = [column for column in ("unit", "label", "iou", "dead") if column not in table.columns]
     if absent:
-        raise InputError(f"{which}: no column {', '.join(absent)}; expected unit, label, iou and dead")
+        raise InputError(f"{which}: there is no column {', '.join(absent)}; expected unit, label, iou and dead")
     if "layer" in table.columns and table["layer"].nunique() > 1:
         several = ", ".join(map(str, table["layer"].unique()))
         raise InputError(f"{which}: contains the layers {several}; give the units of one layer")
