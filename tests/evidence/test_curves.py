@@ -204,7 +204,7 @@ def test_a_damaged_file_is_named(study: Path, path: str, content: str | None, me
 def test_a_table_without_a_column_names_it(study: Path) -> None:
     path = study / "trial-0/level-00/dissection/layer4/units.parquet"
     pd.read_parquet(path).drop(columns="dead").to_parquet(path)
-    with pytest.raises(InputError, match="no column dead"):
+    with pytest.raises(InputError, match="there is no column dead"):
         curves(study)
 
 

@@ -154,5 +154,5 @@ def test_measures_by_concept_tell_of_tables_that_number_their_concepts_different
     for measure in (prunescope.matched_by_concept, prunescope.concepts_still_detected):
         with pytest.warns(UserWarning, match=r"concept number 1 has several names"):
             assert measure(dense, dense.assign(number=[2, 1])) == 0
-        with pytest.raises(InputError, match="the table of the pruned network: no column dead"):
+        with pytest.raises(InputError, match="the table of the pruned network: there is no column dead"):
             measure(dense, dense.drop(columns="dead"))
