@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from prunescope.api import Study, studies
+from prunescope import Study, studies
 
 WAYS = ("rewinding", "original-ticket", "fine-tuning", "learning-rate-rewinding", "reinitialised")
 

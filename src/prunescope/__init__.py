@@ -8,15 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunescope.api import Study, plan, studies
-    from prunescope.concepts import check_concepts, download_broden, open_concepts
+    from prunescope.api import Study, write_outcome
+    from prunescope.concepts import check_concepts, download_broden, open_concepts, pack_concepts, packed_size
     from prunescope.concepts.broden import permute_labels
     from prunescope.dissection import (
+        Budget,
         Dissection,
         LayerDissection,
         UnitMatching,
         dissect,
         dissect_activations,
+        dissect_activations_file,
+        dissect_checkpoints,
         import_netdissect,
         match_units,
     )
@@ -25,11 +28,13 @@ if TYPE_CHECKING:
     from prunescope.miniature import make_miniature
     from prunescope.networks import build_network, list_layers, load_weights
     from prunescope.pruning import Mask, prune
-    from prunescope.store import Recipe, read_recipe
+    from prunescope.runs import list_stages, plan, run_studies, studies
+    from prunescope.store import Recipe, list_recipes, read_recipe, recipe_schema, show_recipe
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Dissection",
     "InputError",
     "LayerDissection",
@@ -44,40 +49,81 @@ __all__ = [
     "curves",
     "dissect",
     "dissect_activations",
+    "dissect_activations_file",
+    "dissect_checkpoints",
     "download_broden",
     "import_netdissect",
     "list_layers",
+    "list_recipes",
+    "list_stages",
     "load_weights",
     "make_miniature",
     "match_units",
     "matched_by_concept",
     "open_concepts",
+    "pack_concepts",
+    "packed_size",
     "permute_labels",
     "plan",
     "prune",
     "read_recipe",
+    "recipe_schema",
+    "run_studies",
+    "show_recipe",
     "studies",
+    "write_outcome",
 ]
 
 _HOMES = {
-    "prunescope.api": ("Study", "plan", "studies"),
-    "prunescope.concepts": ("check_concepts", "download_broden", "open_concepts"),
+    "prunescope.api": (
+        "Study",
+        "write_outcome",
+    ),
+    "prunescope.concepts": (
+        "check_concepts",
+        "download_broden",
+        "open_concepts",
+        "pack_concepts",
+        "packed_size",
+    ),
     "prunescope.concepts.broden": ("permute_labels",),
-    "prunescope.miniature": ("make_miniature",),
     "prunescope.dissection": (
+        "Budget",
         "Dissection",
         "LayerDissection",
-        "UnitMatching",
         "dissect",
         "dissect_activations",
+        "dissect_activations_file",
+        "dissect_checkpoints",
         "import_netdissect",
+        "UnitMatching",
         "match_units",
     ),
     "prunescope.errors": ("InputError",),
     "prunescope.evidence": ("concepts_still_detected", "consistency", "curves", "matched_by_concept"),
-    "prunescope.networks": ("build_network", "list_layers", "load_weights"),
-    "prunescope.pruning": ("Mask", "prune"),
-    "prunescope.store": ("Recipe", "read_recipe"),
+    "prunescope.miniature": ("make_miniature",),
+    "prunescope.networks": (
+        "build_network",
+        "list_layers",
+        "load_weights",
+    ),
+    "prunescope.pruning": (
+        "Mask",
+        "prune",
+    ),
+    "prunescope.runs": (
+        "list_stages",
+        "plan",
+        "run_studies",
+        "studies",
+    ),
+    "prunescope.store": (
+        "Recipe",
+        "list_recipes",
+        "read_recipe",
+        "recipe_schema",
+        "show_recipe",
+    ),
 }
 
 

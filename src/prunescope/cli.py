@@ -1,4 +1,4 @@
-"""The commands, which only parse options and call the public functions."""
+"""The commands. Each parses its options, calls one public function, shows its progress and prints its result."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import prunescope
 from prunescope.bounds import MOST_COUNT, MOST_GIGABYTES, check_number
 from prunescope.errors import InputError
-from prunescope.files import expanded, inside
-from prunescope.terminal import Commands, err, in_hours, out, print_table, progress_of, study_progress
-
-if TYPE_CHECKING:
-    from prunescope.dissection import LayerDissection
+from prunescope.files import check_folder
+from prunescope.terminal import Commands, counted, err, in_hours, out, print_table, progress_of, study_progress
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
 NETWORKS = (
@@ -27,16 +25,16 @@ NETWORKS = (
 
 app = typer.Typer(
     cls=Commands,
-    help="What happens to the things a network's units detect when the network is pruned?\n\n"
-    "Start with `prunescope study demo --out out/demo`: a whole study on drawn images in minutes.",
+    help="What happens to the concepts that a network's units detect when the network is pruned?\n\n"
+    "Start with `prunescope study demo --out out/demo`, which runs a whole study on drawn images in a few minutes.",
     pretty_exceptions_enable=False,
     add_completion=False,
     **OPTIONS,
 )
-concepts_app = typer.Typer(help="Labelled images: check, download, draw.", **OPTIONS)
-make_app = typer.Typer(help="Draw labelled images.", **OPTIONS)
-import_app = typer.Typer(help="Read published results.", **OPTIONS)
-recipe_app = typer.Typer(help="The recipes of studies.", **OPTIONS)
+concepts_app = typer.Typer(help="Check, pack, download or draw labelled images.", **OPTIONS)
+make_app = typer.Typer(help="Draw labelled images with a program.", **OPTIONS)
+import_app = typer.Typer(help="Import the results of other programs.", **OPTIONS)
+recipe_app = typer.Typer(help="List and show the recipes of studies.", **OPTIONS)
 app.add_typer(concepts_app, name="concepts")
 concepts_app.add_typer(make_app, name="make")
 app.add_typer(import_app, name="import")
@@ -44,104 +42,116 @@ app.add_typer(recipe_app, name="recipe")
 
 
 def _folder(path: Path) -> Path:
-    """Raise if a path cannot become a folder, before any work is done that would be lost."""
-    there = next(part for part in (path, *path.absolute().parents) if part.exists())
-    if not there.is_dir():
-        raise InputError(f"{path}: {there} is a file; give a folder, new or old")
-    if not os.access(there, os.W_OK):
-        raise InputError(f"{path}: nothing can be written in {there}; give a folder of your own")
+    check_folder(path)
     return path
 
 
-Out = Annotated[Path, typer.Option("--out", help="Where results go.", show_default=False, callback=_folder)]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
-Weights = Annotated[Path | None, typer.Option(help="A safetensors or torch file; nothing in it is run.")]
-Classes = Annotated[int | None, typer.Option(help="Outputs of the network, where they are not its own default's.")]
+def _print_version(asked: bool) -> None:
+    if asked:
+        out.print(f"prunescope {prunescope.__version__}")
+        raise typer.Exit
+
+
+Out = Annotated[Path, typer.Option("--out", help="The folder for the results.", show_default=False, callback=_folder)]
+Device = Annotated[
+    str, typer.Option(help="The device to run on: cpu, cuda, cuda:1, ...; auto uses a GPU if there is one.")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="A file of weights in safetensors or torch format. No code in it is run.")
+]
+Classes = Annotated[
+    int | None, typer.Option(help="The number of outputs of the network, if it differs from the network's default.")
+]
 UnitsAxis = Annotated[
     list[str] | None,
     typer.Option(
         "--units-axis",
         metavar="[LAYER=]AXIS",
-        help="Which axis of the layers' outputs holds the units: 1 in [n, units, h, w], -1 if they are last. It is "
-        "measured unless told. May be repeated, with layers' names.",
+        help="The axis of the layers' outputs that holds the units: 1 for [n, units, h, w], -1 if the units are last. "
+        "By default, it is measured. May be repeated with the names of layers.",
     ),
 ]
 Network = Annotated[str, typer.Argument(help=NETWORKS)]
-Data = Annotated[Path | None, typer.Option(help="The classification task: a folder of train/CLASS and val/CLASS.")]
-StudyConcepts = Annotated[Path | None, typer.Option(help="Labelled images in Broden's format.")]
+Data = Annotated[Path | None, typer.Option(help="The images to classify: a folder with train/CLASS and val/CLASS.")]
+LABELLED = "A folder of labelled images in Broden's format."
+StudyConcepts = Annotated[Path | None, typer.Option(help=LABELLED)]
 Recipes = Annotated[
-    list[str], typer.Argument(help="Recipes' names (`prunescope recipe list`) or paths.", show_default=False)
+    list[str],
+    typer.Argument(help="Names of recipes (see `prunescope recipe list`) or paths of files.", show_default=False),
 ]
 BranchFrom = Annotated[
     list[Path] | None,
     typer.Option(
         "--branch-from",
         metavar="STUDY",
-        help="A finished study whose dense networks, and masks for controls, are taken where both agree. "
-        "May be repeated.",
+        help="A finished study. Its dense networks, and for controls its masks, are reused if both recipes agree on "
+        "them. May be repeated.",
     ),
 ]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="FIELD=VALUE", help="Change a field of the recipe: training.length=2ep. May be repeated."
+        "--set",
+        metavar="FIELD=VALUE",
+        help="A change to a field of the recipe, such as training.length=2ep. May be repeated.",
     ),
 ]
+Iou = Annotated[float, typer.Option(help="A unit is interpretable if its IoU is above this bound.")]
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Define the options of the program itself."""
 
 
 @concepts_app.command("check")
-def concepts_check(
-    directory: Annotated[Path, typer.Argument(help="A data set in Broden's format.")],
-) -> None:
+def concepts_check(directory: Annotated[Path, typer.Argument(help=LABELLED)]) -> None:
     """Check a data set and list every problem with its file and line.
 
     The exit code is 0 only if there are no problems.
     """
-    from prunescope.concepts import check_concepts
-
     with progress_of("checking") as progress:
-        check = check_concepts(directory, progress=progress)
+        check = prunescope.check_concepts(directory, progress=progress)
     for problem in check.problems:
         out.print(str(problem))
     print_table(check.table)
     if check.problems:
-        count = len(check.problems)
-        err.print(f"{directory}: {count} problem{'s' if count > 1 else ''}")
+        err.print(f"{directory}: {counted(len(check.problems), 'problem')}")
         raise typer.Exit(1)
-    out.print(f"{directory}: clean")
+    out.print(f"{directory}: no problems found")
 
 
 @concepts_app.command("pack")
-def concepts_pack(
-    directory: Annotated[Path, typer.Argument(help="A data set in Broden's format.")],
-) -> None:
+def concepts_pack(directory: Annotated[Path, typer.Argument(help=LABELLED)]) -> None:
     """Write a packed copy of the images and labels to DIRECTORY/packed.
 
     From then on, the packed copy is used automatically.
     """
     from rich.filesize import decimal
 
-    from prunescope.concepts import pack_concepts, packed_size
-
-    err.print(f"the packed copy takes {decimal(packed_size(directory))}")
+    err.print(f"the packed copy takes {decimal(prunescope.packed_size(directory))}")
     with progress_of("packing") as progress:
-        found = pack_concepts(directory, progress=progress)
-    out.print(f"packed: {found}")
+        found = prunescope.pack_concepts(directory, progress=progress)
+    out.print(f"The packed copy is {found}")
 
 
 @concepts_app.command("download")
 def concepts_download(
-    name: Annotated[str, typer.Argument(help="The data set; `broden` is the one there is.")],
-    directory: Annotated[Path, typer.Option("--out", help="Where to put it.")] = Path("data"),
-    size: Annotated[int, typer.Option(help="Images' size: 224, 227 or 384 pixels.")] = 224,
-    address: Annotated[str | None, typer.Option(help="Another place to download from.")] = None,
+    name: Annotated[str, typer.Argument(help="The data set. The only one is `broden`.")],
+    directory: Annotated[
+        Path, typer.Option("--out", help="The folder in which the data set gets a folder of its own.")
+    ] = Path("data"),
+    size: Annotated[int, typer.Option(help="The size of the images in pixels: 224, 227 or 384.")] = 224,
+    address: Annotated[str | None, typer.Option(help="Another URL to download the archive from.")] = None,
 ) -> None:
     """Download Broden from its published address, verify it and unpack it."""
-    from prunescope.concepts import download_broden
-
     if name != "broden":
-        raise InputError(f"there is no data set called {name!r} to download; there is: broden")
-    options: dict[str, Any] = {} if address is None else {"address": address}
+        raise InputError(f"there is no data set called {name!r} to download; the only one is: broden")
+    given: dict[str, Any] = {} if address is None else {"address": address}
     steps = []
     with progress_of("broden") as progress:
 
@@ -149,7 +159,7 @@ def concepts_download(
             steps.append(step)
             progress(done, total)
 
-        found = download_broden(directory, size, progress=show, **options)
+        found = prunescope.download_broden(directory, size, progress=show, **given)
     already = " already" if "already there" in steps else ""
     out.print(f"Broden is{already} in {found}")
 
@@ -157,34 +167,32 @@ def concepts_download(
 @make_app.command("miniature")
 def concepts_make_miniature(
     directory: Annotated[Path, typer.Argument(help="A new folder.", callback=_folder)],
-    images: Annotated[int, typer.Option(help="How many; a quarter of them for validation.")],
-    seed: Annotated[int, typer.Option(help="Image i of a seed is the same everywhere.")] = 0,
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
+    images: Annotated[int, typer.Option(help="The number of images. A quarter of them are for validation.")],
+    seed: Annotated[int, typer.Option(help="The seed. The same seed and size always give the same images.")] = 0,
+    size: Annotated[int, typer.Option(help="The height and width of the images in pixels.")] = 64,
 ) -> None:
     """Draw the miniature, a set of labelled images in Broden's format.
 
     The same images are also written as a classification task.
     """
-    from prunescope.miniature import make_miniature
-
     with progress_of("drawing") as progress:
-        found = make_miniature(directory, images, seed=seed, size=size, progress=progress)
-    out.print(f"{images} images are in {found}, the classification task in {found / 'classification'}")
+        found = prunescope.make_miniature(directory, images, seed=seed, size=size, progress=progress)
+    out.print(
+        f"The labelled images ({images:,}) are in {found}, and the classification task is in {found / 'classification'}"
+    )
 
 
 @app.command()
 def layers(
     network: Network,
-    size: Annotated[int, typer.Option(help="Images' size in pixels.")] = 224,
+    size: Annotated[int, typer.Option(help="The height and width of the images in pixels.")] = 224,
     weights: Weights = None,
     classes: Classes = None,
     units_axis: UnitsAxis = None,
 ) -> None:
     """List the layers of a network with their output shapes and numbers of units."""
-    from prunescope.networks import build_network, list_layers
-
-    given = _axes(units_axis)
-    table = list_layers(build_network(network, classes=classes, weights=weights), size, units_axis=given)
+    axes = _axes(units_axis)
+    table = prunescope.list_layers(network, size, units_axis=axes, classes=classes, weights=weights)
     print_table(table.drop(columns="note"))
     for layer, note in zip(table["layer"], table["note"], strict=True):
         if note:
@@ -194,160 +202,135 @@ def layers(
 @app.command()
 def dissect(
     out_directory: Out,
-    concepts: Annotated[Path, typer.Option(help="Labelled images in Broden's format.")],
+    concepts: Annotated[Path, typer.Option(help=LABELLED)],
     network: Annotated[str | None, typer.Argument(help=NETWORKS)] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A layer's name; may be repeated. Unless told, those that network dissection was published on.",
+            help="The name of a layer. May be repeated. By default, the layers for which dissections of this network "
+            "have been published.",
         ),
     ] = None,
     activations: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of a network: an .npz with `features` [images, units, h, w], optionally `thresholds`."
+            help="An .npz file to dissect instead of a network, with `features` [images, units, h, w] and optionally "
+            "`thresholds`."
         ),
     ] = None,
     weights: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A safetensors or torch file; nothing in it is run. Several are dissected at once, each in OUT/STEM.",
+            help="A file of weights in safetensors or torch format. No code in it is run. May be repeated: several "
+            "files are dissected at once, each into OUT/NAME, where NAME is the file's name without its suffix.",
         ),
     ] = None,
     classes: Classes = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, where they are random: neither published nor given.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="The seed of random weights, which are used if no weights are given or published.")
+    ] = 0,
     units_axis: UnitsAxis = None,
     quantile: Annotated[float, typer.Option(help="The fraction of positions above a unit's threshold.")] = 0.005,
-    iou: Annotated[float, typer.Option(help="A unit is interpretable above this IoU.")] = 0.05,
+    iou: Iou = 0.05,
     presence: Annotated[
         str,
-        typer.Option(help="Images on which a mask counts: `image` (a label of the category anywhere) or `overlap`."),
+        typer.Option(
+            help="The images in which a mask counts for a category: `image` (those with a label of it anywhere) or "
+            "`overlap` (those with one under the mask)."
+        ),
     ] = "image",
     align: Annotated[
-        str, typer.Option(help="How maps lie on the labels: `half-pixel` (stretched) or `receptive-field` (anchored).")
+        str,
+        typer.Option(
+            help="How maps are aligned with labels: `half-pixel` (stretched over the image) or `receptive-field` "
+            "(placed at the centres of the receptive fields)."
+        ),
     ] = "half-pixel",
-    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="The number of images in a batch.")] = 32,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="Of the forward pass: `fp32`, `tf32` or `bf16`.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="The precision of the forward pass: `fp32`, `tf32` or `bf16`.")
+    ] = "fp32",
     memory: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="GB in which maps may wait for the thresholds; 1 unless given, or half of a GPU's free memory.",
+            help="The memory in GB for maps that wait for the thresholds. By default, 1 GiB, or on a GPU half of its "
+            "free memory.",
         ),
     ] = None,
-    spill: Annotated[float, typer.Option(min=0, help="GB on disk for those that do not fit.")] = 64.0,
-    spill_in: Annotated[Path | None, typer.Option(help="Where on disk; the temporary folder unless told.")] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Of each color channel, 0..1: R,G,B. ImageNet's unless told.")
+    spill: Annotated[
+        float, typer.Option(min=0, help="The disk space in GB for maps that do not fit into the memory.")
+    ] = 64.0,
+    spill_in: Annotated[
+        Path | None, typer.Option(help="The folder for these maps. By default, the system's temporary folder.")
     ] = None,
-    std: Annotated[str | None, typer.Option(help="Of each color channel: R,G,B. ImageNet's unless told.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="The mean of each color channel, from 0 to 1: R,G,B. By default, ImageNet's.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="The standard deviation of each color channel: R,G,B. By default, ImageNet's.")
+    ] = None,
 ) -> None:
     """Find out which concept each unit of a layer detects.
 
     If --out contains a dissection with other settings, it is not overwritten. With `torchrun --nproc-per-node N -m
     prunescope dissect ...`, N processes share the images.
     """
-    from prunescope.dissection.result import refuse_other
-
     if (network is None) == (activations is None):
-        raise InputError("give a NETWORK or --activations FILE.npz, one of the two")
+        raise InputError("give either NETWORK or --activations FILE.npz")
+    common: dict[str, Any] = {"concepts": concepts, "quantile": quantile, "iou": iou, "presence": presence}
     if activations is not None:
         if layer or weights or classes or units_axis:
             raise InputError(
-                "--layer, --weights, --classes and --units-axis are of a network; leave them out with --activations"
+                "--layer, --weights, --classes and --units-axis only apply to a network; leave them out with "
+                "--activations"
             )
-        known = {"iou": iou, "activations": str(activations), **_of_all(concepts, quantile, presence)}
-        refuse_other(out_directory, "activations", known, known=True)
-        _save(_dissect_activations(activations, concepts, quantile, iou, presence), out_directory)
+        with progress_of("dissecting") as progress:
+            part = prunescope.dissect_activations_file(activations, out_directory, progress=progress, **common)
+        _print_dissection(part, out_directory)
         return
-    from prunescope.devices import choose_device
-    from prunescope.dissection import Budget, dissect_networks
-    from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD
-    from prunescope.networks import build_network, default_layers
-    from prunescope.processes import join_processes
-
-    given = None if memory is None else _bytes("--memory", memory)
-    budget = Budget(given, _bytes("--spill", spill), spill_in)
     assert network is not None
-    layers = layer or default_layers(network)
-    files: dict[str, Path | None] = {file.stem: file for file in weights or ()} or {"": None}
-    for name, file in files.items() if len(files) > 1 else ():
-        inside(out_directory, name, f"--weights {file}: its stem")
-    if len(files) < len(weights or ()):
-        raise InputError("--weights: two files have the same name, which names their folders in --out; rename one")
-    colors = {"mean": _colors("--mean", mean) or IMAGENET_MEAN, "std": _colors("--std", std) or IMAGENET_STD}
-    settings = {"network": network, "weights": [str(file) for file in weights or ()], "seed": seed}
-    # This is checked before the work, because an existing dissection would not be overwritten after it.
-    known = {"iou": iou, "align": align, "precision": precision, **_of_all(concepts, quantile, presence), **colors}
-    known |= settings if weights else {"network": network, "seed": seed}
-    for name in files:
-        for one in layers:
-            refuse_other(out_directory / name if len(files) > 1 else out_directory, one, known, known=True)
-    with join_processes("cpu") as processes, progress_of("dissecting", shown=processes.is_main) as progress:
-        found = dissect_networks(
-            {name: build_network(network, classes=classes, seed=seed, weights=file) for name, file in files.items()},
-            layers=layers,
-            concepts=concepts,
-            units_axis=_axes(units_axis),
-            quantile=quantile,
-            iou=iou,
-            presence=presence,  # type: ignore[arg-type]
+    common |= {name: _colors(f"--{name}", text) for name, text in (("mean", mean), ("std", std)) if text is not None}
+    given = None if memory is None else _bytes("--memory", memory)
+    budget = prunescope.Budget(given, _bytes("--spill", spill), spill_in)
+    axes = _axes(units_axis)
+    with progress_of("dissecting", shown=_is_main()) as progress:
+        found = prunescope.dissect_checkpoints(
+            network,
+            out_directory,
+            weights=weights or (),
+            layers=layer or (),
+            classes=classes,
+            seed=seed,
+            units_axis=axes,
             align=align,  # type: ignore[arg-type]
             batch_size=batch_size,
-            device=choose_device(device, processes.rank),
+            device=device,
             precision=precision,  # type: ignore[arg-type]
-            **colors,
             budget=budget,
-            settings=settings,
             progress=progress,
+            **common,
         )
-    if processes.is_main:
-        for name, dissection in found.items():
-            for part in dissection.values():
-                _save(part, out_directory / name if len(found) > 1 else out_directory)
-
-
-def _axes(given: list[str] | None) -> int | dict[str, int] | None:
-    """Parse the values of --units-axis: one `AXIS`, or several `LAYER=AXIS`."""
-    axes: dict[str, int] = {}
-    for text in given or ():
-        layer, _, axis = text.rpartition("=")
-        try:
-            number = int(axis)
-        except ValueError:
-            raise InputError(f"--units-axis is {text!r}, expected AXIS or LAYER=AXIS, such as 1 or block=-1") from None
-        if layer in axes:
-            raise InputError(f"--units-axis says the axis of {layer or 'all layers'} twice; give it once")
-        axes[layer] = number
-    if "" in axes and len(axes) > 1:
-        raise InputError("--units-axis: give one AXIS for all layers, or LAYER=AXIS for some, not both")
-    return axes.get("", axes or None)
-
-
-def _save(part: LayerDissection, folder: Path) -> None:
-    part.save(folder)
-    summary = part.summary
-    out.print(
-        f"{part.layer}: {summary['interpretable']} of {summary['units']} units interpretable, "
-        f"{summary['concepts']} concepts: {folder / part.layer}"
-    )
+    for folder, dissection in found.items() if _is_main() else ():
+        for part in dissection.values():
+            _print_dissection(part, folder)
 
 
 @import_app.command("netdissect")
 def import_netdissect(
-    file: Annotated[Path, typer.Argument(help="A CSV table in NetDissect-Lite's columns.")],
+    file: Annotated[Path, typer.Argument(help="A CSV table with the columns of NetDissect-Lite.")],
     out_directory: Out,
-    iou: Annotated[float, typer.Option(help="A unit is interpretable above this IoU.")] = 0.05,
+    iou: Iou = 0.05,
 ) -> None:
     """Convert a published table of network dissection to prunescope's files."""
-    from prunescope.dissection import import_netdissect as run
-
-    summary = run(file, out=out_directory, iou=iou).summary
-    counts = f"{summary['units']} units, {summary['interpretable']} interpretable, {summary['concepts']} concepts"
-    out.print(f"{counts}: {out_directory}")
+    summary = prunescope.import_netdissect(file, out=out_directory, iou=iou).summary
+    out.print(
+        f"{counted(summary['units'], 'unit')}, {summary['interpretable']:,} interpretable, "
+        f"{counted(summary['concepts'], 'concept')}: {out_directory}"
+    )
 
 
 @app.command()
@@ -359,7 +342,7 @@ def study(
     changes: Changes = None,
     branch_from: BranchFrom = None,
     device: Device = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages, but do not run them.")] = False,
 ) -> None:
     """Run a study: train a network, prune it level by level and dissect every level, then write figures and a report.
 
@@ -367,39 +350,28 @@ def study(
     recipes are given, each becomes a study in a folder of --out, and studies that agree on the dense networks train
     them only once. With `accelerate launch -m prunescope study ...` or `torchrun`, several processes share the work.
     """
-    from prunescope.api import Study
-    from prunescope.api import studies as several
-    from prunescope.store.layout import StudyDirectory
-    from prunescope.study.branching import Branch
-    from prunescope.study.mask_source import masks_branch
-
-    given, branches = _given(changes, data, concepts), branch_from or ()
-    if len(recipes) == 1:
-        studies = [Study(recipes[0], out_directory, changes=given, device=device, branch_from=branches)]
-    else:
-        studies = several(recipes, out_directory, changes=given, device=device, branch_from=branches)
-    main = int(os.environ.get("RANK", "0")) == 0
-    for what in studies:
-        name = f"{what.recipe.name}: " if len(studies) > 1 else ""
-        if dry_run:
-            StudyDirectory(what.out).refuse_others(what.recipe)
-            if len(studies) == 1:
-                masks_branch(what.recipe, [Branch.open(path) for path in branches])
-            for stage in what.stages():
-                line = f"{name}trial {stage.trial}  level {stage.level:02d}  {stage.work:8}"
-                out.print(f"{line}{'done' if stage.done else ''}".rstrip())
-            continue
-        with study_progress(what.recipe.pruning.levels, name) as report:
-            what.run(report)
-        if main:
-            out.print(f"The report is {(what.out / 'report' / 'index.html').resolve()}")
+    given: dict[str, Any] = {
+        "changes": _given(changes, data, concepts), "device": device, "branch_from": branch_from or (),
+    }  # fmt: skip
+    several = len(recipes) > 1
+    if dry_run:
+        for stage in prunescope.list_stages(recipes, out_directory, **given).itertuples():
+            name = f"{stage.study}: " if several else ""
+            line = f"{name}trial {stage.trial}  level {stage.level:02d}  {stage.work:8}"
+            out.print(f"{line}{'done' if stage.done else ''}".rstrip())
+        return
+    with study_progress(named=several) as report:
+        finished = prunescope.run_studies(recipes, out_directory, report=report, **given)
+    for one in finished if _is_main() else ():
+        _print_report(one.out)
 
 
 @app.command()
 def plan(
     recipes: Recipes,
     out_directory: Annotated[
-        Path | None, typer.Option("--out", help="Where the studies are; what is finished there is not counted.")
+        Path | None,
+        typer.Option("--out", help="The folder of the studies. What is finished there already is not counted."),
     ] = None,
     data: Data = None,
     concepts: StudyConcepts = None,
@@ -407,10 +379,16 @@ def plan(
     branch_from: BranchFrom = None,
     images_per_second: Annotated[
         str | None,
-        typer.Option(metavar="TRAIN[,DISSECT]", help="Instead of measuring a few steps on this machine."),
+        typer.Option(
+            metavar="TRAIN[,DISSECT]",
+            help="The speed in training and in dissection. By default, a few steps are measured on this machine.",
+        ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, max=MOST_COUNT, help="Training images; those of the data unless told.")
+        int | None,
+        typer.Option(
+            min=1, max=MOST_COUNT, help="The number of training images. By default, those of the data are counted."
+        ),
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -419,8 +397,6 @@ def plan(
     The hours are those of the training steps and forward passes on one device. They include the time to read the
     training images if these are available, but not the time to read the labelled images.
     """
-    import prunescope
-
     found = prunescope.plan(
         recipes,
         out_directory,
@@ -439,50 +415,45 @@ def plan(
     total = table[["steps", "training images", "dissected images", "megabytes", "hours"]].sum()
     trainings, dissections = (int((table[column] > 0).sum()) for column in ("steps", "dissected images"))
     out.print(
-        f"in all: {trainings} trainings and {dissections} dissections, {int(total['steps']):,} steps, "
-        f"{int(total['training images']):,} training images, {int(total['dissected images']):,} dissected images, "
-        f"{total['megabytes'] / 1000:,.2f} GB, {in_hours(total['hours'])} hours"
+        f"in all: {counted(trainings, 'training')} and {counted(dissections, 'dissection')}, "
+        f"{counted(int(total['steps']), 'step')}, {counted(int(total['training images']), 'training image')}, "
+        f"{counted(int(total['dissected images']), 'dissected image')}, {total['megabytes'] / 1000:,.2f} GB, "
+        f"{in_hours(total['hours'])} hours"
     )
     for note in found.notes:
         err.print(f"note: {note}")
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="A study's directory, finished or not.")]) -> None:
+def report(directory: Annotated[Path, typer.Argument(help="The folder of a study, finished or not.")]) -> None:
     """Write the evidence, the figures and the report of a study again."""
-    from prunescope.api import write_outcome
-
-    write_outcome(directory)
-    out.print(f"The report is {(directory / 'report' / 'index.html').resolve()}")
+    prunescope.write_outcome(directory)
+    _print_report(directory)
 
 
 @recipe_app.command("list")
 def recipe_list() -> None:
     """List the recipes that come with the package."""
-    from prunescope.store import recipe_text, shipped_recipes
-
-    for name in shipped_recipes():
-        first = recipe_text(name)[1].splitlines()[0]
-        out.print(f"{name:25}{first.removeprefix('#').strip()}")
+    for name, description in prunescope.list_recipes().items():
+        out.print(f"{name:25}{description}")
 
 
 @recipe_app.command("show")
 def recipe_show(
-    name: Annotated[str, typer.Argument(help="Its name or path.")],
-    resolved: Annotated[bool, typer.Option("--resolved", help="With what it extends, and every default.")] = False,
+    name: Annotated[str, typer.Argument(help="The name of a recipe, or the path of a file.")],
+    resolved: Annotated[
+        bool,
+        typer.Option("--resolved", help="Print all fields, with those of the recipe that it extends and the defaults."),
+    ] = False,
 ) -> None:
     """Print a recipe."""
-    from prunescope.store import read_recipe, recipe_text
-
-    out.print((read_recipe(name).to_yaml() if resolved else recipe_text(name)[1]).rstrip())
+    out.print(prunescope.show_recipe(name, resolved=resolved).rstrip())
 
 
 @recipe_app.command("schema")
 def recipe_schema() -> None:
     """Print the JSON schema that recipes follow."""
-    from prunescope.store import recipe_schema as schema
-
-    out.print(json.dumps(schema(), indent=2))
+    out.print(json.dumps(prunescope.recipe_schema(), indent=2))
 
 
 def main() -> None:
@@ -494,6 +465,22 @@ def main() -> None:
     app(prog_name="prunescope")
 
 
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _print_dissection(part: prunescope.LayerDissection, folder: Path) -> None:
+    summary = part.summary
+    out.print(
+        f"{part.layer}: {summary['interpretable']:,} of {counted(summary['units'], 'unit')} interpretable, "
+        f"{counted(summary['concepts'], 'concept')}: {folder / part.layer}"
+    )
+
+
+def _print_report(study: Path) -> None:
+    out.print(f"The report is {(study / 'report' / 'index.html').resolve()}")
+
+
 def _given(changes: list[str] | None, data: Path | None, concepts: Path | None) -> list[str]:
     """Return the options of a study as changes to its recipe."""
     given = [*(changes or [])]
@@ -501,27 +488,21 @@ def _given(changes: list[str] | None, data: Path | None, concepts: Path | None) 
     return given + ([f"dissection.concepts={json.dumps(str(concepts))}"] if concepts else [])
 
 
-def _dissect_activations(file: Path, concepts: Path, quantile: float, iou: float, presence: str) -> LayerDissection:
-    from prunescope.dissection import dissect_activations
-    from prunescope.dissection.activations import read_activations
-
-    arrays = read_activations(file)
-    with progress_of("dissecting") as progress:
-        return dissect_activations(
-            arrays["features"],
-            concepts=concepts,
-            thresholds=arrays.get("thresholds"),
-            quantile=quantile,
-            iou=iou,
-            presence=presence,  # type: ignore[arg-type]
-            settings={"activations": str(file)},
-            progress=progress,
-        )
-
-
-def _of_all(concepts: Path, quantile: float, presence: str) -> dict[str, Any]:
-    """Return the settings that every dissection stores in its summary."""
-    return {"concepts": str(expanded(concepts).absolute()), "quantile": quantile, "presence": presence}
+def _axes(given: list[str] | None) -> int | dict[str, int] | None:
+    """Parse the values of --units-axis: one `AXIS`, or several `LAYER=AXIS`."""
+    axes: dict[str, int] = {}
+    for text in given or ():
+        layer, _, axis = text.rpartition("=")
+        try:
+            number = int(axis)
+        except ValueError:
+            raise InputError(f"--units-axis is {text!r}, expected AXIS or LAYER=AXIS, such as 1 or block=-1") from None
+        if layer in axes:
+            raise InputError(f"--units-axis is given twice for {layer or 'all layers'}; give it once")
+        axes[layer] = number
+    if "" in axes and len(axes) > 1:
+        raise InputError("--units-axis: give either one AXIS for all layers or LAYER=AXIS for some, not both")
+    return axes.get("", axes or None)
 
 
 def _bytes(option: str, gigabytes: float) -> int:
@@ -529,9 +510,7 @@ def _bytes(option: str, gigabytes: float) -> int:
     return round(gigabytes * 1e9)
 
 
-def _colors(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
+def _colors(option: str, text: str) -> tuple[float, ...]:
     expected = f"{option} is {text!r}, expected three numbers such as 0.485,0.456,0.406"
     try:
         numbers = tuple(float(part) for part in text.split(","))
@@ -542,7 +521,7 @@ def _colors(option: str, text: str | None) -> tuple[float, ...] | None:
     return numbers
 
 
-def _speeds(text: str | None) -> tuple[float, float] | None:
+def _speeds(text: str | None) -> float | tuple[float, float] | None:
     if text is None:
         return None
     try:
@@ -551,5 +530,4 @@ def _speeds(text: str | None) -> tuple[float, float] | None:
         numbers = []
     if len(numbers) not in (1, 2) or not all(math.isfinite(number) and number > 0 for number in numbers):
         raise InputError(f"--images-per-second is {text!r}, expected one or two numbers above 0, such as 900,2500")
-    # A forward pass takes about a third of the time of a training step.
-    return numbers[0], numbers[1] if len(numbers) == 2 else 3 * numbers[0]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0]

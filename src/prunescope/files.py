@@ -56,6 +56,26 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), os.fspath(path)) from error
 
 
+def check_folder(path: Path) -> None:
+    """Raise if a folder cannot be created or written to, before any work is done that would be lost.
+
+    Parameters
+    ----------
+    path
+        The folder, which need not exist.
+
+    Raises
+    ------
+    InputError
+        If the path, or the closest parent that exists, is a file or is not writable.
+    """
+    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise InputError(f"{path}: {there} is a file, not a folder; give the path of a folder, which need not exist")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{path}: {there} is not writable; give a folder that you can write to")
+
+
 def name_problem(name: str) -> str | None:
     """Return the reason why a name cannot name an entry of a folder, or None if it can.
 

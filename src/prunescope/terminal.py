@@ -22,6 +22,7 @@ from prunescope.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from prunescope.api import Study
     from prunescope.progress import Progress
     from prunescope.study import Event
 
@@ -42,7 +43,7 @@ class Commands(TyperGroup):
         except (Exception, KeyboardInterrupt) as error:
             # C libraries may turn Ctrl-C into errors of their own.
             if interrupts or isinstance(error, KeyboardInterrupt):
-                err.print("interrupted; nothing is half-written, and the same command goes on from here")
+                err.print("interrupted; no incomplete files are left. To continue, run the same command again")
                 raise typer.Exit(130) from error
             if isinstance(error, BrokenPipeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,6 +52,15 @@ class Commands(TyperGroup):
                 err.print(f"error: {_described(error) if isinstance(error, OSError) else error}")
                 raise typer.Exit(2) from error
             raise
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with a noun in the singular or the plural.
+
+    >>> counted(1, "concept"), counted(1200, "unit")
+    ('1 concept', '1,200 units')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def print_table(table: pd.DataFrame) -> None:
@@ -89,8 +99,11 @@ def progress_of(what: str, shown: bool = True) -> Iterator[Progress]:
 
 
 @contextmanager
-def study_progress(levels: int, name: str) -> Iterator[Callable[[Event], None]]:
-    """Show the progress of a study: a line for every finished level and, on a terminal, a bar for the current stage."""
+def study_progress(named: bool) -> Iterator[Callable[[Study, Event], None]]:
+    """Show the progress of studies: a line for every finished level and, on a terminal, a bar for the current stage.
+
+    If `named` is true, every line begins with the name of the study.
+    """
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
 
@@ -100,8 +113,10 @@ def study_progress(levels: int, name: str) -> Iterator[Callable[[Event], None]]:
     ) as bar:  # fmt: skip
         task = bar.add_task("starting", total=1.0)
 
-        def show(event: Event) -> None:
-            bar.update(task, completed=event.overall, description=name + _stage_line(event, levels))
+        def show(study: Study, event: Event) -> None:
+            name = f"{study.recipe.name}: " if named else ""
+            stage = _stage_line(event, study.recipe.pruning.levels)
+            bar.update(task, completed=event.overall, description=name + stage)
             for line in filter(None, [event.note, _level_line(event) if event.summaries else ""]):
                 bar.console.print(name + line)
 
@@ -123,8 +138,8 @@ def _stage_line(event: Event, levels: int) -> str:
 
 def _level_line(event: Event) -> str:
     units = "; ".join(
-        f"{layer} {found['interpretable']} of {found['units']} units interpretable, {found['concepts']} "
-        f"concept{'' if found['concepts'] == 1 else 's'}"
+        f"{layer} {found['interpretable']:,} of {counted(found['units'], 'unit')} interpretable, "
+        f"{counted(found['concepts'], 'concept')}"
         for layer, found in event.summaries.items()
     )
     return (
@@ -165,12 +180,12 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 def _described(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return f"{where}no space left on the device; nothing is half-written. Make room and run the same command again"
+        return f"{where}no space left on the device; no incomplete files are left. Free some space and try again"
     if isinstance(error, NotADirectoryError | FileExistsError):
-        return f"{where}a file stands where a folder is needed; name another place"
+        return f"{where}a file exists where a folder is needed; give another path"
     if isinstance(error, IsADirectoryError):
-        return f"{where}is a folder; give a file"
+        return f"{where}is a folder, but a file is needed; give the path of a file"
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         why = (error.strerror or "permission denied").lower()
-        return f"{where}{why}; give a file or folder of your own, or change its permissions"
+        return f"{where}{why}; give a path that you can read and write, or change its permissions"
     return f"{where}{error.strerror or error}"

@@ -25,7 +25,7 @@ def test_a_miniature_is_drawn_checked_and_packed(tmp_path: Path) -> None:
     assert {path.name for path in (folder / "classification").iterdir()} == {"train", "val"}
     checked = typed("concepts", "check", folder)
     assert checked.exit_code == 0
-    assert checked.stdout.endswith(f"{folder}: clean\n")
+    assert checked.stdout.endswith(f"{folder}: no problems found\n")
     assert checked.stdout.splitlines()[0].split() == ["category", "images", "concepts", "pixels"]
     assert {line.split()[0] for line in checked.stdout.splitlines()[1:7]} == {
         "object", "part", "material", "texture", "color", "scene",
@@ -175,7 +175,7 @@ def test_activations_of_any_framework_are_dissected(tmp_path: Path, presence: st
     [
         (
             "resnet152_imagenet",
-            "2048 units, 990 interpretable, 169 concepts",
+            "2,048 units, 990 interpretable, 169 concepts",
             {"scene": 58, "object": 52, "texture": 41, "part": 13, "material": 3, "color": 2},
         ),
         ("alexnet_imagenet", "256 units, 69 interpretable, 40 concepts", None),

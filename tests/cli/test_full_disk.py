@@ -59,7 +59,7 @@ def test_no_space_left_is_said_in_one_message(
     assert len(lines) == 1, said
     assert lines[0].startswith("error: ")
     assert "no space left on the device" in lines[0]
-    assert "Make room" in lines[0]
+    assert "Free some space" in lines[0]
     assert [path for path in left if "part" in path or "/." in path or path.startswith(".")] == []
     # What says that a whole is complete is not there.
     assert [path for path in left if path.endswith(("summary.json", "measured.json", "miniature.json"))] == []
@@ -72,5 +72,5 @@ def test_a_disk_that_cannot_be_written_is_said_before_any_work(
 ) -> None:
     code, said, left = on_a_disk("ro", tmp_path, *commands(recipe, drawn, tmp_path)[command])
     assert code == 2, said
-    assert said == f"error: {tmp_path}/out: nothing can be written in {tmp_path}; give a folder of your own\n"
+    assert said == f"error: {tmp_path}/out: {tmp_path} is not writable; give a folder that you can write to\n"
     assert left == []

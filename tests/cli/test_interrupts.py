@@ -26,7 +26,7 @@ def net():
     return torch.nn.Sequential(Slow(3, 4, 3))
 """
 
-SAID = "interrupted; nothing is half-written, and the same command goes on from here"
+SAID = "interrupted; no incomplete files are left. To continue, run the same command again"
 
 
 def test_a_study_goes_on_where_it_was_interrupted(recipe: Path, tmp_path: Path) -> None:

@@ -295,7 +295,7 @@ def test_recipes_of_one_run_need_names_of_their_own_and_masks_before_controls(re
     for recipes, said in (
         ([recipe, recipe], "2 recipes are called 'small'"),
         ([control, recipe], "no study is given"),
-        ([read_recipe(recipe, ["name=../up"]), recipe], "the name is a folder's name too"),
+        ([read_recipe(recipe, ["name=../up"]), recipe], "each name is also the name of a folder"),
     ):
         with pytest.raises(InputError, match=said):
             prunescope.studies(recipes, tmp_path / "out", device="cpu")  # type: ignore[arg-type]

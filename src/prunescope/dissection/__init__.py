@@ -5,6 +5,7 @@ from prunescope.dissection.matching import UnitMatcher, UnitMatching
 from prunescope.dissection.published import import_netdissect
 from prunescope.dissection.result import Dissection, LayerDissection, read_summary, read_units
 from prunescope.dissection.run import dissect, dissect_activations, dissect_networks
+from prunescope.dissection.saved import dissect_activations_file, dissect_checkpoints
 from prunescope.dissection.spool import Budget
 from prunescope.dissection.unit_numbers import read_unit_numbers
 
@@ -16,6 +17,8 @@ __all__ = [
     "UnitMatching",
     "dissect",
     "dissect_activations",
+    "dissect_activations_file",
+    "dissect_checkpoints",
     "dissect_networks",
     "import_netdissect",
     "match_units",

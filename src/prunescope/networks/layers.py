@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -14,13 +15,21 @@ from prunescope.errors import InputError, nearest
 from prunescope.networks.axes import Outputs, Sizes, Unknown, find_axes, watching
 from prunescope.networks.checks import check_ready, explain_failures, without_wrapper
 from prunescope.networks.observing import blank_images, call_problem, check_layers, evaluating, prefix_tokens
+from prunescope.networks.source import build_network
 from prunescope.networks.tokens import as_maps
 
 # The axis of an output that holds the units: one number for all layers, or one for each layer by its name.
 UnitsAxis = int | Mapping[str, int]
 
 
-def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | None = None) -> pd.DataFrame:
+def list_layers(
+    model: nn.Module | str,
+    size: int = 224,
+    *,
+    units_axis: UnitsAxis | None = None,
+    classes: int | None = None,
+    weights: str | Path | None = None,
+) -> pd.DataFrame:
     """List the layers that can be dissected.
 
     They are found by forward passes on zeros in evaluation mode. The network is left unchanged.
@@ -28,11 +37,13 @@ def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | No
     Parameters
     ----------
     model
-        A network that takes images [n, 3, size, size].
+        A network that takes images [n, 3, size, size], or the name of one, as `build_network` takes it.
     size
         The height and width of the images in pixels.
     units_axis
         The axis of the layers' outputs that holds the units, as in `dissect`.
+    classes, weights
+        The number of outputs and the file of weights of a network given by its name, as in `build_network`.
 
     Returns
     -------
@@ -46,7 +57,8 @@ def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | No
     Raises
     ------
     InputError
-        If the network cannot take such images, or `units_axis` names a layer that it does not have or is not an axis.
+        If the network cannot take such images or cannot be built, if `units_axis` names a layer that it does not have
+        or is not an axis, or if `classes` or `weights` are given for a network that is built already.
 
     Examples
     --------
@@ -57,6 +69,10 @@ def list_layers(model: nn.Module, size: int = 224, *, units_axis: UnitsAxis | No
     1     1  AdaptiveAvgPool2d    (8, 1, 1)      8
     2     2            Flatten         (8,)      8
     """
+    if isinstance(model, str):
+        model = build_network(model, classes=classes, weights=weights)
+    elif classes is not None or weights is not None:
+        raise InputError("classes and weights are for a network given by its name; load_weights changes a built one")
     check_ready(model)
     check_count("size", size, 1, MOST_SIZE, "the images' side in pixels")
     model = without_wrapper(model)

@@ -1,0 +1,202 @@
+"""Dissect networks given by name, or activation maps given in a file, and save the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunescope.concepts.broden import ConceptData
+from prunescope.devices import choose_device
+from prunescope.dissection.activations import read_activations
+from prunescope.dissection.result import Dissection, LayerDissection, refuse_other
+from prunescope.dissection.run import dissect_activations, dissect_networks
+from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Align, Precision
+from prunescope.dissection.spool import Budget
+from prunescope.dissection.tally import Presence
+from prunescope.errors import InputError, refuse_text
+from prunescope.files import check_folder, expanded, inside
+from prunescope.networks.layers import UnitsAxis
+from prunescope.networks.source import build_network, default_layers
+from prunescope.processes import join_processes
+from prunescope.progress import Progress, silent
+
+
+def dissect_checkpoints(
+    network: str,
+    out: str | Path,
+    *,
+    concepts: ConceptData | str | Path,
+    weights: Sequence[str | Path] = (),
+    layers: Sequence[str] = (),
+    classes: int | None = None,
+    seed: int = 0,
+    units_axis: UnitsAxis | None = None,
+    quantile: float = 0.005,
+    iou: float = 0.05,
+    presence: Presence = "image",
+    align: Align = "half-pixel",
+    batch_size: int = 32,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    budget: Budget = Budget(),  # noqa: B008 - frozen
+    progress: Progress = silent,
+) -> dict[Path, Dissection]:
+    """Dissect a network given by its name, with one or several files of weights, and save the results.
+
+    Several files of weights are dissected in one pass over the labelled images. If `out` contains a dissection with
+    other settings, an error is raised before any work, and nothing is overwritten.
+
+    If several processes were started by `torchrun` or `accelerate launch`, every process must make this call. They
+    share the images, and the main process saves the results.
+
+    Parameters
+    ----------
+    network
+        The name of the network, as `build_network` takes it.
+    out
+        The folder for the results. With several files of weights, each has a subfolder, named like the file without its
+        suffix. A layer is saved in a folder with the layer's name.
+    weights
+        Files of weights, as `load_weights` reads them. By default, the network has its published weights if its name
+        includes them, and otherwise random weights.
+    layers
+        The names of the layers. By default, they are those of `default_layers`, for which dissections have been
+        published.
+    classes, seed
+        The number of outputs of the network and the seed of random weights, as in `build_network`.
+    device
+        The device that the network runs on: `cpu`, `cuda`, `cuda:1`, ...; `auto` uses a GPU if there is one.
+    concepts, units_axis, quantile, iou, presence, align, batch_size, precision, mean, std, budget, progress
+        As in `dissect`.
+
+    Returns
+    -------
+    dict of Path to Dissection
+        The results of each file of weights, by the folder in which they are saved. With one file or none, the folder is
+        `out`.
+
+    Raises
+    ------
+    InputError
+        If the network or a file of weights cannot be used, if two files have the same name, if no layers are given and
+        none were published for the network, if `out` contains a dissection with other settings or cannot be written to;
+        otherwise as in `dissect`.
+    OSError
+        As in `dissect`.
+
+    Warns
+    -----
+    UserWarning
+        As in `dissect`.
+
+    Examples
+    --------
+    ::
+
+        prunescope.dissect_checkpoints(
+            "torchvision:resnet18", "out/two", weights=["dense.pth", "pruned.pth"], concepts="broden1_224"
+        )
+    """
+    refuse_text(weights, "weights")
+    refuse_text(layers, "layers")
+    check_folder(Path(out))
+    chosen = tuple(layers) or default_layers(network)
+    files: dict[str, str | Path | None] = {Path(file).stem: file for file in weights} or {"": None}
+    if len(files) < len(weights):
+        raise InputError(
+            "weights: two files have the same name, but the folders of their results are named after them; rename one"
+        )
+    folders = {
+        name: inside(out, name, f"weights {file}: its stem") if len(files) > 1 else Path(out)
+        for name, file in files.items()
+    }
+    settings: dict[str, Any] = {"network": network, "weights": [str(file) for file in weights], "seed": seed}
+    # This is checked before the work, because an existing dissection would not be overwritten after it.
+    known: dict[str, Any] = {"iou": iou, "align": align, "precision": precision, "mean": mean, "std": std}
+    known |= _given(concepts, quantile, presence)
+    known |= settings if weights else {"network": network, "seed": seed}
+    for folder in folders.values():
+        for layer in chosen:
+            refuse_other(folder, layer, known, known=True)
+    with join_processes("cpu") as processes:
+        found = dissect_networks(
+            {name: build_network(network, classes=classes, seed=seed, weights=file) for name, file in files.items()},
+            layers=chosen,
+            concepts=concepts,
+            units_axis=units_axis,
+            quantile=quantile,
+            iou=iou,
+            presence=presence,
+            align=align,
+            batch_size=batch_size,
+            device=choose_device(device, processes.rank),
+            precision=precision,
+            mean=mean,
+            std=std,
+            budget=budget,
+            settings=settings,
+            progress=progress,
+        )
+    for name, dissection in found.items() if processes.is_main else ():
+        dissection.save(folders[name])
+    return {folders[name]: dissection for name, dissection in found.items()}
+
+
+def dissect_activations_file(
+    file: str | Path,
+    out: str | Path,
+    *,
+    concepts: ConceptData | str | Path,
+    quantile: float = 0.005,
+    iou: float = 0.05,
+    presence: Presence = "image",
+    progress: Progress = silent,
+) -> LayerDissection:
+    """Dissect activation maps that another framework has written to a file, and save the results.
+
+    Parameters
+    ----------
+    file
+        An .npz file as `numpy.savez` writes it, with an array `features` [images, units, h, w] or [images, units] and
+        optionally an array `thresholds` [units]. Nothing in the file is unpickled.
+    out
+        The folder for the results, which are saved in its subfolder `activations`.
+    concepts, quantile, iou, presence, progress
+        As in `dissect`.
+
+    Returns
+    -------
+    LayerDissection
+        The results, with `activations` as the name of the layer.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be used, or if `out` contains a dissection with other settings or cannot be written to;
+        otherwise as in `dissect_activations`.
+    """
+    check_folder(Path(out))
+    settings = {"activations": str(file)}
+    refuse_other(out, "activations", {"iou": iou, **settings, **_given(concepts, quantile, presence)}, known=True)
+    arrays = read_activations(file)
+    found = dissect_activations(
+        arrays["features"],
+        concepts=concepts,
+        thresholds=arrays.get("thresholds"),
+        quantile=quantile,
+        iou=iou,
+        presence=presence,
+        settings=settings,
+        progress=progress,
+    )
+    found.save(out)
+    return found
+
+
+def _given(concepts: ConceptData | str | Path, quantile: float, presence: Presence) -> Mapping[str, Any]:
+    """Return the settings that every dissection stores in its summary."""
+    root = concepts.root if isinstance(concepts, ConceptData) else expanded(concepts).absolute()
+    return {"concepts": str(root), "quantile": quantile, "presence": presence}
