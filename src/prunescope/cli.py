@@ -59,6 +59,15 @@ Device = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(help="A file of weights in safetensors or torch format. No code in it is run.")
 ]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-key",
+        metavar="KEY",
+        help="The key of the weights in the file, such as `ema` or `ema.module`. By default, the usual keys are tried.",
+    ),
+]
+MASKS_HELP = "A file of masks by the names of weights; weights whose mask is 0 are set to zero."
 Classes = Annotated[
     int | None, typer.Option(help="The number of outputs of the network, if it differs from the network's default.")
 ]
@@ -187,12 +196,16 @@ def layers(
     network: Network,
     size: Annotated[int, typer.Option(help="The height and width of the images in pixels.")] = 224,
     weights: Weights = None,
+    weights_key: WeightsKey = None,
+    masks: Annotated[Path | None, typer.Option(metavar="FILE", help=MASKS_HELP)] = None,
     classes: Classes = None,
     units_axis: UnitsAxis = None,
 ) -> None:
     """List the layers of a network with their output shapes and numbers of units."""
     axes = _axes(units_axis)
-    table = prunescope.list_layers(network, size, units_axis=axes, classes=classes, weights=weights)
+    table = prunescope.list_layers(
+        network, size, units_axis=axes, classes=classes, weights=weights, weights_key=weights_key, masks=masks
+    )
     print_table(table.drop(columns="note"))
     for layer, note in zip(table["layer"], table["note"], strict=True):
         if note:
@@ -226,6 +239,11 @@ def dissect(
             help="A file of weights in safetensors or torch format. No code in it is run. May be repeated: several "
             "files are dissected at once, each into OUT/NAME, where NAME is the file's name without its suffix.",
         ),
+    ] = None,
+    weights_key: WeightsKey = None,
+    masks: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help=f"{MASKS_HELP} Repeat it for each of several --weights, in their order."),
     ] = None,
     classes: Classes = None,
     seed: Annotated[
@@ -283,10 +301,10 @@ def dissect(
         raise InputError("give either NETWORK or --activations FILE.npz")
     common: dict[str, Any] = {"concepts": concepts, "quantile": quantile, "iou": iou, "presence": presence}
     if activations is not None:
-        if layer or weights or classes or units_axis:
+        if layer or weights or weights_key or masks or classes or units_axis:
             raise InputError(
-                "--layer, --weights, --classes and --units-axis only apply to a network; leave them out with "
-                "--activations"
+                "--layer, --weights, --weights-key, --masks, --classes and --units-axis only apply to a network; leave "
+                "them out with --activations"
             )
         with progress_of("dissecting") as progress:
             part = prunescope.dissect_activations_file(activations, out_directory, progress=progress, **common)
@@ -302,6 +320,8 @@ def dissect(
             network,
             out_directory,
             weights=weights or (),
+            weights_key=weights_key,
+            masks=masks or (),
             layers=layer or (),
             classes=classes,
             seed=seed,

@@ -158,7 +158,7 @@ def test_two_parts_that_fit_are_refused_by_name(
 ) -> None:
     torch.save(under(first, network) | under(second, type(network)()), tmp_path / "w.pth")
     before = copy.deepcopy(fresh)
-    with pytest.raises(InputError, match=rf"fit the network SmallNetwork more than once.*{named}\. Save those"):
+    with pytest.raises(InputError, match=rf"fit the network SmallNetwork more than once.*{named}\. Give the prefix"):
         load_weights(fresh, tmp_path / "w.pth")
     assert same(fresh, before)
 
@@ -247,7 +247,7 @@ def test_sparse_weights_are_made_dense(network: nn.Module, fresh: nn.Module, tmp
     ("change", "message"),
     [
         (lambda t: t.to(torch.complex64), r"fc\.weight is complex \(torch\.complex64\)"),
-        (lambda t: (100 * t).to(torch.int8), r"fc\.weight is quantised or of whole numbers \(torch\.int8\)"),
+        (lambda t: (100 * t).to(torch.int8), r"fc\.weight consists of whole numbers \(torch\.int8\)"),
         (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), r"fc\.weight is quantised .*qint8"),
         (lambda t: t.to("meta"), r"fc\.weight has no values"),
     ],
@@ -269,7 +269,7 @@ def test_weights_that_are_not_finite_are_named(network: nn.Module, tmp_path: Pat
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     state["fc.weight"][0, 0] = value
     torch.save(state, tmp_path / "w.pth")
-    with pytest.warns(UserWarning, match=r"1 of its 13 tensors hold nan or infinity .*: fc\.weight$"):
+    with pytest.warns(UserWarning, match=r"1 of its 13 tensors contain nan or infinity .*: fc\.weight$"):
         load_weights(network, tmp_path / "w.pth")
 
 

@@ -221,10 +221,10 @@ def test_code_in_a_weights_file_is_refused_and_does_not_run(
 
 def test_the_refusal_names_the_code_and_says_how_to_convert(network: nn.Module, tmp_path: Path) -> None:
     torch.save({"state_dict": network.state_dict(), "more": System("true")}, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"would run (posix|nt)\.system\..*state_dict\(\)"):
+    with pytest.raises(InputError, match=r"would run code \((posix|nt)\.system\)[^$]*state_dict\(\)"):
         load_weights(network, tmp_path / "w.pth")
     torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "whole.pth")
-    with pytest.raises(InputError, match=r"would run torch\.nn\.modules\.container\.Sequential"):
+    with pytest.raises(InputError, match=r"would run code \(torch\.nn\.modules\.container\.Sequential\)"):
         load_weights(network, tmp_path / "whole.pth")
 
 
@@ -263,16 +263,18 @@ def test_what_is_no_weights_file_is_an_input_error(
 def test_no_file_and_a_folder_are_input_errors(network: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing.pth cannot be read: No such file"):
         load_weights(network, tmp_path / "nothing.pth")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(
+        InputError, match=r"cannot be read: it is a folder without model\.safetensors\.index\.json or model\.saf"
+    ):
         load_weights(network, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, not tensors by name"),
+        ([1, 2], "contains a list, expected tensors by name"),
         ({}, "but nothing"),
-        ({"net": {"a": torch.zeros(1)}, "ema": {"a": torch.ones(1)}}, r"but net \(dict\), ema \(dict\)"),
+        ({"a": {"x": torch.zeros(1)}, "b": {"x": torch.ones(1)}}, r"but a \(dict\), b \(dict\)\. Give the key"),
         ({"epoch": 3, "net": {"a": 1}}, r"but epoch \(int\), net \(dict\)"),
     ],
 )
@@ -286,7 +288,7 @@ def test_a_file_without_named_tensors_says_what_it_holds(
 
 def test_a_pipe_is_refused_instead_of_being_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
-    with pytest.raises(InputError, match=r"pipe\.pth cannot be read: it is no file"):
+    with pytest.raises(InputError, match=r"pipe\.pth cannot be read: it is not a file but a pipe"):
         load_weights(nn.Linear(2, 2), tmp_path / "pipe.pth")
 
 
@@ -303,7 +305,7 @@ def test_weights_that_a_checkpoint_holds_twice_are_named(tmp_path: Path) -> None
     content = {"state_dict": trained.state_dict(), "state_dict_ema": averaged.state_dict(), "epoch": 3}
     torch.save(content, tmp_path / "w.pth")
     with pytest.warns(
-        UserWarning, match=r"w\.pth: the weights under 'state_dict' are used; .* 'state_dict_ema' are ign"
+        UserWarning, match=r"w\.pth contains several .* under 'state_dict' are used, .* 'state_dict_ema' are ign"
     ):
         load_weights(fresh, tmp_path / "w.pth")
     assert torch.equal(fresh.weight, trained.weight)

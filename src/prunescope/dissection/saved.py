@@ -28,6 +28,8 @@ def dissect_checkpoints(
     *,
     concepts: ConceptData | str | Path,
     weights: Sequence[str | Path] = (),
+    weights_key: str | None = None,
+    masks: Sequence[str | Path] = (),
     layers: Sequence[str] = (),
     classes: int | None = None,
     seed: int = 0,
@@ -62,6 +64,10 @@ def dissect_checkpoints(
     weights
         Files of weights, as `load_weights` reads them. By default, the network has its published weights if its name
         includes them, and otherwise random weights.
+    weights_key
+        The key of the weights in each file. By default, the usual keys are tried.
+    masks
+        A file of masks for each file of weights, in the same order, as `load_weights` takes them.
     layers
         The names of the layers. By default, they are those of `default_layers`, for which dissections have been
         published.
@@ -101,6 +107,7 @@ def dissect_checkpoints(
         )
     """
     refuse_text(weights, "weights")
+    refuse_text(masks, "masks")
     refuse_text(layers, "layers")
     check_folder(Path(out))
     chosen = tuple(layers) or default_layers(network)
@@ -109,11 +116,19 @@ def dissect_checkpoints(
         raise InputError(
             "weights: two files have the same name, but the folders of their results are named after them; rename one"
         )
+    if masks and len(masks) != len(weights):
+        raise InputError(
+            f"{len(masks)} files of masks are given for {len(weights)} files of weights; give one (--masks) for each, in "
+            "the same order"
+        )
+    masks_of = dict(zip(files, masks, strict=True)) if masks else {}
     folders = {
         name: inside(out, name, f"weights {file}: its stem") if len(files) > 1 else Path(out)
         for name, file in files.items()
     }
     settings: dict[str, Any] = {"network": network, "weights": [str(file) for file in weights], "seed": seed}
+    settings |= {"weights_key": weights_key} if weights_key is not None else {}
+    settings |= {"masks": [str(file) for file in masks]} if masks else {}
     # This is checked before the work, because an existing dissection would not be overwritten after it.
     known: dict[str, Any] = {"iou": iou, "align": align, "precision": precision, "mean": mean, "std": std}
     known |= _given(concepts, quantile, presence)
@@ -123,7 +138,12 @@ def dissect_checkpoints(
             refuse_other(folder, layer, known, known=True)
     with join_processes("cpu") as processes:
         found = dissect_networks(
-            {name: build_network(network, classes=classes, seed=seed, weights=file) for name, file in files.items()},
+            {
+                name: build_network(
+                    network, classes=classes, seed=seed, weights=file, key=weights_key, masks=masks_of.get(name)
+                )
+                for name, file in files.items()
+            },
             layers=chosen,
             concepts=concepts,
             units_axis=units_axis,

@@ -29,6 +29,8 @@ def list_layers(
     units_axis: UnitsAxis | None = None,
     classes: int | None = None,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
+    masks: str | Path | None = None,
 ) -> pd.DataFrame:
     """List the layers that can be dissected.
 
@@ -42,8 +44,9 @@ def list_layers(
         The height and width of the images in pixels.
     units_axis
         The axis of the layers' outputs that holds the units, as in `dissect`.
-    classes, weights
-        The number of outputs and the file of weights of a network given by its name, as in `build_network`.
+    classes, weights, weights_key, masks
+        The number of outputs, the file of weights, the key of the weights in it and the file of masks of a network
+        given by its name, as in `build_network`.
 
     Returns
     -------
@@ -70,9 +73,9 @@ def list_layers(
     2     2            Flatten         (8,)      8
     """
     if isinstance(model, str):
-        model = build_network(model, classes=classes, weights=weights)
-    elif classes is not None or weights is not None:
-        raise InputError("classes and weights are for a network given by its name; load_weights changes a built one")
+        model = build_network(model, classes=classes, weights=weights, key=weights_key, masks=masks)
+    elif not (classes is None and weights is None and weights_key is None and masks is None):
+        raise InputError("classes, weights and masks are for a network given by its name; load_weights changes a built one")
     check_ready(model)
     check_count("size", size, 1, MOST_SIZE, "the images' side in pixels")
     model = without_wrapper(model)

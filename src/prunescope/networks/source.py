@@ -13,12 +13,13 @@ from torch import nn
 from prunescope.bounds import MOST_CLASSES, MOST_SEED, is_whole, shown
 from prunescope.errors import InputError
 from prunescope.files import expanded
+from prunescope.networks.checkpoint_keys import read_checkpoint
 from prunescope.networks.checks import uncompiled
 from prunescope.networks.classifiers import build_classifier, check_classifier
 from prunescope.networks.hf_classifiers import build_hf, has_weights, read_config
 from prunescope.networks.random_weights import remember_random
 from prunescope.networks.timm_classifiers import build_timm, check_timm
-from prunescope.networks.weights import classes_in, fit_weights, read_tensors
+from prunescope.networks.weights import classes_in, fit_weights
 from prunescope.user_code import call_function, import_function
 
 _DEFAULT_CLASSES = 10
@@ -47,6 +48,8 @@ def build_network(
     classes: int | None = None,
     seed: int | None = None,
     weights: str | Path | None = None,
+    key: str | None = None,
+    masks: str | Path | None = None,
 ) -> nn.Module:
     """Build a network by its name.
 
@@ -76,6 +79,9 @@ def build_network(
         A file of weights to load, as `load_weights` reads it. It cannot be combined with published weights, and it
         replaces the weights in a folder of transformers. Files that transformers wrote have other names of weights and
         can only be used in such a folder.
+    key, masks
+        The key of the weights within the file, and a file of masks to apply to them, as `load_weights` takes them. They
+        can only be given together with `weights`.
 
     Returns
     -------
@@ -97,6 +103,11 @@ def build_network(
         raise InputError(f"a network cannot have {shown(classes)} classes; give at least 1, at most {MOST_CLASSES:,}")
     if seed is not None and (not is_whole(seed) or not 0 <= seed <= MOST_SEED):
         raise InputError(f"seed {shown(seed)} cannot be used; give a whole number from 0 to 2^63 - 1")
+    if weights is None and not (key is None and masks is None):
+        raise InputError(
+            "a key of weights (--weights-key) and masks (--masks) belong to a file of weights; give it with --weights "
+            "(weights=FILE in Python)"
+        )
     make = _maker(name, classes, own_weights=weights is None)
     if weights is None:
         model = _initialised(make, classes, seed)
@@ -108,12 +119,12 @@ def build_network(
             f"{name} names published weights, but {weights} is given too; give {name.partition('@')[0]} "
             "with the file, or leave out the file"
         )
-    tensors = read_tensors(weights)
+    checkpoint = read_checkpoint(weights, key=key, masks=masks)
     model = _initialised(make, classes, seed)
-    trained_for = classes_in(model, tensors) if classes is None else None
+    trained_for = classes_in(model, checkpoint.tensors, weights) if classes is None else None
     if trained_for is not None:
         model = _initialised(make, trained_for, seed)
-    fit_weights(model, tensors, weights)
+    fit_weights(model, checkpoint.tensors, weights, checkpoint.masks)
     return model
 
 

@@ -6,78 +6,75 @@ No code in a file is run, and a network is changed only after all weights have b
 from __future__ import annotations
 
 import os
-import pickle
-import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.files import replacing
+from prunescope.networks.checkpoint_files import listed
+from prunescope.networks.checkpoint_keys import Masks, read_checkpoint
 from prunescope.networks.prefixes import fit_names
-
-# The names that training scripts usually give to the weights in a checkpoint. Under any other name, weights are found
-# only if no other entry of the checkpoint is a tensor or a mapping of tensors by name.
-_WEIGHT_KEYS = ("state_dict", "model_state_dict", "model")
-
-# Many checkpoints also contain a best accuracy or the command line. These types are read as `_Inert` objects.
-_INERT_GLOBALS = (
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "argparse.Namespace",
-)
+from prunescope.networks.stored_weights import compute_weights, originals_note
+from prunescope.networks.weight_masks import apply_masks
 
 _SHOWN = 10
 
-
-class _Inert:
-    """A placeholder for a value other than the weights in a checkpoint; it discards the value and runs no code."""
-
-    def __init__(self, *args: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
+_DEQUANTISE = (
+    "give the checkpoint from before it was quantised, or convert it: torch.save({name: tensor.dequantize() if "
+    "tensor.is_quantized else tensor for name, tensor in WEIGHTS.items()}, NEW_FILE)"
+)
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a file's weights into a network, in place.
+def load_weights(
+    model: nn.Module, path: str | Path, *, key: str | None = None, masks: str | Path | None = None
+) -> None:
+    """Load a checkpoint's weights into a network, in place.
 
     Parameters
     ----------
     model
-        The network. It is unchanged if the file cannot be used.
+        The network. It is unchanged if the checkpoint cannot be used.
     path
-        A safetensors file, or a file written by `torch.save` that contains tensors by name or a checkpoint. In a
-        checkpoint, the weights are under `state_dict`, `model_state_dict` or `model`, or under another name if no
-        other entry contains tensors by name. All names of the network's tensors may have a common prefix such as
-        `module.` or `model.`; tensors without the prefix are then ignored with a warning. Only tensors are read: a
-        file with code is refused, and the code is not run.
+        A safetensors file; a file written by `torch.save` that contains tensors by name or a checkpoint; or an index of
+        several such files (`model.safetensors.index.json`), or a folder with one. All names of the network's tensors
+        may have a common prefix such as `module.` or `model.`; tensors without the prefix are then ignored with a
+        warning. Weights that are stored in parts, such as `weight_orig` and `weight_mask`, are computed, see
+        `compute_weights`. Half precision and sparse tensors are converted to the network's dtype and made dense. Only
+        tensors are read: a file with code is refused, and the code is not run.
+    key
+        The key of the weights in a checkpoint that contains several dictionaries, with dots between nested keys, such
+        as `ema.module`; or the first part of the names of the network's tensors, such as `student`. By default, the
+        usual keys are tried in this order: `state_dict`, `model_state_dict`, `model`, `net`, `network`, `module`,
+        `params`, `weights`, then the averages `state_dict_ema`, `model_state_dict_ema`, `model_ema`, `ema_state_dict`,
+        `ema`, `params_ema`. Under another key, weights are found if no other entry contains tensors by name.
+    masks
+        A file with a mask for each pruned weight: tensors of bool or of 0 and 1 in the shape of the weight, under the
+        name of the weight or its module, with or without `_mask`. By default, masks under `masks` or `mask` in the
+        checkpoint are used, if there are any. Weights whose mask is 0 are set to zero.
 
     Raises
     ------
     InputError
-        If the file does not exist, is damaged, or contains code or no weights; if its weights do not fit the network
-        (the message lists the first ten tensors that are missing, unknown or of another shape); if two parts of the
-        file fit, such as a student and its teacher; or if a tensor's type cannot be converted to that of the network
-        (quantised or complex, for example).
+        If a file does not exist, is damaged, or contains code or no weights; if the weights or masks do not fit the
+        network (the message lists the first ten tensors that are missing, unknown or of another shape); if two parts of
+        the file fit, such as a student and its teacher; or if a tensor's type cannot be converted to that of the
+        network (quantised or complex, for example).
 
     Warns
     -----
     UserWarning
-        If tensors of the file are ignored, such as averaged weights beside the trained ones, or contain values that are
+        If the checkpoint contains several sets of weights and no key is given; if masks in the checkpoint set weights
+        to zero; if tensors or masks of the file are ignored; if a parametrization cannot be computed; or if values are
         not finite.
     """
-    fit_weights(model, read_tensors(path), path)
+    checkpoint = read_checkpoint(path, key=key, masks=masks)
+    fit_weights(model, checkpoint.tensors, path, checkpoint.masks)
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -100,7 +97,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read the named tensors of a weights file, as `load_weights` describes it.
+    """Read the named tensors of a weights file, as `load_weights` describes it, without masks beside them.
 
     Parameters
     ----------
@@ -117,21 +114,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     InputError
         If the file does not exist, is damaged, or contains code or no weights.
     """
-    path = Path(path)
-    try:
-        # Opening a pipe would block until another program writes to it.
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise InputError(f"weights file {path} cannot be read: it is no file, but a pipe or a device")
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise InputError(f"weights file {path} cannot be read: {error.strerror}") from error
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
-        return _read_safetensors(path)
-    return _named_tensors(_read_torch(path), path)
+    return read_checkpoint(path).tensors
 
 
-def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, masks: Masks | None = None) -> None:
     """Load named tensors into a network, in place, if all of them fit.
 
     Parameters
@@ -139,14 +125,16 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
     model
         The network. It is unchanged if the tensors do not fit.
     tensors
-        The tensors by name, as `read_tensors` returns them. `num_batches_tracked` may be missing.
+        The tensors by the names in the file. `num_batches_tracked` may be missing.
     path
         The file that they were read from, for messages.
+    masks
+        The masks to apply, if there are any.
 
     Raises
     ------
     InputError
-        If the tensors do not fit, as in `load_weights`.
+        If the tensors or masks do not fit, as in `load_weights`.
 
     Warns
     -----
@@ -154,18 +142,16 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
         If tensors are ignored or contain values that are not finite, as in `load_weights`.
     """
     own = model.state_dict()
-    fit = fit_names(model, tensors)
+    computed = compute_weights(model, tensors, path)
+    fit = fit_names(model, computed.tensors)
     if fit.others:
-        shown = " and ".join(f"as {prefix}*" if prefix else "without a prefix" for prefix in fit.others)
-        raise InputError(
-            f"the weights in {path} fit the network {type(model).__name__} more than once, with different values: "
-            f"{shown}. Save those that are meant alone: torch.save({{name.removeprefix(PREFIX): tensor for name, "
-            "tensor in WEIGHTS.items() if name.startswith(PREFIX)}, NEW_FILE)"
-        )
+        raise _ambiguous(model, fit.others, path)
     given, missing = fit.tensors, fit.missing
     unknown = [name for name in given if name not in own]
     other = [name for name in own if name in given and own[name].shape != given[name].shape]
     if missing or unknown or other:
+        for problem in computed.problems.values():
+            raise problem
         lines = [f"{name}: the network has {_shape(own[name])}, the file {_shape(given[name])}" for name in other]
         lines += [f"{name}: {_shape(own[name])} in the network, missing from the file" for name in missing]
         lines += [f"{name}: {_shape(given[name])} in the file, unknown to the network" for name in unknown]
@@ -173,19 +159,21 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
         raise InputError(
             f"the weights in {path} do not fit the network {type(model).__name__}: of its {len(own)} tensors "
             f"{len(other)} have another shape and {len(missing)} are missing from the file; {len(unknown)} in the file "
-            "are unknown to the network. Give the network that the file was made with.\n  "
-            + "\n  ".join(lines[:_SHOWN] + more)
+            f"are unknown to the network. {_way_out(own, given, other)}\n  " + "\n  ".join(lines[:_SHOWN] + more)
         )
-    model.load_state_dict(_loadable(model, given, path), strict=False)
+    loadable = _loadable(model, given, path)
+    model.load_state_dict(loadable if masks is None else apply_masks(model, loadable, masks), strict=False)
+    originals = [name for name in computed.originals if name.startswith(fit.prefix)]
+    if originals:
+        warnings.warn(originals_note(originals, path), stacklevel=3)
     if fit.ignored:
         warnings.warn(
-            f"{path}: the tensors named {fit.prefix}* are the network's; the others are ignored: "
-            f"{_listed(fit.ignored)}",
+            f"{path}: the tensors named {fit.prefix}* are the network's; the others are ignored: {listed(fit.ignored)}",
             stacklevel=2,
         )
 
 
-def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
+def classes_in(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path = "the file") -> int | None:
     """Return the number of classes of weights that differ from a network only in that number.
 
     Parameters
@@ -194,6 +182,8 @@ def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
         The network, built for another number of classes.
     tensors
         The tensors by name, as `read_tensors` returns them.
+    path
+        The file that they were read from, for messages.
 
     Returns
     -------
@@ -207,7 +197,7 @@ def classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
     365
     """
     own = model.state_dict()
-    given = fit_names(model, tensors).tensors
+    given = fit_names(model, compute_weights(model, tensors, path).tensors).tensors
     pairs = [(own[name].shape, given[name].shape) for name in own if name in given]
     pairs = [(here, there) for here, there in pairs if here != there]
     if any(not here or not there or here[1:] != there[1:] for here, there in pairs):
@@ -231,94 +221,30 @@ def tensors_only() -> Iterator[None]:
             os.environ[switch] = before
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"weights file {path} cannot be read as safetensors ({error}): it is damaged or of another format; fetch "
-            "or write it again (where a study wrote it: remove it and run the study again)"
-        ) from error
-    return tensors
+def _ambiguous(model: nn.Module, prefixes: Sequence[str], path: str | Path) -> InputError:
+    shown = " and ".join(f"as {prefix}*" if prefix else "without a prefix" for prefix in prefixes)
+    key = next(prefix for prefix in prefixes if prefix).rstrip(".")
+    plain = (
+        f". For those without a prefix, save them alone: torch.save({{name: tensor for name, tensor in WEIGHTS.items() "
+        f"if not name.startswith('{key}.')}}, NEW_FILE)"
+    )
+    return InputError(
+        f"the weights in {path} fit the network {type(model).__name__} more than once, with different values: {shown}. "
+        f"Give the prefix of those that are meant as --weights-key {key} (key={key!r} in Python)"
+        f"{plain if '' in prefixes else ''}"
+    )
 
 
-def _read_torch(path: Path) -> Any:
-    inert = [(_Inert, name) for name in _INERT_GLOBALS]
-    try:
-        with torch.serialization.safe_globals(inert), warnings.catch_warnings():  # type: ignore[arg-type]
-            # torch warns about unusual pickle protocols. A file that cannot be read raises an error anyway.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        code = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.[\w.]+)", str(error))
-        if code is None:
-            raise _damaged(path, error) from error
-        raise InputError(
-            f"weights file {path} holds more than weights: reading it would run {code[1]}. prunescope reads tensors "
-            "only, and ran nothing of it. If you trust where it is from, convert it: "
-            "`model = torch.load(FILE, weights_only=False)`, then `torch.save(model.state_dict(), NEW_FILE)`"
-        ) from error
-    # A damaged pickle or archive can raise any exception.
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    if path.stat().st_size == 0:
-        what = "it is empty"
-    elif zipfile.is_zipfile(path):
-        what = f"it is an archive without readable weights ({_first_line(error)})"
-    else:
-        what = f"it is damaged, cut short, or neither safetensors nor written by torch.save ({_first_line(error)})"
-    return InputError(f"weights file {path} cannot be read: {what}; fetch or write it again")
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).splitlines() or [""])[0].split(". ")[0]
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping):
-        known = [key for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)]
-        # Under another name, a mapping of tensors by name is taken as the weights if it is the only one.
-        parts = [value for value in content.values() if _is_tensors_by_name(value)]
-        if known:
-            chosen = content[known[0]]
-            similar = [
-                str(key)
-                for key, value in content.items()
-                if key != known[0] and _is_tensors_by_name(value) and value.keys() == chosen.keys()
-            ]
-            if similar:
-                warnings.warn(
-                    f"{path}: the weights under {known[0]!r} are used; tensors of the same names under "
-                    f"{', '.join(map(repr, similar))} are ignored",
-                    stacklevel=3,
-                )
-            content = chosen
-        elif len(parts) == 1 and not any(isinstance(value, Tensor) for value in content.values()):
-            content = parts[0]
-    if not isinstance(content, Mapping):
-        raise InputError(f"weights file {path} holds a {type(content).__name__}, not tensors by name")
-    others = [f"{name} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
-    if others or not content:
-        held = _listed(others) or "nothing"
-        raise InputError(
-            f"weights file {path} does not hold tensors by name, at its top, under {', '.join(_WEIGHT_KEYS)} or under "
-            f"one other name alone, but {held}; save the network's state_dict() alone"
+def _way_out(own: Mapping[str, Tensor], given: Mapping[str, Tensor], other: Sequence[str]) -> str:
+    smaller = [name for name in other if own[name].ndim == given[name].ndim]
+    if len(smaller) > 1 and all(
+        all(there <= here for there, here in zip(given[name].shape, own[name].shape, strict=True)) for name in smaller
+    ):
+        return (
+            "If filters were removed from the network, give a function that builds it in the smaller shape "
+            "(path/to/file.py:function); otherwise, give the network that the file was made with."
         )
-    for name, tensor in content.items():
-        if tensor.is_nested:
-            raise InputError(
-                f"weights file {path}: its tensor {name!r} is nested, expected numbers of one shape; save the "
-                "network's weights as dense tensors"
-            )
-    return {str(name): tensor.detach() for name, tensor in content.items()}
-
-
-def _is_tensors_by_name(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(tensor, Tensor) for tensor in value.values())
+    return "Give the network that the file was made with."
 
 
 def _loadable(model: nn.Module, given: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -330,8 +256,12 @@ def _loadable(model: nn.Module, given: Mapping[str, Tensor], path: str | Path) -
         kind, wanted = tensor.dtype, own[name].dtype
         if tensor.is_meta:
             raise _unfit(path, name, "has no values, only a shape (device meta)", "save a network that has weights")
-        if tensor.is_quantized or (name in parameters and not (kind.is_floating_point or kind.is_complex)):
-            raise _unfit(path, name, f"is quantised or of whole numbers ({kind})", "save weights of real numbers")
+        if tensor.is_quantized:
+            raise _unfit(path, name, f"is quantised ({kind})", _DEQUANTISE)
+        if name in parameters and not (kind.is_floating_point or kind.is_complex):
+            raise _unfit(
+                path, name, f"consists of whole numbers ({kind})", "give the checkpoint from before the quantisation"
+            )
         if kind.is_complex and not wanted.is_complex:
             raise _unfit(path, name, f"is complex ({kind}), the network's is {wanted}", "give the network of that file")
         plain = tensor if tensor.layout == torch.strided else tensor.to_dense()
@@ -347,20 +277,15 @@ def _loadable(model: nn.Module, given: Mapping[str, Tensor], path: str | Path) -
     ]
     if spoilt:
         warnings.warn(
-            f"{path}: {len(spoilt)} of its {len(loadable)} tensors hold nan or infinity as {own[spoilt[0]].dtype}, so "
-            f"that what the network puts out means nothing where it depends on them: {_listed(spoilt)}",
-            stacklevel=3,
+            f"{path}: {len(spoilt)} of its {len(loadable)} tensors contain nan or infinity as {own[spoilt[0]].dtype}; "
+            f"outputs of the network that depend on them are meaningless: {listed(spoilt)}",
+            stacklevel=4,
         )
     return loadable
 
 
 def _unfit(path: str | Path, name: str, found: str, instead: str) -> InputError:
     return InputError(f"the weights in {path} cannot be used: {name} {found}; {instead}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f", ... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _shape(tensor: Tensor) -> str:
