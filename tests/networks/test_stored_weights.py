@@ -88,10 +88,18 @@ def test_the_number_of_classes_is_read_from_a_checkpoint_with_masks(tmp_path: Pa
     assert torch.equal(found(images), model.eval()(images))
 
 
-def sparsified(model: nn.Module) -> nn.Module:
-    sparsifier = WeightNormSparsifier(sparsity_level=0.5, sparse_block_shape=(1, 1), zeros_per_block=1)
-    sparsifier.prepare(model, [{"tensor_fqn": "fc.weight"}])
-    sparsifier.step()
+class Mask(nn.Module):
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+def with_a_mask(model: nn.Module) -> nn.Module:
+    parametrize.register_parametrization(model.fc, "weight", Mask(torch.rand_like(model.fc.weight) < 0.5))
+    parametrize.register_parametrization(model.conv, "bias", Mask(torch.tensor([1.0, 0.0, 0.0, 1.0])))
     return model
 
 
@@ -109,7 +117,7 @@ def weight_normalised_long_ago(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("change", [sparsified, weight_normalised, weight_normalised_long_ago])
+@pytest.mark.parametrize("change", [with_a_mask, weight_normalised, weight_normalised_long_ago])
 def test_weights_are_computed_as_the_tool_computes_them(
     network: nn.Module, fresh: nn.Module, tmp_path: Path, change: Callable[[nn.Module], nn.Module]
 ) -> None:
@@ -147,6 +155,25 @@ def test_a_parametrization_without_tensors_is_read_with_a_warning_and_its_way_ou
     torch.save(network.state_dict(), tmp_path / "w.pth")
     quietly(fresh, tmp_path / "w.pth")
     assert torch.equal(fresh.conv.weight, original / 2)
+
+
+def test_masks_that_torchs_sparsifiers_leave_out_are_warned_of_and_both_ways_out_work(
+    network: nn.Module, fresh: nn.Module, tmp_path: Path
+) -> None:
+    sparsifier = WeightNormSparsifier(sparsity_level=0.5, sparse_block_shape=(1, 1), zeros_per_block=1)
+    sparsifier.prepare(network, [{"tensor_fqn": "fc.weight"}])
+    sparsifier.step()
+    pruned = network.fc.weight.detach().clone()
+    assert (pruned == 0).any()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    torch.save({"fc.weight": network.fc.parametrizations.weight[0].mask}, tmp_path / "masks.pth")
+    with pytest.warns(UserWarning, match=r"mask that is not in the file, as in torch\.ao\.pruning\. .*squash_mask\(\)"):
+        load_weights(fresh, tmp_path / "w.pth", masks=tmp_path / "masks.pth")
+    assert torch.equal(fresh.fc.weight, pruned)
+    sparsifier.squash_mask()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    quietly(fresh, tmp_path / "w.pth")
+    assert torch.equal(fresh.fc.weight, pruned)
 
 
 def spectral(model: nn.Module) -> Callable[[], Any]:

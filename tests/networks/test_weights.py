@@ -274,7 +274,7 @@ def test_no_file_and_a_folder_are_input_errors(network: nn.Module, tmp_path: Pat
     [
         ([1, 2], "contains a list, expected tensors by name"),
         ({}, "but nothing"),
-        ({"a": {"x": torch.zeros(1)}, "b": {"x": torch.ones(1)}}, r"but a \(dict\), b \(dict\)\. Give the key"),
+        ({"a": {"x": torch.zeros(1)}, "b": {"x": torch.ones(1)}}, r"but a \(dict\), b \(dict\); give the key"),
         ({"epoch": 3, "net": {"a": 1}}, r"but epoch \(int\), net \(dict\)"),
     ],
 )

@@ -212,10 +212,9 @@ def _masks_beside(parts: tuple[Any, ...], path: Path) -> Masks | None:
 
 def _checked(content: Any, path: Path, place: str, what: str = "weights") -> dict[str, Tensor]:
     where = f"{path} under {place!r}" if place else str(path)
+    expected = "save a network's state_dict()" if what == "weights" else "save masks by the names of weights"
     if not isinstance(content, Mapping):
-        raise InputError(
-            f"{what} file {where} contains a {_kind(content)}, expected tensors by name; save a network's state_dict()"
-        )
+        raise InputError(f"{what} file {where} contains a {_kind(content)}, expected tensors by name; {expected}")
     packed = [str(name) for name in content if "_packed_params" in str(name)]
     if packed:
         raise InputError(
@@ -224,10 +223,11 @@ def _checked(content: Any, path: Path, place: str, what: str = "weights") -> dic
         )
     others = [f"{name} ({_kind(value)})" for name, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
+        if what == "weights":
+            expected = f"give the key of the weights with --weights-key (key=... in Python), or {expected} alone"
         raise InputError(
             f"{what} file {where} does not contain tensors by name, neither directly, nor under a usual key such as "
-            f"{', '.join(USUAL_KEYS[:4])}, nor under one other key alone, but {listed(others) or 'nothing'}. Give the "
-            "key of the weights with --weights-key (key=... in Python), or save the network's state_dict() alone"
+            f"{', '.join(USUAL_KEYS[:4])}, nor under one other key alone, but {listed(others) or 'nothing'}; {expected}"
         )
     for name, tensor in content.items():
         if tensor.is_nested:

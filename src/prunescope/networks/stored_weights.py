@@ -56,8 +56,8 @@ def compute_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str |
 
     - `NAME_orig` and `NAME_mask`, by `torch.nn.utils.prune`: their product;
     - `NAME` and `NAME_mask`, or `weight` and `mask`: their product;
-    - `parametrizations.NAME.original` and `parametrizations.NAME.0.mask`, as by `torch.ao.pruning`: their product; if
-      there is no mask and no other tensor, the original is used, with a note;
+    - `parametrizations.NAME.original` and `parametrizations.NAME.0.mask`: their product; if there is no mask and
+      no other tensor, the original is used, although the parametrization may change it (the caller warns of this);
     - `NAME_g` and `NAME_v`, or `parametrizations.NAME.original0` and `original1`: weight normalisation, g v / |v|.
 
     Parts are left as they are where the network itself has them.
@@ -101,10 +101,11 @@ def compute_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str |
 def originals_note(names: Sequence[str], path: str | Path) -> str:
     """Return the text of a warning about weights for which the original of a parametrization is used."""
     return (
-        f"{path} stores {len(names)} weights as the original of a parametrization that has no other tensors (the first "
-        f"is {names[0]!r}). The original is used as the weight; what the parametrization computes from it is not in "
-        "the file. If that differs from the original, call torch.nn.utils.parametrize.remove_parametrizations(module, "
-        "'weight') where the network was made, and save its state_dict() again"
+        f"{path} stores {len(names)} weights as the original of a parametrization that has no other tensors (first: "
+        f"{names[0]!r}). The original is used as the weight, but the parametrization may change it, for example by a "
+        "mask that is not in the file, as in torch.ao.pruning. If so, give the masks with --masks (masks=FILE in "
+        "Python); or call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') (for torch.ao.pruning, "
+        "sparsifier.squash_mask()) where the network was made, and save its state_dict() again"
     )
 
 
