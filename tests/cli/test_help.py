@@ -31,7 +31,10 @@ def test_help_says_what_a_command_does_within_80_columns(command: str) -> None:
 
 def test_help_names_every_option_of_a_dissection() -> None:
     text = typed("dissect", "--help").stdout
-    options = "layer concepts out weights quantile iou presence batch-size device mean std activations classes"
+    options = (
+        "layer concepts out weights weights-key masks quantile iou presence batch-size device mean std activations "
+        "classes"
+    )
     assert [option for option in options.split() if f"--{option} " not in text] == []
     assert "[images, units, h, w]" in " ".join(text.replace("│", " ").split())
 

@@ -132,7 +132,7 @@ def dissect_checkpoints(
     # This is checked before the work, because an existing dissection would not be overwritten after it.
     known: dict[str, Any] = {"iou": iou, "align": align, "precision": precision, "mean": mean, "std": std}
     known |= _given(concepts, quantile, presence)
-    known |= settings if weights else {"network": network, "seed": seed}
+    known |= {"weights_key": None, "masks": None, **(settings if weights else {"network": network, "seed": seed})}
     for folder in folders.values():
         for layer in chosen:
             refuse_other(folder, layer, known, known=True)
