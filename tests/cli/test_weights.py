@@ -38,20 +38,17 @@ def models(tmp_path: Path) -> list[nn.Module]:
 def test_keys_and_masks_give_the_dissection_of_the_pruned_network(drawn: Path, tmp_path: Path) -> None:
     words = ["dissect", NETWORK, "--layer", "stage3", "--concepts", drawn]
     parts: list[object] = ["--weights-key", "runs.best"]
-    plain: list[object] = []
+    plain: list[object] = ["--weights", tmp_path / "plain1.safetensors"]
     for place in range(2):
         parts += ["--weights", tmp_path / f"dense{place}.pth", "--masks", tmp_path / f"masks{place}.pth"]
-        plain += ["--weights", tmp_path / f"plain{place}.safetensors"]
     for options, out in ((parts, "parts"), (plain, "plain")):
         result = typed(*words, *options, "--out", tmp_path / out)
         assert result.exit_code == 0, result.output
-    for place in range(2):
-        one, other = (tmp_path / "parts" / f"dense{place}", tmp_path / "plain" / f"plain{place}")
-        tables = [pd.read_parquet(folder / "stage3" / "units.parquet") for folder in (one, other)]
-        pd.testing.assert_frame_equal(*tables)
-        settings = json.loads((one / "stage3" / "summary.json").read_text())["settings"]
-        assert settings["weights_key"] == "runs.best"
-        assert settings["masks"] == [str(tmp_path / f"masks{place}.pth") for place in range(2)]
+    one, other = tmp_path / "parts" / "dense1" / "stage3", tmp_path / "plain" / "stage3"
+    pd.testing.assert_frame_equal(*(pd.read_parquet(folder / "units.parquet") for folder in (one, other)))
+    settings = json.loads((one / "summary.json").read_text())["settings"]
+    assert settings["weights_key"] == "runs.best"
+    assert settings["masks"] == [str(tmp_path / f"masks{place}.pth") for place in range(2)]
     without = [*words, *parts[:4], "--out", tmp_path / "parts" / "dense0"]
     assert "masks: [" in refused(*without)
 
@@ -70,7 +67,7 @@ def test_each_file_of_weights_needs_its_own_masks(drawn: Path, tmp_path: Path) -
     words = ["dissect", NETWORK, "--layer", "stage3", "--concepts", drawn, "--out", tmp_path / "out"]
     masks = ["--masks", tmp_path / "masks0.pth"]
     weights = [word for place in range(2) for word in ("--weights", tmp_path / f"plain{place}.safetensors")]
-    assert "--masks is given 1 times and --weights 2 times" in refused(*words, *weights, *masks)
-    assert "--masks is given 1 times and --weights 0 times" in refused(*words, *masks)
+    assert "--masks is given for 1 and --weights for 2 files" in refused(*words, *weights, *masks)
+    assert "--masks is given for 1 and --weights for 0 files" in refused(*words, *masks)
     assert "belong to a file of weights" in refused(*words, "--weights-key", "ema")
     assert not (tmp_path / "out").exists()

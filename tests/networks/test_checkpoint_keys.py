@@ -83,10 +83,13 @@ def test_the_first_usual_key_is_used_and_the_key_in_the_note_selects_another(
     assert same(fresh, average)
 
 
-@pytest.mark.parametrize("key", ["runs.best.net", "runs.best", "odd.name", "runs.best.net.backbone"])
+@pytest.mark.parametrize("key", ["runs.best.net", "runs.best", "folds.1", "odd.name", "runs.best.net.backbone"])
 def test_a_key_selects_weights_through_dots(network: nn.Module, fresh: nn.Module, tmp_path: Path, key: str) -> None:
     state = {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}
-    torch.save({"runs": {"best": {"net": state}, "x": {"a": torch.ones(1)}}, "odd.name": state}, tmp_path / "w.pth")
+    torch.save(
+        {"runs": {"best": {"net": state}, "x": {"a": torch.ones(1)}}, "odd.name": state, "folds": {1: state}},
+        tmp_path / "w.pth",
+    )
     quietly(fresh, tmp_path / "w.pth", key=key)
     assert same(fresh, network)
 
@@ -109,12 +112,16 @@ def test_the_key_in_the_error_about_two_parts_selects_one(
     [
         ("emma", r"w\.pth contains no weights under the key 'emma'; the nearest are: ema"),
         ("", r"contains no weights under the key ''"),
+        ("mixed", r"w\.pth under 'mixed' contains other values than tensors by name: n \(int\); give the key"),
         ("epoch", r"weights file .*w\.pth under 'epoch' contains a int, expected tensors by name"),
         ("model.fc.weight", r"under 'model\.fc\.weight' contains a Tensor, expected tensors by name"),
     ],
 )
 def test_a_key_without_weights_is_refused(network: nn.Module, tmp_path: Path, key: str, message: str) -> None:
-    torch.save({"model": network.state_dict(), "ema": network.state_dict(), "epoch": 3}, tmp_path / "w.pth")
+    torch.save(
+        {"model": network.state_dict(), "ema": network.state_dict(), "epoch": 3, "mixed": {"a": torch.ones(1), "n": 1}},
+        tmp_path / "w.pth",
+    )
     before = copy.deepcopy(network)
     with pytest.raises(InputError, match=message):
         load_weights(network, tmp_path / "w.pth", key=key)

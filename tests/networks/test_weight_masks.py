@@ -111,6 +111,11 @@ def test_masks_beside_the_weights_that_do_not_fit_are_ignored_with_a_warning(
     with pytest.warns(UserWarning, match=r"under 'mask' in .*w\.pth are ignored, .* 1 of 1 names .*: pixels"):
         load_weights(fresh, tmp_path / "w.pth")
     assert is_masked(fresh, network, {})
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    torch.save({"state_dict": network.state_dict(), "masks": {"fc": nested}}, tmp_path / "w.pth")
+    with pytest.warns(UserWarning, match=r"under 'masks' in .*w\.pth are ignored, .* fc is nested, expected values of"):
+        load_weights(fresh, tmp_path / "w.pth")
+    assert is_masked(fresh, network, {})
     torch.save({"state_dict": network.state_dict(), "masks": list(masks.values())}, tmp_path / "w.pth")
     with pytest.warns(UserWarning, match=r"value under 'masks' is ignored, .* give it with --masks"):
         load_weights(fresh, tmp_path / "w.pth")
@@ -136,6 +141,10 @@ def test_given_masks_are_used_instead_of_those_in_the_checkpoint(
         ({"fc": torch.full((5, 6), float("nan"))}, r"fc contains nan, expected only 0"),
         ({"fc.weight": torch.ones(5, 6)}, r"masks\.pth contain two masks for 'fc\.weight', the second as 'fc\.weight'"),
         ({"fc": torch.ones(5, 6, device="meta")}, r"fc has no usable values"),
+        (
+            {"fc": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])},
+            r"masks file .*'fc' is nested, expected numbers",
+        ),
         ({"fc": torch.ones(5, 6, dtype=torch.complex64) * 1j}, r"fc contains .*, expected only 0"),
     ],
 )

@@ -118,9 +118,10 @@ def _read_masks(path: Path) -> Masks:
         content = next((content[key] for key in _MASK_KEYS if isinstance(content.get(key), Mapping)), content)
     found = _usual(content)
     tensors = _checked(content if found is None else found[1][-1], path, "", what="masks")
-    named = {name: tensor for name, tensor in tensors.items() if name.endswith(("_mask", ".mask"))}
     # A checkpoint of torch.nn.utils.prune contains masks and weights.
-    return Masks(named or tensors, f"the masks in {path}", required=True)
+    if any(name.endswith("_orig") or "parametrizations." in name for name in tensors):
+        tensors = {name: tensor for name, tensor in tensors.items() if name.endswith(("_mask", ".mask"))}
+    return Masks(tensors, f"the masks in {path}", required=True)
 
 
 def _usual(content: Any, depth: int = 0) -> tuple[str, tuple[Any, ...]] | None:
@@ -159,15 +160,16 @@ def _under(content: Any, key: str) -> tuple[str, tuple[Any, ...]] | None:
 def _nested(content: Any, key: str) -> tuple[Any, ...] | None:
     if not isinstance(content, Mapping) or not key:
         return None
-    if key in content:
-        return content, content[key]
+    values = {str(name): value for name, value in content.items()}
+    if key in values:
+        return content, values[key]
     for place, letter in enumerate(key):
-        inner = _nested(content.get(key[:place]), key[place + 1 :]) if letter == "." else None
+        inner = _nested(values.get(key[:place]), key[place + 1 :]) if letter == "." else None
         if inner is not None:
             return content, *inner
     # A part of one network's weights, such as the student's beside its teacher's.
-    names = {name: str(name).removeprefix(f"{key}.") for name in content if str(name).startswith(f"{key}.")}
-    return (content, {short: content[name] for name, short in names.items()}) if names else None
+    part = {name.removeprefix(f"{key}."): value for name, value in values.items() if name.startswith(f"{key}.")}
+    return (content, part) if part else None
 
 
 def _note_others(content: Any, found: tuple[str, tuple[Any, ...]], path: Path) -> None:
@@ -225,6 +227,11 @@ def _checked(content: Any, path: Path, place: str, what: str = "weights") -> dic
     if others or not content:
         if what == "weights":
             expected = f"give the key of the weights with --weights-key (key=... in Python), or {expected} alone"
+        if place:
+            raise InputError(
+                f"{what} file {where} contains other values than tensors by name: {listed(others) or 'nothing'}; "
+                f"{expected}"
+            )
         raise InputError(
             f"{what} file {where} does not contain tensors by name, neither directly, nor under a usual key such as "
             f"{', '.join(USUAL_KEYS[:4])}, nor under one other key alone, but {listed(others) or 'nothing'}; {expected}"

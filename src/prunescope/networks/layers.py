@@ -75,7 +75,9 @@ def list_layers(
     if isinstance(model, str):
         model = build_network(model, classes=classes, weights=weights, key=weights_key, masks=masks)
     elif not (classes is None and weights is None and weights_key is None and masks is None):
-        raise InputError("classes, weights and masks are for a network given by its name; load_weights changes a built one")
+        raise InputError(
+            "classes, weights and masks are for a network given by its name; load_weights changes a built one"
+        )
     check_ready(model)
     check_count("size", size, 1, MOST_SIZE, "the images' side in pixels")
     model = without_wrapper(model)

@@ -131,6 +131,10 @@ def check_mask(mask: Tensor, shape: torch.Size, name: str, place: str) -> Tensor
     InputError
         If the mask has another shape, no values, or values other than 0 and 1.
     """
+    if mask.is_nested:
+        raise InputError(
+            f"{place}: {name} is nested, expected values of the shape {list(shape)}; save it as torch.bool"
+        )
     if mask.shape != shape:
         raise InputError(
             f"{place}: {name} has the shape {list(mask.shape)}, expected that of its weight, {list(shape)}; store a "

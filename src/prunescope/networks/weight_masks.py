@@ -81,7 +81,7 @@ def _fit_masks(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
         raise InputError(
             f"{masks.place} do not fit the network {type(model).__name__}: {len(unknown)} of {len(masks.tensors)} "
             f"names are not of its weights: {listed(unknown)}. Name each mask as its weight, such as "
-            f"{next(iter(own), 'conv1.weight')!r}"
+            f"{next((name for name in own if name.endswith('weight')), 'conv1.weight')!r}"
         )
     kept: dict[str, Tensor] = {}
     for name, weight in weights.items():

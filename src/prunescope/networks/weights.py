@@ -25,6 +25,7 @@ from prunescope.networks.weight_masks import apply_masks
 
 _SHOWN = 10
 
+_OTHER_NETWORK = "give the network that the file was made with"
 _DEQUANTISE = (
     "give the checkpoint from before it was quantised, or convert it: torch.save({name: tensor.dequantize() if "
     "tensor.is_quantized else tensor for name, tensor in WEIGHTS.items()}, NEW_FILE)"
@@ -242,9 +243,9 @@ def _way_out(own: Mapping[str, Tensor], given: Mapping[str, Tensor], other: Sequ
     ):
         return (
             "If filters were removed from the network, give a function that builds it in the smaller shape "
-            "(path/to/file.py:function); otherwise, give the network that the file was made with."
+            "(path/to/file.py:function); otherwise, " + _OTHER_NETWORK + "."
         )
-    return "Give the network that the file was made with."
+    return f"{_OTHER_NETWORK[0].upper()}{_OTHER_NETWORK[1:]}."
 
 
 def _loadable(model: nn.Module, given: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -263,11 +264,11 @@ def _loadable(model: nn.Module, given: Mapping[str, Tensor], path: str | Path) -
                 path, name, f"consists of whole numbers ({kind})", "give the checkpoint from before the quantisation"
             )
         if kind.is_complex and not wanted.is_complex:
-            raise _unfit(path, name, f"is complex ({kind}), the network's is {wanted}", "give the network of that file")
+            raise _unfit(path, name, f"is complex ({kind}), but the network's is {wanted}", _OTHER_NETWORK)
         plain = tensor if tensor.layout == torch.strided else tensor.to_dense()
         cast = plain.to(wanted)
         if not (wanted.is_floating_point or wanted.is_complex) and not torch.equal(cast.to(kind), plain):
-            raise _unfit(path, name, f"is {kind}, the network's is {wanted}", "give the network of that file")
+            raise _unfit(path, name, f"is {kind}, but the network's is {wanted}", _OTHER_NETWORK)
         loadable[name] = cast
     # Buffers may contain infinity on purpose, as attention masks do.
     spoilt = [
