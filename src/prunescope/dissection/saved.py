@@ -118,8 +118,8 @@ def dissect_checkpoints(
         )
     if masks and len(masks) != len(weights):
         raise InputError(
-            f"--masks is given for {len(masks)} and --weights for {len(weights)} files; give one file of masks for each "
-            "file of weights, in the same order"
+            f"--masks is given for {len(masks)} and --weights for {len(weights)} files; give one file of masks for "
+            "each file of weights, in the same order"
         )
     masks_of = dict(zip(files, masks, strict=True)) if masks else {}
     folders = {
