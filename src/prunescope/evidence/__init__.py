@@ -1,17 +1,21 @@
-"""Compute curves and consistency from the tables of a study, without needing its networks."""
+"""Compute curves, consistency and the verdict from the tables of a study, without needing its networks."""
 
 from prunescope.evidence.by_concept import concepts_still_detected, matched_by_concept
 from prunescope.evidence.consistency import consistency
 from prunescope.evidence.record import write_evidence
 from prunescope.evidence.tables import category_columns, curves
 from prunescope.evidence.units import interpretable
+from prunescope.evidence.verdict import Replicates, Verdict, verdict
 
 __all__ = [
+    "Replicates",
+    "Verdict",
     "category_columns",
     "concepts_still_detected",
     "consistency",
     "curves",
     "interpretable",
     "matched_by_concept",
+    "verdict",
     "write_evidence",
 ]
