@@ -3,19 +3,23 @@
 from prunescope.evidence.by_concept import concepts_still_detected, matched_by_concept
 from prunescope.evidence.consistency import consistency
 from prunescope.evidence.record import write_evidence
+from prunescope.evidence.resampling import Resampled, block_weights, resample_units
 from prunescope.evidence.tables import category_columns, curves
 from prunescope.evidence.units import interpretable
 from prunescope.evidence.verdict import Replicates, Verdict, verdict
 
 __all__ = [
     "Replicates",
+    "Resampled",
     "Verdict",
+    "block_weights",
     "category_columns",
     "concepts_still_detected",
     "consistency",
     "curves",
     "interpretable",
     "matched_by_concept",
+    "resample_units",
     "verdict",
     "write_evidence",
 ]

@@ -156,7 +156,7 @@ def _pivot(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _units_change(rows: pd.DataFrame) -> bool:
-    return "units" in rows.columns and bool((rows["units"].nunique() > 1).any())
+    return "units" in rows.columns and bool((rows["units"].to_numpy() != rows["units"].to_numpy()[0]).any())
 
 
 def _left_out(levels: list[int], trials: list[int]) -> str:

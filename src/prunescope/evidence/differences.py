@@ -77,9 +77,9 @@ class TrialDifferences:
 
     def interval(self, alpha: float) -> tuple[Array, Array]:
         """Return a t interval; see `Differences.interval`."""
-        from scipy import stats
+        from scipy.special import stdtrit
 
-        reach = stats.t.ppf(1 - alpha / 2, self.degrees_of_freedom) * self.standard_error
+        reach = stdtrit(self.degrees_of_freedom, 1 - alpha / 2) * self.standard_error
         return self.mean - reach, self.mean + reach
 
     def over(self, levels: Array) -> TrialDifferences:
@@ -87,12 +87,12 @@ class TrialDifferences:
         return TrialDifferences(self.values[levels].mean(axis=0, keepdims=True))
 
     def _upper_tail(self, excess: Array) -> Array:
-        from scipy import stats
+        from scipy.special import stdtr
 
         # Counts can be equal in all trials. Without any variance, every excess is significant, and none is not.
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(excess == 0, 0.0, excess / self.standard_error)
-        tail: Array = stats.t.sf(t, self.degrees_of_freedom)
+        tail: Array = stdtr(self.degrees_of_freedom, -t)
         return tail
 
 
@@ -160,7 +160,8 @@ def p_inside(differences: Differences, margin: float) -> Array:
 
 def p_not_zero(differences: Differences) -> Array:
     """Return the p-values of a two-sided test; a small one shows that the difference is not zero."""
-    return np.minimum(1.0, 2 * np.minimum(differences.p_above(0.0), differences.p_below(0.0)))
+    p: Array = np.minimum(1.0, 2 * np.minimum(differences.p_above(0.0), differences.p_below(0.0)))
+    return p
 
 
 def rejected(p: Array, alpha: float) -> Array:

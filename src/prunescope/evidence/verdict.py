@@ -57,8 +57,10 @@ class Verdict:
         dense networks) and margin; levels (the number of levels at which accuracy holds), difference, low and high (the
         mean difference from the dense network over these levels and its interval); p_inside and p_zero (p-values for
         the difference being inside the margin and not being zero); contrary_levels (the levels for which the verdict is
-        mixed); trials_needed and trials_needed_at_levels (about how many trials would decide the hypothesis and a
-        single unchanged level with a probability of 80 %; missing if this is decided, unknown or above 100).
+        mixed); undecided_by (what leaves the hypothesis open: the mean, single levels, or the accuracy, because the
+        levels at which it may hold would change the answer); trials_needed and trials_needed_at_levels (about how many
+        trials would decide the hypothesis and a single unchanged level with a probability of 80 %; missing if this is
+        decided, unknown or above 100).
     levels
         A row for each layer, quantity and pruned level, with the columns layer, quantity, level, weights_remaining,
         difference, low, high and decision: "unchanged", "more", "fewer" or "undecided". The last rows are those of
@@ -136,20 +138,22 @@ def verdict(
         _check_replicates(replicates, chains)
     accuracy = _accuracy_differences(chains, replicates)
     holds = np.ones(len(chains.levels) - 1, np.bool_)
+    falls = ~holds
     if accuracy is not None:
         holds = accuracy.p_above(-accuracy_margin) <= alpha
-    hypotheses, levels, breaks = [], [], []
+        falls = accuracy.p_below(-accuracy_margin) <= alpha
+    hypotheses: list[dict[str, Any]] = []
+    levels, breaks = [], []
     for layer, quantities in chains.values.items():
         for quantity, values in quantities.items():
             differences = _differences(chains, layer, quantity, replicates)
             bound = margin * float(values[0].mean())
             decisions = decide_levels(differences, bound, alpha)
             named = {"layer": layer, "quantity": quantity}
-            hypotheses.append({**named, **_hypothesis_row(chains, values, differences, holds, bound, alpha)})
+            hypotheses.append({**named, **_hypothesis_row(chains, values, differences, holds, falls, bound, alpha)})
             levels.append(_level_rows(named, chains, differences, decisions, alpha))
             breaks.append({**named, **_break(chains, decisions, "unchanged")})
     if accuracy is not None:
-        falls = accuracy.p_below(-accuracy_margin) <= alpha
         decisions = np.where(holds, "holds", np.where(falls, "falls", "undecided"))
         named = {"layer": "", "quantity": "accuracy"}
         levels.append(_level_rows(named, chains, accuracy, decisions, alpha))
@@ -163,7 +167,11 @@ def verdict(
         of_hypotheses[name] = of_hypotheses[name].astype("Int64")
     last = of_hypotheses[(of_hypotheses["layer"] == chains.last_layer)].set_index("quantity")
     return Verdict(
-        hypothesis=last.loc["interpretable", "hypothesis"],
+        hypothesis=next(
+            row["hypothesis"]
+            for row in hypotheses
+            if (row["layer"], row["quantity"]) == (chains.last_layer, "interpretable")
+        ),
         hypotheses=of_hypotheses,
         levels=of_levels,
         breaks=of_breaks,
@@ -238,20 +246,20 @@ def _resampled(values: Array, resampled: Array) -> ResampledDifferences:
 
 
 def _hypothesis_row(
-    chains: Chains, values: Array, differences: Differences, holds: Array, margin: float, alpha: float
+    chains: Chains, values: Array, differences: Differences, holds: Array, falls: Array, margin: float, alpha: float
 ) -> dict[str, Any]:
     """Return the row of `Verdict.hypotheses` of one layer and quantity, without these."""
     row: dict[str, Any] = {"hypothesis": "undecided", "dense": float(values[0].mean()), "margin": margin}
     row |= {"levels": int(holds.sum()), "difference": np.nan, "low": np.nan, "high": np.nan}
-    row |= {"p_inside": np.nan, "p_zero": np.nan, "contrary_levels": ()}
+    row |= {"p_inside": np.nan, "p_zero": np.nan, "contrary_levels": (), "undecided_by": "accuracy"}
     row |= {"trials_needed": None, "trials_needed_at_levels": None}
     if not holds.any() or not values.any():
         return row
-    decision = decide_mean(differences, holds, margin, alpha)
+    decision = decide_mean(differences, holds, falls, margin, alpha)
     row |= {name: value for name, value in vars(decision).items() if name != "contrary"}
     row["contrary_levels"] = tuple(chains.levels[1 + place] for place in np.flatnonzero(decision.contrary))
     if isinstance(differences, TrialDifferences):
-        if decision.hypothesis == "undecided":
+        if decision.undecided_by == "mean":
             row["trials_needed"] = trials_to_decide(differences.over(holds), margin, alpha)
         if (decide_levels(differences, margin, alpha) == "undecided").any():
             row["trials_needed_at_levels"] = trials_to_decide_levels(differences, margin, alpha)

@@ -105,7 +105,11 @@ def _about_quantity(chains: Chains, quantity: str, row: Any, alpha: float) -> st
 def _about_levels(quantity: str, row: Any, at: pd.DataFrame, trials: int) -> str:
     """Return what is undecided for one quantity, and how many trials would be needed."""
     noun, sentences = NOUNS[quantity], []
-    if row["hypothesis"] == "undecided" and row["levels"] and trials > 1:
+    if row["undecided_by"] == "levels":
+        sentences.append(f"The mean over the levels is decided, but single levels of the {noun} contradict it.")
+    if row["undecided_by"] == "accuracy" and row["levels"]:
+        sentences.append("The answer would change with the levels at which it is undecided whether accuracy holds.")
+    if row["undecided_by"] == "mean" and trials > 1:
         sentences.append(
             f"{NUMBERS.get(trials, str(trials))} trials cannot tell whether the mean number of {noun} changes; "
             f"{_needed(row['trials_needed'])} would, with a probability of 80 % if the true values are as observed."
