@@ -1,6 +1,7 @@
-"""Compute curves, consistency and the verdict from the tables of a study, without needing its networks."""
+"""Compute curves, consistency and the verdict from the tables of a study; no networks are needed."""
 
 from prunescope.evidence.by_concept import concepts_still_detected, matched_by_concept
+from prunescope.evidence.claims import claims
 from prunescope.evidence.consistency import consistency
 from prunescope.evidence.record import write_evidence
 from prunescope.evidence.resampling import Resampled, block_weights, resample_units
@@ -14,6 +15,7 @@ __all__ = [
     "Verdict",
     "block_weights",
     "category_columns",
+    "claims",
     "concepts_still_detected",
     "consistency",
     "curves",
