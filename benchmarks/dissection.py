@@ -35,11 +35,12 @@ from torch import nn
 from prunescope.concepts import ConceptData, open_concepts, pack_concepts
 from prunescope.dissection import Budget, dissect, dissect_activations
 from prunescope.dissection.batches import batches
-from prunescope.dissection.look import arithmetic
+from prunescope.dissection.forward import arithmetic
+from prunescope.dissection.labels import BLOCKS
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import half_pixel_axis
 from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Precision
-from prunescope.dissection.tally import BLOCKS, MaskCounts, MaskTallyOnCpu
+from prunescope.dissection.tally import MaskBatch, MaskCounts, MaskTallyOnCpu
 from prunescope.dissection.thresholds import LargestValues
 from prunescope.dissection.workers import Workers
 from prunescope.miniature import make_miniature
@@ -146,13 +147,12 @@ def tally_alone(data: ConceptData, repeats: int) -> tuple[list[float], list[floa
     kept = KeptMaps(unit, image, maps.max(axis=(2, 3))[image, unit], maps[image, unit])
     counts = MaskCounts.empty(units, len(data.labels), len(data.categories), count * 224 * 224)
     axes = (half_pixel_axis(7, data.label_size[0]), half_pixel_axis(7, data.label_size[1]))
-    blocks = np.zeros(count, np.int64)
     some = random.choice(len(unit), 500, replace=False)
     stacks = [torch.from_numpy(plain_layers(data, i)) for i in range(count)]
 
     def ours() -> None:
         with Workers(torch.get_num_threads()) as workers:
-            MaskTallyOnCpu(counts, "image", axes, workers).add(kept, thresholds, batch.labels, blocks)
+            MaskTallyOnCpu(counts, "image", axes, workers).add(MaskBatch(kept, thresholds, batch.labels))
 
     def plain() -> None:
         for place in some:
@@ -253,7 +253,7 @@ def print_broden(model: nn.Module, data: ConceptData) -> None:
 
     Maps that may exceed their unit's threshold are stored until the thresholds are known.
     """
-    some, budget = min(len(data), 32), Budget()
+    some, budget = min(len(data), 32), Budget().on(torch.device("cpu"))
     found = dissect(model, layers=LAYERS, concepts=data, batch_size=BATCH)
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     pixels = torch.from_numpy(np.stack([data.image(i) for i in range(some)])).permute(0, 3, 1, 2)

@@ -105,10 +105,33 @@ Changes = Annotated[
         help="A change to a field of the recipe, such as training.length=2ep. May be repeated.",
     ),
 ]
-Iou = Annotated[float, typer.Option(help="A unit is interpretable if its IoU is above this bound.")]
+Quantile = Annotated[
+    float | None, typer.Option(help="The fraction of positions above a unit's threshold.", show_default="0.005")
+]
+Iou = Annotated[float | None, typer.Option(help="A unit is interpretable above this IoU.", show_default="0.05")]
+Presence = Annotated[
+    str | None,
+    typer.Option(
+        help="The images in which a mask counts for a category: `image` (those with a label of it anywhere) or "
+        "`overlap` (those with one under the mask).",
+        show_default="image",
+    ),
+]
+Align = Annotated[
+    str | None,
+    typer.Option(
+        help="How maps are aligned with labels: `half-pixel` (stretched over the image) or `receptive-field` (placed "
+        "at the centres of the receptive fields).",
+        show_default="half-pixel",
+    ),
+]
+BatchSize = Annotated[int | None, typer.Option(help="The number of images in a batch.", show_default="32")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="The precision of the forward pass: `fp32`, `tf32` or `bf16`.", show_default="fp32"),
+]
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -250,27 +273,13 @@ def dissect(
         int, typer.Option(help="The seed of random weights, which are used if no weights are given or published.")
     ] = 0,
     units_axis: UnitsAxis = None,
-    quantile: Annotated[float, typer.Option(help="The fraction of positions above a unit's threshold.")] = 0.005,
-    iou: Iou = 0.05,
-    presence: Annotated[
-        str,
-        typer.Option(
-            help="The images in which a mask counts for a category: `image` (those with a label of it anywhere) or "
-            "`overlap` (those with one under the mask)."
-        ),
-    ] = "image",
-    align: Annotated[
-        str,
-        typer.Option(
-            help="How maps are aligned with labels: `half-pixel` (stretched over the image) or `receptive-field` "
-            "(placed at the centres of the receptive fields)."
-        ),
-    ] = "half-pixel",
-    batch_size: Annotated[int, typer.Option(help="The number of images in a batch.")] = 32,
+    quantile: Quantile = None,
+    iou: Iou = None,
+    presence: Presence = None,
+    align: Align = None,
+    batch_size: BatchSize = None,
     device: Device = "auto",
-    precision: Annotated[
-        str, typer.Option(help="The precision of the forward pass: `fp32`, `tf32` or `bf16`.")
-    ] = "fp32",
+    precision: Precision = None,
     memory: Annotated[
         float | None,
         typer.Option(
@@ -299,7 +308,7 @@ def dissect(
     """
     if (network is None) == (activations is None):
         raise InputError("give either NETWORK or --activations FILE.npz")
-    common: dict[str, Any] = {"concepts": concepts, "quantile": quantile, "iou": iou, "presence": presence}
+    common = {"concepts": concepts} | _chosen(quantile=quantile, iou=iou, presence=presence)
     if activations is not None:
         if layer or weights or weights_key or masks or classes or units_axis:
             raise InputError(
@@ -326,13 +335,11 @@ def dissect(
             classes=classes,
             seed=seed,
             units_axis=axes,
-            align=align,  # type: ignore[arg-type]
-            batch_size=batch_size,
             device=device,
-            precision=precision,  # type: ignore[arg-type]
             budget=budget,
             progress=progress,
             **common,
+            **_chosen(align=align, batch_size=batch_size, precision=precision),
         )
     for folder, dissection in found.items() if _is_main() else ():
         for part in dissection.values():
@@ -343,10 +350,10 @@ def dissect(
 def import_netdissect(
     file: Annotated[Path, typer.Argument(help="A CSV table with the columns of NetDissect-Lite.")],
     out_directory: Out,
-    iou: Iou = 0.05,
+    iou: Iou = None,
 ) -> None:
     """Convert a published table of network dissection to prunescope's files."""
-    summary = prunescope.import_netdissect(file, out=out_directory, iou=iou).summary
+    summary = prunescope.import_netdissect(file, out=out_directory, **_chosen(iou=iou)).summary
     out.print(
         f"{counted(summary['units'], 'unit')}, {summary['interpretable']:,} interpretable, "
         f"{counted(summary['concepts'], 'concept')}: {out_directory}"
@@ -506,6 +513,11 @@ def _given(changes: list[str] | None, data: Path | None, concepts: Path | None) 
     given = [*(changes or [])]
     given += [f"data.task={json.dumps(str(data))}"] if data else []
     return given + ([f"dissection.concepts={json.dumps(str(concepts))}"] if concepts else [])
+
+
+def _chosen(**options: Any) -> dict[str, Any]:
+    """Return the options that are given; the others have the defaults of the public function."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _axes(given: list[str] | None) -> int | dict[str, int] | None:

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prunescope.dissection import Budget, dissect, dissect_activations
-from prunescope.dissection.on_device import LargestOnDevice
+from prunescope.dissection.maps import KeptMaps
+from prunescope.dissection.on_device import DeviceTensors, LargestOnDevice
 from prunescope.dissection.result import LayerDissection
 from prunescope.dissection.thresholds import LargestValues
 from prunescope.errors import InputError
 from prunescope.networks import build_network
+from prunescope.processes import Processes
 from tests.dissection.worlds import GOLDEN, World, write_world
 
 CONCEPTS = GOLDEN / "concepts"
@@ -32,7 +34,7 @@ def as_tensors(at_once: int = 1 << 24) -> Iterator[None]:
     """Hold maps as tensors, in pieces of `at_once` elements."""
     where = "prunescope.dissection"
     with (
-        mock.patch(f"{where}.run.tensors_on", return_value=torch.device("cpu")),
+        mock.patch(f"{where}.run.choose_backend", return_value=DeviceTensors(torch.device("cpu"))),
         mock.patch(f"{where}.on_device.AT_ONCE", at_once),
         mock.patch(f"{where}.tally_on_device.AT_ONCE", at_once),
     ):
@@ -119,12 +121,13 @@ def test_bounds_only_rise_and_never_pass_the_threshold(spread: int) -> None:
     truth = np.quantile(values.transpose(1, 0, 2).reshape(3, -1).astype(np.float64), 0.95, axis=1)
     before = largest.bounds
     for first in range(0, 200, 9):
-        batch = values[first : first + 9].transpose(1, 0, 2)
-        units = np.repeat(np.arange(3), batch.shape[1])
-        largest.add(torch.from_numpy(units), torch.from_numpy(batch.reshape(-1, 5, 8)))
+        batch = torch.from_numpy(values[first : first + 9].transpose(1, 0, 2).copy())
+        units = torch.arange(3).repeat_interleave(batch.shape[1])
+        images = torch.arange(batch.shape[1]).repeat(3)
+        largest.add(KeptMaps(units, images, batch.amax(2).flatten(), batch.reshape(-1, 5, 8)))
         assert (largest.bounds >= before).all()
         assert (largest.bounds.numpy() <= truth).all()
         before = largest.bounds
     assert (before > -np.inf).all()
-    assert (largest.on_cpu(alone=False).thresholds() == truth).all()
-    assert (largest.on_cpu(alone=True).thresholds() == truth).all()
+    largest.reduce(Processes())
+    assert (largest.result() == truth).all()

@@ -18,10 +18,11 @@ from torch import nn
 
 from prunescope.concepts import open_concepts
 from prunescope.dissection import dissect
+from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import anchored_axis, stretch
 from prunescope.dissection.run import dissect_networks
-from prunescope.dissection.spool import Budget, Spill
-from prunescope.dissection.thresholds import LargestValues
+from prunescope.dissection.storage import Budget, Storage
+from prunescope.dissection.thresholds import LargestOnCpu, LargestValues
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks import build_network, receptive_fields
@@ -114,8 +115,8 @@ def test_what_waits_leaves_nothing_behind_when_dissection_fails(tmp_path: Path) 
 
 
 def test_a_folder_without_room_is_named(tmp_path: Path) -> None:
-    with Spill(Budget(memory=0, folder=tmp_path / "absent")) as spill, pytest.raises(OSError, match="absent"):
-        spill.spool().append((np.zeros(10),))
+    with Storage(Budget(memory=0, folder=tmp_path / "absent")) as storage, pytest.raises(OSError, match="absent"):
+        storage.buffer().add((np.zeros(10),))
 
 
 def test_several_networks_at_once_give_what_each_gives_alone(model: nn.Module, expected: Any) -> None:
@@ -189,17 +190,18 @@ def test_unknown_choices_are_refused_naming_the_nearest(model: nn.Module, option
 def test_bounds_only_rise_and_never_pass_the_threshold(spread: int) -> None:
     random = np.random.default_rng(spread)
     values = random.integers(-spread, spread + 1, (200, 3, 40)).astype(np.float32)
-    largest = LargestValues(3, 200 * 40, 0.05)
     truth = np.quantile(values.transpose(1, 0, 2).reshape(3, -1).astype(np.float64), 0.95, axis=1)
-    before = largest.bounds.copy()
-    for first in range(0, 200, 9):
-        batch = values[first : first + 9]
-        with Workers(2) as workers:
-            largest.add(np.tile(np.arange(3), len(batch)), batch.reshape(-1, 5, 8), workers)
-        assert (largest.bounds >= before).all()
-        assert (largest.bounds <= truth).all()
+    with Workers(2) as workers:
+        largest = LargestOnCpu(LargestValues(3, 200 * 40, 0.05), workers)
         before = largest.bounds.copy()
-    assert (largest.thresholds() == truth).all()
+        for first in range(0, 200, 9):
+            batch = values[first : first + 9]
+            units, images = np.tile(np.arange(3), len(batch)), np.repeat(np.arange(len(batch)), 3)
+            largest.add(KeptMaps(units, images, batch.max(axis=2).reshape(-1), batch.reshape(-1, 5, 8)))
+            assert (largest.bounds >= before).all()
+            assert (largest.bounds <= truth).all()
+            before = largest.bounds.copy()
+        assert (largest.result() == truth).all()
 
 
 SCRIPT = """

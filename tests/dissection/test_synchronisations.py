@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunescope.concepts import open_concepts
+from prunescope.dissection import batches as reading
 from prunescope.dissection.batches import batches
+from prunescope.dissection.labels import on_device
+from prunescope.dissection.layer_pass import LayerPass, Resources
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import half_pixel_axis
-from prunescope.dissection.on_device import FirstPassOnDevice
-from prunescope.dissection.tally import MaskCounts
+from prunescope.dissection.on_device import DeviceTensors
+from prunescope.dissection.settings import Settings
+from prunescope.dissection.storage import Budget, Storage
+from prunescope.dissection.tally import MaskBatch, MaskCounts
 from prunescope.dissection.tally_on_device import MaskTallyOnDevice
 from prunescope.processes import Processes
 from prunescope.tasks.task import TaskBatch
@@ -64,11 +68,15 @@ def test_what_waits_is_counted() -> None:
 @pytest.mark.parametrize("batch", [1, 7])
 def test_a_first_pass_waits_four_times_a_batch(batch: int) -> None:
     random = torch.Generator().manual_seed(0)
-    first = FirstPassOnDevice((5, 4, 4), 30 * batch, 0.01, None, CPU)
-    for number in range(30):
-        with Waits() as waits:
-            first.add(number * batch, torch.randn(batch, 5, 4, 4, generator=random))
-        assert waits.count == 4
+    data = open_concepts(GOLDEN / "concepts")
+    labels = next(batches(data, batch, range(batch), with_images=False)).labels
+    with Storage(Budget()) as storage:
+        layer = LayerPass("0", (5, 4, 4), Resources(data, Settings(quantile=0.01), DeviceTensors(CPU), storage))
+        for first in range(0, len(data) - batch, batch):
+            with Waits() as waits:
+                output = torch.randn(batch, 5, 4, 4, generator=random)
+                layer.add(output, reading.Batch(first, data.names[first : first + batch], None, labels))
+            assert waits.count == 4
 
 
 def test_counting_masks_by_tensor_operations_waits_six_times_a_batch() -> None:
@@ -78,9 +86,9 @@ def test_counting_masks_by_tensor_operations_waits_six_times_a_batch() -> None:
     maps = torch.randn(3, 8, 7, 7, generator=torch.Generator().manual_seed(0))
     units, images = torch.arange(3).repeat_interleave(8), torch.arange(8).repeat(3)
     kept = KeptMaps(units, images, maps.amax((2, 3)).flatten(), maps.flatten(0, 1))
-    labels = next(batches(data, 8, range(8), with_images=False)).labels.on(CPU)
+    labels = on_device(next(batches(data, 8, range(8), with_images=False)).labels, CPU)
     with Waits() as waits:
-        tally.add(kept, np.ones(3), labels, np.zeros(8, np.int64))
+        tally.add(MaskBatch(kept, torch.ones(3, dtype=torch.float64), labels))
     assert waits.count == 6
 
 

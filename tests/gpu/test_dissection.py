@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from prunescope.concepts import pack_concepts
 from prunescope.dissection import Budget, dissect, dissect_activations
 from prunescope.dissection import tally_on_device as tally
+from prunescope.dissection.on_cpu import CpuKernels
+from prunescope.dissection.workers import Workers
 from prunescope.networks import build_network
 from tests.dissection.test_on_device import CONCEPTS, same
 from tests.dissection.worlds import GOLDEN, World, write_world
@@ -84,7 +86,10 @@ def test_a_networks_layers_in_any_memory(align: Any, memory: int | None) -> None
     model = build_network("prunescope:resnet8x4", classes=3, seed=0)
     layers = ["stem.0", "stage1", "stage3"]
     chosen: dict[str, Any] = {"layers": layers, "concepts": CONCEPTS, "align": align, "device": GPU}
-    with mock.patch("prunescope.dissection.run.tensors_on", return_value=None):
+    with (
+        Workers(2) as workers,
+        mock.patch("prunescope.dissection.run.choose_backend", return_value=CpuKernels(workers)),
+    ):
         by_cpu_kernels = dissect(model, **chosen)
     found = dissect(model, **chosen, budget=Budget(memory))
     for layer in layers:

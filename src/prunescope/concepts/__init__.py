@@ -6,10 +6,12 @@ from prunescope.concepts.download import download_broden
 from prunescope.concepts.packed import pack_concepts, packed_size
 from prunescope.concepts.pixels import ImageLabels
 from prunescope.concepts.problems import Problem
+from prunescope.concepts.protocol import Concepts
 
 __all__ = [
     "Check",
     "ConceptData",
+    "Concepts",
     "ImageLabels",
     "Problem",
     "check_concepts",

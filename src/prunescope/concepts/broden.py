@@ -18,6 +18,7 @@ from prunescope.concepts.index import Row
 from prunescope.concepts.packed_file import Layout, PackedFile, open_packed, packed_path
 from prunescope.concepts.pixels import ImageLabels, read_image, read_labels
 from prunescope.concepts.problems import clean
+from prunescope.concepts.protocol import Concepts
 from prunescope.concepts.tables import Tables, read_tables
 from prunescope.errors import InputError
 from prunescope.files import expanded
@@ -146,9 +147,9 @@ def _packed(root: Path, tables: Tables) -> PackedFile | None:
         return None
 
 
-def as_concepts(given: ConceptData | str | Path) -> ConceptData:
-    """Return `given` if it is an open data set; otherwise open the data set in this folder."""
-    return given if isinstance(given, ConceptData) else open_concepts(given)
+def as_concepts(given: Concepts | str | Path) -> Concepts:
+    """Return an open data set: `given` itself, or the data set in this folder if `given` is a path."""
+    return open_concepts(given) if isinstance(given, str | Path) else given
 
 
 def permute_labels(data: ConceptData | str | Path, seed: int) -> ConceptData:
@@ -174,7 +175,8 @@ def permute_labels(data: ConceptData | str | Path, seed: int) -> ConceptData:
     InputError
         If there is only one image, or if there is no such data set.
     """
-    data = as_concepts(data)
+    if not isinstance(data, ConceptData):
+        data = open_concepts(data)
     if len(data) < 2:
         raise InputError(f"{data.root}: one image only; labels can be exchanged among two or more")
     cycle = np.random.default_rng(seed).permutation(len(data))

@@ -6,13 +6,15 @@ from prunescope.dissection.published import import_netdissect
 from prunescope.dissection.result import Dissection, LayerDissection, read_summary, read_units
 from prunescope.dissection.run import dissect, dissect_activations, dissect_networks
 from prunescope.dissection.saved import dissect_activations_file, dissect_checkpoints
-from prunescope.dissection.spool import Budget
+from prunescope.dissection.settings import Settings
+from prunescope.dissection.storage import Budget
 from prunescope.dissection.unit_numbers import read_unit_numbers
 
 __all__ = [
     "Budget",
     "Dissection",
     "LayerDissection",
+    "Settings",
     "UnitMatcher",
     "UnitMatching",
     "dissect",

@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from prunescope.concepts.broden import ConceptData
-from prunescope.dissection.labels import LabelBatch, join_labels, join_packed
+from prunescope.arrays import Array
+from prunescope.concepts.packed_file import PackedFile
+from prunescope.concepts.pixels import ImageLabels
+from prunescope.concepts.protocol import Concepts, PackedConcepts
+from prunescope.dissection.labels import LabelBatch, blocks_of, join_labels, join_packed
+
+_Read = tuple[NDArray[np.uint8] | None, ImageLabels]
 
 
 class Batch(NamedTuple):
@@ -24,11 +30,11 @@ class Batch(NamedTuple):
     first: int  # index of the batch's first image in the data set
     names: tuple[str, ...]
     images: Tensor | None  # uint8 [images, ih, iw, 3]
-    labels: LabelBatch
+    labels: LabelBatch[Array]
 
 
 def batches(
-    concepts: ConceptData, size: int, places: range, *, with_images: bool = True, pinned: bool = False
+    concepts: Concepts, size: int, indices: range, *, with_images: bool = True, pinned: bool = False
 ) -> Iterator[Batch]:
     """Iterate over a data set in batches, which are read in the background before they are needed.
 
@@ -38,7 +44,7 @@ def batches(
         The data set.
     size
         The number of images in a batch. The last batch may be smaller.
-    places
+    indices
         The indices of the images to read; they must be consecutive.
     with_images
         If False, only the labels are read.
@@ -53,8 +59,8 @@ def batches(
     """
     coming: deque[Future[Batch]] = deque()
     with _Reader(concepts, with_images, pinned) as reader:
-        for first in range(places.start, places.stop, size):
-            coming.append(reader.read(range(first, min(first + size, places.stop))))
+        for first in range(indices.start, indices.stop, size):
+            coming.append(reader.read(range(first, min(first + size, indices.stop))))
             if len(coming) > reader.ahead:
                 yield coming.popleft().result()
         while coming:
@@ -64,12 +70,15 @@ def batches(
 class _Reader(AbstractContextManager["_Reader"]):
     """Reads batches in threads: whole batches from a packed copy, or single images from files."""
 
-    def __init__(self, concepts: ConceptData, with_images: bool, pinned: bool) -> None:
+    def __init__(self, concepts: Concepts, with_images: bool, pinned: bool) -> None:
         self._concepts, self._with_images, self._pinned = concepts, with_images, pinned
         self._numbers = concepts.labels.index.to_numpy()
         self._primary = np.array([concepts.categories.index(name) for name in concepts.labels["category"]], np.int64)
         threads = os.cpu_count() or 1
-        self.ahead = 1 if concepts.packed is None else min(threads, 4)
+        self._packed: PackedFile | None = None
+        if isinstance(concepts, PackedConcepts):
+            self._packed, self._labels_from = concepts.packed, concepts.labels_from
+        self.ahead = 1 if self._packed is None else min(threads, 4)
         self._readers = ThreadPoolExecutor(threads)
         self._last = ThreadPoolExecutor(self.ahead)
 
@@ -79,45 +88,49 @@ class _Reader(AbstractContextManager["_Reader"]):
         self._readers.shutdown(cancel_futures=True)
         self._last.shutdown(cancel_futures=True)
 
-    def read(self, places: range) -> Future[Batch]:
+    def read(self, indices: range) -> Future[Batch]:
         """Start to read the images at these consecutive indices."""
-        if self._concepts.packed is not None:
-            return self._last.submit(self._from_packed, places)
-        reading = [self._readers.submit(self._one, i) for i in places]
-        return self._last.submit(self._from_files, places, reading)
+        if self._packed is not None:
+            return self._last.submit(self._from_packed, self._packed, indices)
+        reading = [self._readers.submit(self._one, i) for i in indices]
+        return self._last.submit(self._from_files, indices, reading)
 
-    def _one(self, i: int) -> tuple[Any, Any]:
+    def _one(self, i: int) -> _Read:
         return (self._concepts.image(i) if self._with_images else None), self._concepts.image_labels(i)
 
-    def _from_files(self, places: range, reading: list[Future[tuple[Any, Any]]]) -> Batch:
+    def _from_files(self, indices: range, reading: list[Future[_Read]]) -> Batch:
         found = [one.result() for one in reading]
         labels = join_labels(
-            [label for _, label in found], self._numbers, self._primary, len(self._concepts.categories)
-        )
-        return self._batch(places, labels, lambda out: np.stack([image for image, _ in found], out=out))
-
-    def _from_packed(self, places: range) -> Batch:
-        packed = self._concepts.packed
-        assert packed is not None
-        labels = join_packed(
-            packed,
-            self._concepts.labels_from[places.start : places.stop],
+            [label for _, label in found],
             self._numbers,
             self._primary,
             len(self._concepts.categories),
+            blocks_of(indices, len(self._concepts)),
+        )
+        images = [image for image, _ in found if image is not None]
+        return self._batch(indices, labels, lambda out: np.stack(images, out=out))
+
+    def _from_packed(self, packed: PackedFile, indices: range) -> Batch:
+        labels = join_packed(
+            packed,
+            self._labels_from[indices.start : indices.stop],
+            self._numbers,
+            self._primary,
+            len(self._concepts.categories),
+            blocks_of(indices, len(self._concepts)),
             small=self._pinned,
         )
 
-        def fill(out: np.ndarray) -> None:
-            packed.verify(images=places)
-            np.copyto(out, packed.images[places.start : places.stop])
+        def fill(out: NDArray[np.uint8]) -> None:
+            packed.verify(images=indices)
+            np.copyto(out, packed.images[indices.start : indices.stop])
 
-        return self._batch(places, labels, fill)
+        return self._batch(indices, labels, fill)
 
-    def _batch(self, places: range, labels: LabelBatch, fill: Callable[[np.ndarray], object]) -> Batch:
+    def _batch(self, indices: range, labels: LabelBatch[Array], fill: Callable[[NDArray[np.uint8]], object]) -> Batch:
         images = None
         if self._with_images:
-            shape = (len(places), *self._concepts.image_size, 3)
+            shape = (len(indices), *self._concepts.image_size, 3)
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
             fill(images.numpy())
-        return Batch(places.start, self._concepts.names[places.start : places.stop], images, labels)
+        return Batch(indices.start, tuple(self._concepts.names[indices.start : indices.stop]), images, labels)

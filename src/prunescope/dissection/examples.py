@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from prunescope.arrays import Array
 from prunescope.dissection.kernels import kernel
+from prunescope.dissection.maps import MapBatch
 from prunescope.dissection.workers import Workers
 from prunescope.processes import Processes
-
-Array = np.ndarray[Any, Any]
 
 EXAMPLES = 4
 
@@ -36,33 +35,49 @@ class Examples:
             np.zeros((units, EXAMPLES, h, w), np.float32),
         )
 
-    def reduce(self, processes: Processes) -> None:
-        """Merge the examples that all processes found for the same units, in place.
+    def merged(self, processes: Processes) -> Examples:
+        """Merge the examples that all processes found for the same units.
 
         The images must be divided among the processes in order: a process of higher rank has later images.
         """
         images, peaks, maps = (np.concatenate(processes.all_gather(part), axis=1) for part in vars(self).values())
         best = np.argsort(-peaks, axis=1, kind="stable")[:, :EXAMPLES]
-        self.images[:] = np.take_along_axis(images, best, axis=1)
-        self.peaks[:] = np.take_along_axis(peaks, best, axis=1)
-        self.maps[:] = np.take_along_axis(maps, best[:, :, None, None], axis=1)
+        return Examples(
+            np.take_along_axis(images, best, axis=1),
+            np.take_along_axis(peaks, best, axis=1),
+            np.take_along_axis(maps, best[:, :, None, None], axis=1),
+        )
 
-    def add(self, first_image: int, peaks: Array, maps: Array, workers: Workers) -> None:
-        """Add a batch of images, all of which must come after the images added before.
 
-        Parameters
-        ----------
-        first_image
-            The index of the batch's first image in the data set.
-        peaks
-            float32 [images, units]: the largest value of each map.
-        maps
-            float32 [images, units, h * w]: the activation maps.
-        workers
-            The threads to run in.
-        """
-        own_maps = self.maps.reshape(*self.images.shape, -1)
-        workers.spread(_insert, len(self.images), first_image, peaks, maps, self.images, self.peaks, own_maps)
+class ExamplesOnCpu:
+    """Keeps the images with the highest activations of each unit, in a compiled kernel.
+
+    Parameters
+    ----------
+    shape
+        The shape (units, h, w) of the layer's output for one image.
+    workers
+        The threads to run in.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], workers: Workers) -> None:
+        self._examples, self._workers = Examples.empty(*shape), workers
+
+    def add(self, batch: MapBatch[Array], /) -> None:
+        """Add a batch of images, all of which must come after the images added before."""
+        images, peaks, maps = vars(self._examples).values()
+        self._workers.run(
+            _insert, len(images), batch.first_image, batch.peaks, batch.maps,
+            images, peaks, maps.reshape(*images.shape, -1),
+        )  # fmt: skip
+
+    def reduce(self, processes: Processes) -> None:
+        """Merge the examples of all processes."""
+        self._examples = self._examples.merged(processes)
+
+    def result(self) -> Examples:
+        """Return the examples."""
+        return self._examples
 
 
 @kernel
@@ -78,15 +93,15 @@ def _insert(
 ) -> None:
     for unit in range(first_unit, last_unit):
         for image in range(len(peaks)):
-            peak, place = peaks[image, unit], EXAMPLES
-            while place > 0 and peak > best_peaks[unit, place - 1]:
-                place -= 1
-            if place == EXAMPLES:
+            peak, index = peaks[image, unit], EXAMPLES
+            while index > 0 and peak > best_peaks[unit, index - 1]:
+                index -= 1
+            if index == EXAMPLES:
                 continue
-            for later in range(EXAMPLES - 1, place, -1):
+            for later in range(EXAMPLES - 1, index, -1):
                 best[unit, later] = best[unit, later - 1]
                 best_peaks[unit, later] = best_peaks[unit, later - 1]
                 best_maps[unit, later] = best_maps[unit, later - 1]
-            best[unit, place], best_peaks[unit, place] = first_image + image, peak
+            best[unit, index], best_peaks[unit, index] = first_image + image, peak
             for position in range(maps.shape[2]):
-                best_maps[unit, place, position] = maps[image, unit, position]
+                best_maps[unit, index, position] = maps[image, unit, position]

@@ -6,65 +6,104 @@ concepts, and a pixel's code is the index of its row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prunescope.arrays import Array, Values
 from prunescope.concepts.packed_file import PackedFile
 from prunescope.concepts.pixels import ImageLabels
 from prunescope.dissection.kernels import kernel
+from prunescope.processes import Processes
 
-Array = np.ndarray[Any, Any]
+BLOCKS = 32
 
 
-class LabelBatch(NamedTuple):
+@dataclass(frozen=True)
+class LabelBatch(Generic[Values]):
     """Labels of some images, with concatenated palettes, as NumPy arrays or as tensors on one device."""
 
-    codes: Any  # unsigned integers (on a device uint8 or int32) [images, sh, sw]: row in the image's palette
-    first_rows: Any  # int64 [images]: index of the first row of each image's palette
-    starts: Any  # int64 [rows + 1]: row r has the entries starts[r] to starts[r + 1] - 1
-    columns: Any  # int64 [entries]: index of the entry's concept among the data set's concepts
-    entry_rows: Any  # int64 [entries]: the row of each entry
-    categories: Any  # bool [rows, categories]: the primary categories of the row's concepts
-    present: Any  # bool [images, categories]: the categories that have a label anywhere in the image
-    pixels: Any  # int64 [rows]: number of pixels that have the row's code
-    widest: Any  # int64 []: number of rows of the largest palette; always a NumPy array
+    codes: Values  # unsigned integers (on a device uint8 or int32) [images, sh, sw]: row in the image's palette
+    first_rows: Values  # int64 [images]: index of the first row of each image's palette
+    starts: Values  # int64 [rows + 1]: row r has the entries starts[r] to starts[r + 1] - 1
+    columns: Values  # int64 [entries]: index of the entry's concept among the data set's concepts
+    entry_rows: Values  # int64 [entries]: the row of each entry
+    categories: Values  # bool [rows, categories]: the primary categories of the row's concepts
+    present: Values  # bool [images, categories]: the categories that have a label anywhere in the image
+    pixels: Values  # int64 [rows]: number of pixels that have the row's code
+    blocks: Values  # int64 [images]: the block of images that each image belongs to
+    widest: Array  # int64 []: number of rows of the largest palette; always a NumPy array
 
-    def on(self, device: torch.device) -> LabelBatch:
-        """Return the labels as tensors on a device; return them unchanged if they are tensors already."""
-        if isinstance(self.codes, Tensor):
-            return self
-        # PyTorch supports few operations on 16-bit unsigned integers.
-        codes = self.codes if self.codes.dtype == np.uint8 else self.codes.astype(np.int32)
-        arrays = self._replace(codes=codes)._asdict()
-        del arrays["widest"]
-        return self._replace(
-            **{name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
-        )
+    @property
+    def record(self) -> tuple[Values | Array, ...]:
+        """All parts, in the order in which they are stored."""
+        return tuple(vars(self).values())
 
-    def add_truth(self, blocks: Array, truth: Array) -> None:
-        """Add the number of labelled pixels of each concept to `truth`, in place.
 
-        The labels must be NumPy arrays.
+def on_device(labels: LabelBatch[Array], device: torch.device) -> LabelBatch[Tensor]:
+    """Copy labels to a device, as tensors."""
+    # PyTorch supports few operations on 16-bit unsigned integers.
+    codes = labels.codes if labels.codes.dtype == np.uint8 else labels.codes.astype(np.int32)
+    return label_batch((codes, *labels.record[1:]), lambda part: torch.as_tensor(part).to(device, non_blocking=True))
 
-        Parameters
-        ----------
-        blocks
-            int64 [images]: the block that each image belongs to.
-        truth
-            int64 [blocks, concepts]: the pixel counts to add to.
-        """
-        rows = np.diff(self.first_rows, append=len(self.pixels))
-        places = np.repeat(blocks, rows)[self.entry_rows] * truth.shape[1] + self.columns
+
+def label_batch(record: Sequence[Array | Tensor], array: Callable[[Array | Tensor], Values]) -> LabelBatch[Values]:
+    """Return labels that were stored as a record, with `array` applied to each of its parts."""
+    *parts, widest = record
+    assert isinstance(widest, np.ndarray)
+    codes, first_rows, starts, columns, entry_rows, categories, present, pixels, blocks = map(array, parts)
+    return LabelBatch(codes, first_rows, starts, columns, entry_rows, categories, present, pixels, blocks, widest)
+
+
+class LabelPixels:
+    """Counts the labelled pixels of each concept in each block of images.
+
+    Parameters
+    ----------
+    concepts
+        The number of concepts.
+    """
+
+    def __init__(self, concepts: int) -> None:
+        self._counts = np.zeros((BLOCKS, concepts), np.int64)
+
+    def add(self, labels: LabelBatch[Array], /) -> None:
+        """Add the labels of some images."""
+        rows = np.diff(labels.first_rows, append=len(labels.pixels))
+        cells = np.repeat(labels.blocks, rows)[labels.entry_rows] * self._counts.shape[1] + labels.columns
         # bincount adds float64 weights, which is exact for integer sums below 2 ** 53.
-        counts = np.bincount(places, self.pixels[self.entry_rows], truth.size)
-        truth += counts.astype(np.int64).reshape(truth.shape)
+        counts = np.bincount(cells, labels.pixels[labels.entry_rows], self._counts.size)
+        self._counts += counts.astype(np.int64).reshape(self._counts.shape)
+
+    def reduce(self, processes: Processes) -> None:
+        """Add the counts of other processes."""
+        processes.all_reduce(self._counts)
+
+    def result(self) -> Array:
+        """Return the counts, int64 [blocks, concepts]."""
+        return self._counts
 
 
-def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array, count: int) -> LabelBatch:
+def blocks_of(images: range, count: int) -> Array:
+    """Return the block that each of some consecutive images belongs to, int64 [images].
+
+    Parameters
+    ----------
+    images
+        The indices of the images in the data set.
+    count
+        The number of images in the data set.
+    """
+    return np.arange(images.start, images.stop) * BLOCKS // count
+
+
+def join_labels(
+    labels: Sequence[ImageLabels], numbers: Array, primary: Array, count: int, blocks: Array
+) -> LabelBatch[Array]:
     """Join the labels of several images in one batch.
 
     Parameters
@@ -78,6 +117,8 @@ def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array, c
         concept present in the image, whichever category's label map contains it.
     count
         The number of categories.
+    blocks
+        int64 [images]: the block of images that each image belongs to.
     """
     rows = np.array([len(image.starts) - 1 for image in labels])
     entries = np.array([0, *(len(image.numbers) for image in labels)]).cumsum()
@@ -92,12 +133,20 @@ def join_labels(labels: Sequence[ImageLabels], numbers: Array, primary: Array, c
         numbers,
         primary,
         count,
+        blocks,
     )
 
 
 def join_packed(
-    packed: PackedFile, images: Array, numbers: Array, primary: Array, count: int, *, small: bool = False
-) -> LabelBatch:
+    packed: PackedFile,
+    images: Array,
+    numbers: Array,
+    primary: Array,
+    count: int,
+    blocks: Array,
+    *,
+    small: bool = False,
+) -> LabelBatch[Array]:
     """Read the labels of several images from a packed copy in one batch, as `join_labels` returns it.
 
     Parameters
@@ -106,7 +155,7 @@ def join_packed(
         The packed copy.
     images
         int64 [images]: the indices of the images in the packed copy.
-    numbers, primary, count
+    numbers, primary, count, blocks
         As in `join_labels`.
     small
         Whether to use uint8 codes, instead of uint16, if no palette has more than 256 rows.
@@ -129,12 +178,20 @@ def join_packed(
         packed.words, packed.words.view(np.uint8), spans, rows.cumsum() - rows, entries.cumsum() - entries,
         codes.reshape(len(images), -1), starts, named, pixels,
     )  # fmt: skip
-    return _batch(codes, rows, starts, named, pixels, numbers, primary, count)
+    return _batch(codes, rows, starts, named, pixels, numbers, primary, count, blocks)
 
 
 def _batch(
-    codes: Array, rows: Array, starts: Array, named: Array, pixels: Array, numbers: Array, primary: Array, count: int
-) -> LabelBatch:
+    codes: Array,
+    rows: Array,
+    starts: Array,
+    named: Array,
+    pixels: Array,
+    numbers: Array,
+    primary: Array,
+    count: int,
+    blocks: Array,
+) -> LabelBatch[Array]:
     first_rows = (rows.cumsum() - rows).astype(np.int64)
     columns = np.searchsorted(numbers, named)
     entry_rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
@@ -142,7 +199,7 @@ def _batch(
     categories[entry_rows, primary[columns]] = True
     present = np.logical_or.reduceat(categories, first_rows, axis=0)
     widest = np.array(rows.max(), np.int64)
-    return LabelBatch(codes, first_rows, starts, columns, entry_rows, categories, present, pixels, widest)
+    return LabelBatch(codes, first_rows, starts, columns, entry_rows, categories, present, pixels, blocks, widest)
 
 
 @kernel
@@ -164,13 +221,13 @@ def _unpack(
         for entry in range(entries):
             named[first_entries[i] + entry] = words[first + rows + 1 + entry]
         at = 4 * (first + rows + 1 + entries)
-        for place in range(codes.shape[1]):
+        for pixel in range(codes.shape[1]):
             if rows <= 256:
-                code = np.uint32(content[at + place])
+                code = np.uint32(content[at + pixel])
             elif rows <= 65536:
-                code = content[at + 2 * place] | (np.uint32(content[at + 2 * place + 1]) << np.uint32(8))
+                code = content[at + 2 * pixel] | (np.uint32(content[at + 2 * pixel + 1]) << np.uint32(8))
             else:
-                code = np.uint32(words[at // 4 + place])
-            codes[i, place] = code
+                code = np.uint32(words[at // 4 + pixel])
+            codes[i, pixel] = code
             pixels[first_rows[i] + code] += 1
     starts[len(starts) - 1] = len(named)

@@ -3,40 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Generic, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from prunescope.arrays import Array, Values
 from prunescope.dissection.kernels import kernel
 from prunescope.dissection.workers import Workers
-
-Array = np.ndarray[Any, Any]
 
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _BLOCK = 16
 
 
-class KeptMaps(NamedTuple):
+@dataclass(frozen=True)
+class KeptMaps(Generic[Values]):
     """Activation maps that may exceed their unit's threshold, as NumPy arrays or as tensors on one device."""
 
-    units: Any  # int64 [maps]: the unit of each map
-    images: Any  # int64 [maps]: the image of each map, as an index in its batch
-    peaks: Any  # float32 [maps]: the largest value of each map
-    maps: Any  # float32 [maps, h, w]
+    units: Values  # int64 [maps]: the unit of each map
+    images: Values  # int64 [maps]: the image of each map, as an index in its batch
+    peaks: Values  # float32 [maps]: the largest value of each map
+    maps: Values  # float32 [maps, h, w]
 
-    def above(self, bounds: Any) -> KeptMaps:
+    @property
+    def record(self) -> tuple[Values, ...]:
+        """The four parts, in the order in which they are stored."""
+        return self.units, self.images, self.peaks, self.maps
+
+    def at(self, which: Values) -> KeptMaps[Values]:
+        """Return only some of the maps, selected by a mask [maps] or by indices."""
+        return KeptMaps(self.units[which], self.images[which], self.peaks[which], self.maps[which])
+
+    def above(self, bounds: Values) -> KeptMaps[Values]:
         """Return only the maps that exceed their unit's bound.
 
         `bounds` [units] is an array or a tensor, as the maps are.
         """
-        stays = self.peaks > bounds[self.units]
-        return KeptMaps(*(part[stays] for part in self))
+        return self.at(self.peaks > bounds[self.units])
 
-    def split(self, most: int) -> Iterator[KeptMaps]:
+    def split(self, most: int) -> Iterator[KeptMaps[Values]]:
         """Yield the maps in parts of at most `most` maps."""
         for first in range(0, len(self.maps), most):
-            yield KeptMaps(*(part[first : first + most] for part in self))
+            last = first + most
+            yield KeptMaps(
+                self.units[first:last], self.images[first:last], self.peaks[first:last], self.maps[first:last]
+            )
+
+
+class MapBatch(NamedTuple, Generic[Values]):
+    """The activation maps of a layer for a batch of images, and the extremes of each map."""
+
+    first_image: int  # index of the batch's first image in the data set
+    shape: tuple[int, int, int]  # (units, h, w) of one image's maps
+    maps: Values  # float32, as an array [n, units, h * w] or a tensor [n, units, h, w]
+    lows: Values  # float32 [n, units]
+    peaks: Values  # float32 [n, units]
 
 
 class NotFiniteError(Exception):
@@ -47,7 +69,16 @@ class NotFiniteError(Exception):
         self.image, self.unit, self.value = image, unit, value
 
 
-def as_maps(output: Tensor) -> Tensor:
+def shape_of(output: Tensor) -> tuple[int, int, int]:
+    """Return the shape (units, h, w) of a layer's output for one image.
+
+    The output is [n, units, h, w] or [n, units]; in the latter case h = w = 1.
+    """
+    units, h, w = (*output.shape[1:], 1, 1)[:3]
+    return units, h, w
+
+
+def float_maps(output: Tensor) -> Tensor:
     """Convert an output [n, units] or [n, units, h, w] of any type to float32 maps [n, units, h, w].
 
     The maps stay on the output's device and keep its memory layout.
@@ -56,13 +87,13 @@ def as_maps(output: Tensor) -> Tensor:
     return (plain if plain.ndim == 4 else plain[:, :, None, None]).float()
 
 
-def as_array(output: Tensor) -> Array:
+def float_array(output: Tensor) -> Array:
     """Convert an output [n, units] or [n, units, h, w] to a float32 array [n, units, h * w] on the CPU.
 
     A float32 output on the CPU is not copied if it is contiguous, either as it is or with the units last in memory
     (`torch.channels_last`).
     """
-    maps = as_maps(output).cpu()
+    maps = float_maps(output).cpu()
     n, units, h, w = maps.shape
     if maps.is_contiguous():
         return maps.numpy().reshape(n, units, h * w)
@@ -83,28 +114,18 @@ def extremes(maps: Array, workers: Workers) -> tuple[Array, Array]:
     Returns
     -------
     tuple of Array
-        The smallest and the largest values, float32 [n, units] each.
-
-    Raises
-    ------
-    NotFiniteError
-        If a value is not finite.
+        The smallest and the largest values, float32 [n, units] each. If a map has values that are not finite, at least
+        one of its two values is not finite.
     """
     n, units, positions = maps.shape
     lows = np.full((n, units), np.iinfo(np.int32).max, np.int32)
     peaks = np.full((n, units), np.iinfo(np.int32).min, np.int32)
     if maps.flags.c_contiguous:
         rows = maps.view(np.int32).reshape(n * units, positions)
-        workers.spread(_extremes_of_rows, len(rows), rows, lows.reshape(-1), peaks.reshape(-1))
+        workers.run(_extremes_of_rows, len(rows), rows, lows.reshape(-1), peaks.reshape(-1))
     else:
-        workers.spread(_extremes_units_last, n, maps.transpose(0, 2, 1).view(np.int32), lows, peaks)
-    lows, peaks = (_ordered(found).view(np.float32) for found in (lows, peaks))
-    for found in (lows, peaks):
-        if not np.isfinite(found).all():
-            image, unit = np.argwhere(~np.isfinite(found))[0]
-            values = maps[image, unit]
-            raise NotFiniteError(int(image), int(unit), float(values[~np.isfinite(values)][0]))
-    return lows, peaks
+        workers.run(_extremes_units_last, n, maps.transpose(0, 2, 1).view(np.int32), lows, peaks)
+    return _ordered(lows).view(np.float32), _ordered(peaks).view(np.float32)
 
 
 def gather(maps: Array, images: Array, units: Array, workers: Workers) -> Array:
@@ -126,7 +147,7 @@ def gather(maps: Array, images: Array, units: Array, workers: Workers) -> Array:
     """
     copies = np.empty((len(units), maps.shape[2]), np.float32)
     if len(units):
-        workers.spread(_gather, len(units), maps, images, units, copies)
+        workers.run(_gather, len(units), maps, images, units, copies)
     return copies
 
 

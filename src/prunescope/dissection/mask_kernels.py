@@ -10,7 +10,7 @@ from torch import Tensor
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import UpsampleAxis
-from prunescope.dissection.tally import Presence
+from prunescope.dissection.settings import Presence
 
 _ROWS = 4  # the largest number of label rows that are evaluated at a time
 _ENTRIES = 128  # the number of palette entries that are added at a time
@@ -28,10 +28,9 @@ class Axes:
 
 
 def count_masks(
-    kept: KeptMaps,
+    kept: KeptMaps[Tensor],
     thresholds: Tensor,
-    labels: LabelBatch,
-    blocks: Tensor,
+    labels: LabelBatch[Tensor],
     axes: Axes,
     counts: tuple[Tensor, Tensor, Tensor],
     presence: Presence,
@@ -46,8 +45,6 @@ def count_masks(
         float64 [units]: the thresholds.
     labels
         The labels of the images of these maps, as tensors.
-    blocks
-        int64 [images]: the block that each image belongs to.
     axes
         The positions of the label pixels on the maps.
     counts
@@ -75,7 +72,7 @@ def count_masks(
         enable_fp_fusion=False,
     )  # fmt: skip
     _scatter[grid](
-        kept.units, kept.images, kept.peaks, thresholds, histograms, blocks,
+        kept.units, kept.images, kept.peaks, thresholds, histograms, labels.blocks,
         labels.first_rows, labels.starts, labels.columns, labels.entry_rows, labels.categories, labels.present,
         intersect, activation, area,
         len(labels.first_rows), len(labels.pixels), widest, units, concepts, categories,
@@ -134,7 +131,7 @@ def _scatter(  # type: ignore[no-untyped-def]
     unit = tl.load(units + index)
     if tl.load(peaks + index).to(tl.float64) > tl.load(thresholds + unit):
         image = tl.load(images + index)
-        place = tl.load(blocks + image) * unit_count + unit
+        row_of_unit = tl.load(blocks + image) * unit_count + unit
         first = tl.load(first_rows + image)
         end = tl.load(first_rows + image + 1, image + 1 < image_count, row_count)
         lanes = tl.arange(0, ENTRIES)
@@ -145,7 +142,7 @@ def _scatter(  # type: ignore[no-untyped-def]
             row = tl.load(entry_rows + entry + lanes, ok, first)
             count = tl.load(own + row - first, ok, 0)
             column = tl.load(columns + entry + lanes, ok, 0)
-            target = intersect + place * concepts + column
+            target = intersect + row_of_unit * concepts + column
             tl.atomic_add(target, count.to(intersect.dtype.element_ty), ok & (count > 0), sem="relaxed")
         category = tl.arange(0, CATEGORIES)
         known = category < category_count
@@ -161,6 +158,6 @@ def _scatter(  # type: ignore[no-untyped-def]
                 here = tl.maximum(here, tl.max(held, 0))
         if not OVERLAP:
             here = tl.load(present + image * category_count + category, known, 0).to(tl.int32)
-        targets = activation + place * category_count + category
+        targets = activation + row_of_unit * category_count + category
         tl.atomic_add(targets, tl.sum(pixels, 0) * (here > 0).to(tl.int64), known & (here > 0), sem="relaxed")
-        tl.atomic_add(area + place, tl.sum(pixels, 0), sem="relaxed")
+        tl.atomic_add(area + row_of_unit, tl.sum(pixels, 0), sem="relaxed")

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from prunescope.concepts.broden import ConceptData, as_concepts
+from prunescope.concepts.broden import as_concepts
+from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.batches import Batch, batches
-from prunescope.dissection.look import Key, Look, arithmetic
+from prunescope.dissection.forward import ForwardPasses, Key, arithmetic
 from prunescope.dissection.matching import UnitMatcher, UnitMatching
-from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Precision, check_precision, check_settings
+from prunescope.dissection.settings import DEFAULTS, IMAGENET, Normalisation, Precision, Settings, check_precision
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.networks.checks import check_ready, without_wrapper
 from prunescope.networks.layers import UnitsAxis, units_axes
@@ -29,13 +30,13 @@ def match_units(
     model_b: nn.Module,
     *,
     layers: Sequence[str] | Mapping[str, str],
-    concepts: ConceptData | str | Path,
+    concepts: Concepts | str | Path,
     units_axis: UnitsAxis | None = None,
-    batch_size: int = 32,
+    batch_size: int = DEFAULTS.batch_size,
     device: str | torch.device = "cpu",
-    precision: Precision = "fp32",
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    precision: Precision = DEFAULTS.precision,
+    mean: Sequence[float] = IMAGENET.mean,
+    std: Sequence[float] = IMAGENET.std,
     progress: Progress = silent,
 ) -> dict[str, UnitMatching]:
     """Match the units of network B one-to-one to the units of network A that respond most alike.
@@ -89,8 +90,9 @@ def match_units(
         matching = prunescope.match_units(dense, pruned, layers=["layer4"], concepts="broden1_224")["layer4"]
         prunescope.consistency(found_dense["layer4"], found_pruned["layer4"], units=matching.units)
     """
-    check_settings(0.5, 0.0, "image", batch_size, mean, std)
-    check_precision(precision, device)
+    settings = Settings.checked(batch_size=batch_size, precision=precision)
+    normalisation = Normalisation.checked(mean, std)
+    check_precision(settings.precision, device)
     refuse_text(layers, "layers")
     pairs = dict(layers) if isinstance(layers, Mapping) else dict(zip(layers, layers, strict=True))
     wanted = {"A": list(layers), "B": list(dict.fromkeys(pairs.values()))}
@@ -109,13 +111,13 @@ def match_units(
     for name, given in _given_axes(wanted, units_axis).items():
         models[name].to(device)
         axes[name] = units_axes(models[name], wanted[name], data.image_size, given)
-    look = Look(models, axes, torch.device(device), mean, std)
+    forward = ForwardPasses(models, axes, torch.device(device), normalisation)
     matchers = {pair: UnitMatcher(f"{pair[0]} of network A", f"{pair[1]} of network B") for pair in pairs.items()}
     outputs: dict[Key, Tensor] = {}
 
     def take_in(key: Key, output: Tensor, batch: Batch) -> None:
         # Later layers may overwrite the output, and on a GPU it has been copied already.
-        outputs[key] = output if look.on_gpu else output.clone()
+        outputs[key] = output if forward.on_gpu else output.clone()
         if len(outputs) == len(keys):
             for (of_a, of_b), matcher in matchers.items():
                 matcher.add(outputs["A", of_a], outputs["B", of_b], batch.names)
@@ -130,13 +132,13 @@ def match_units(
         for model in models.values():
             stack.enter_context(evaluating(model))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(arithmetic(precision, look.device))
-        stack.enter_context(look.stream())
-        look.check(data.image_size)
-        for batch in batches(data, batch_size, mine, pinned=look.on_gpu):
-            look.at(batch, keys, take_in)
+        stack.enter_context(arithmetic(precision, forward.device))
+        stack.enter_context(forward.stream())
+        forward.check(data.image_size)
+        for batch in batches(data, batch_size, mine, pinned=forward.on_gpu):
+            forward.run(batch, keys, take_in)
             progress(batch.first + len(batch.names) - mine.start, len(mine))
-        look.finish()
+        forward.finish()
         for matcher in matchers.values():
             matcher.reduce(processes)
         return {of_a: matcher.result() for (of_a, _), matcher in matchers.items()}

@@ -1,23 +1,22 @@
-"""The first pass over the images in tensor operations, on the device of the network."""
+"""Process activation maps by tensor operations, on the device of the network."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from prunescope.arrays import Array
 from prunescope.dissection.examples import EXAMPLES, Examples
-from prunescope.dissection.first_pass import Levels, settled
-from prunescope.dissection.maps import KeptMaps, NotFiniteError, as_maps
-from prunescope.dissection.thresholds import LargestValues
+from prunescope.dissection.labels import LabelBatch, on_device
+from prunescope.dissection.maps import KeptMaps, MapBatch, NotFiniteError, float_maps, shape_of
+from prunescope.dissection.masks import UpsampleAxis
+from prunescope.dissection.settings import Presence
+from prunescope.dissection.tally import MaskCounts
+from prunescope.dissection.tally_on_device import AT_ONCE, MaskTallyOnDevice
+from prunescope.dissection.thresholds import Extremes, LargestValues
 from prunescope.processes import Processes
-
-Array = np.ndarray[Any, Any]
-
-# Work is split so that the largest tensors have about this many elements: a few hundred megabytes each.
-AT_ONCE = 1 << 24
 
 
 class LargestOnDevice:
@@ -26,7 +25,7 @@ class LargestOnDevice:
     Parameters
     ----------
     largest
-        An empty `LargestValues`, which sets how many values are kept and receives them at the end.
+        An empty `LargestValues`, which sets how many values are kept and receives them when processes are combined.
     device
         The device that the activation maps are on.
     """
@@ -38,43 +37,29 @@ class LargestOnDevice:
         self._filled = torch.zeros(units, dtype=torch.int64, device=device)
         self.bounds = torch.full((units,), -torch.inf, device=device)
 
-    def add(self, units: Tensor, maps: Tensor) -> None:
-        """Add the values of some maps. Maps without a value above their unit's bound may be left out.
-
-        Parameters
-        ----------
-        units
-            int64 [maps]: the unit of each map, in ascending order.
-        maps
-            float32 [maps, h, w]: the maps, with finite values.
-        """
+    def add(self, batch: KeptMaps[Tensor], /) -> None:
+        """Add the values of some maps, sorted by unit; see `LargestOnCpu.add`."""
+        units, maps = batch.units, batch.maps
         size = max(1, AT_ONCE // maps[0].numel()) if len(maps) else 1
         for some_units, some_maps in zip(torch.split(units, size), torch.split(maps.flatten(1), size), strict=True):
             self._insert(some_units, some_maps)
 
-    def on_cpu(self, *, alone: bool) -> LargestValues:
-        """Copy the values that the thresholds need to the CPU.
-
-        Parameters
-        ----------
-        alone
-            Whether no other process has values of these units. If so, two values of each unit are enough: those
-            between which its threshold lies.
-
-        Returns
-        -------
-        LargestValues
-            The object given at construction, now filled.
-        """
+    def reduce(self, processes: Processes) -> None:
+        """Copy the values that the thresholds need to the CPU, and add those of other processes."""
         count = min(self._keep, self._buffer.shape[1])
         size = max(1, AT_ONCE // self._buffer.shape[1])
         largest = torch.cat([part.topk(count, dim=1).values for part in torch.split(self._buffer, size)])
-        if alone and count == self._keep:
+        if processes.count == 1 and count == self._keep:
+            # A threshold lies between two of its unit's values; other processes may have values between these two.
             largest = largest[:, -2:]
             self._largest.keep = largest.shape[1]
         self._largest.buffer = largest.cpu().numpy()
         self._largest.filled = self._filled.clamp(max=largest.shape[1]).cpu().numpy()
-        return self._largest
+        self._largest.reduce(processes)
+
+    def result(self) -> Array:
+        """Return the threshold of each unit, float64 [units]; see `LargestValues.thresholds`."""
+        return self._largest.thresholds()
 
     def _insert(self, units: Tensor, rows: Tensor) -> None:
         above = rows > self.bounds[units, None]
@@ -83,10 +68,10 @@ class LargestOnDevice:
         if widest > self._buffer.shape[1]:
             more = self._buffer.new_full((len(self._buffer), widest - self._buffer.shape[1]), -torch.inf)
             self._buffer = torch.cat([self._buffer, more], 1)
-        places = above.nonzero(as_tuple=True)
-        owners = units[places[0]]
+        positions = above.nonzero(as_tuple=True)
+        owners = units[positions[0]]
         within = torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners]
-        self._buffer[owners, self._filled[owners] + within] = rows[places]
+        self._buffer[owners, self._filled[owners] + within] = rows[positions]
         self._filled += counts
         if widest > self._room:
             self._compact()
@@ -100,90 +85,113 @@ class LargestOnDevice:
         self._buffer = torch.cat([largest, room], 1)
 
 
-class FirstPassOnDevice:
-    """A first pass in tensor operations on a device.
+class ExtremesOnDevice:
+    """The smallest and the largest value of each unit on a device; see `ExtremesOnCpu`."""
 
-    Parameters
-    ----------
-    shape, images, quantile, given
-        As in `FirstPassOnCpu`.
-    device
-        The device that the layer's output is on.
-    """
-
-    def __init__(
-        self, shape: tuple[int, int, int], images: int, quantile: float, given: Array | None, device: torch.device
-    ) -> None:
-        units, h, w = shape
-        self._given, self._device = given, device
-        self._largest = (
-            LargestOnDevice(LargestValues(units, images * h * w, quantile), device) if given is None else None
-        )
-        self._fixed = None if given is None else torch.tensor(given, device=device)
-        self._best = [torch.from_numpy(part).to(device) for part in vars(Examples.empty(units, h, w)).values()]
+    def __init__(self, units: int, device: torch.device) -> None:
         self._lowest = torch.full((units,), torch.inf, device=device)
         self._highest = torch.full((units,), -torch.inf, device=device)
 
-    @property
-    def _bounds(self) -> Tensor:
-        bounds = self._fixed if self._largest is None else self._largest.bounds
-        assert bounds is not None
-        return bounds
+    def add(self, batch: MapBatch[Tensor], /) -> None:
+        """Add the maps of some images.
 
-    def add(self, first_image: int, output: Tensor) -> KeptMaps:
-        """Add the layer's output for the next images; see `FirstPass.add`."""
-        maps = as_maps(output)
-        lows, peaks = maps.amin((2, 3)), maps.amax((2, 3))
-        kept = _taken(maps, peaks, self._bounds)
-        _refuse_not_finite(maps, lows, peaks)
-        self._lowest = torch.minimum(self._lowest, lows.amin(0))
-        self._highest = torch.maximum(self._highest, peaks.amax(0))
-        self._rank(first_image, peaks, maps)
-        if self._largest is not None:
-            self._largest.add(kept.units, kept.maps)
-        return kept
+        Raises
+        ------
+        NotFiniteError
+            If a value is not finite.
+        """
+        finite = batch.lows.isfinite() & batch.peaks.isfinite()
+        if not finite.all():
+            image, unit = (~finite).nonzero()[0].tolist()
+            values = batch.maps[image, unit].flatten()
+            raise NotFiniteError(image, unit, float(values[~values.isfinite()][0]))
+        self._lowest = torch.minimum(self._lowest, batch.lows.amin(0))
+        self._highest = torch.maximum(self._highest, batch.peaks.amax(0))
 
-    def above(self, output: Tensor, thresholds: Array) -> KeptMaps:
-        """Return copies of the maps that exceed their unit's threshold."""
-        maps = as_maps(output)
-        return _taken(maps, maps.amax((2, 3)), torch.from_numpy(thresholds).to(self._device))
+    def reduce(self, processes: Processes) -> None:
+        """Include the extremes in other processes."""
+        self._lowest = _gathered(self._lowest, processes).amin(0)
+        self._highest = _gathered(self._highest, processes).amax(0)
 
-    def still_possible(self, kept: KeptMaps) -> KeptMaps:
-        """Return only the maps that may still exceed their unit's threshold."""
-        return kept.above(self._bounds)
+    def result(self) -> Extremes:
+        """Return the extremes of each unit."""
+        return Extremes(self._lowest.cpu().numpy(), self._highest.cpu().numpy())
 
-    def settle(self, processes: Processes) -> tuple[Levels, Examples]:
-        """Return the thresholds and the images with the highest activations; see `FirstPass.settle`."""
-        examples = Examples(*(part.cpu().numpy() for part in self._best))
-        examples.reduce(processes)
-        largest = None if self._largest is None else self._largest.on_cpu(alone=processes.count == 1)
-        lowest, highest = self._lowest.cpu().numpy(), self._highest.cpu().numpy()
-        return settled(largest, self._given, lowest, highest, processes), examples
 
-    def _rank(self, first_image: int, peaks: Tensor, maps: Tensor) -> None:
-        """Update the images with the highest activations; of images with equal peaks, the earlier one comes first."""
+class ExamplesOnDevice:
+    """Keeps the images with the highest activations of each unit on a device; see `ExamplesOnCpu`."""
+
+    def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
+        self._best = [torch.from_numpy(part).to(device) for part in vars(Examples.empty(*shape)).values()]
+        self._device = device
+
+    def add(self, batch: MapBatch[Tensor], /) -> None:
+        """Add a batch of images, all of which must come after the images added before."""
         images, own_peaks, own_maps = self._best
-        candidates = torch.cat([own_peaks, peaks.T], 1)
+        candidates = torch.cat([own_peaks, batch.peaks.T], 1)
         best = candidates.sort(dim=1, descending=True, stable=True).indices[:, :EXAMPLES]
         units = torch.arange(len(best), device=self._device)[:, None]
         new = (best >= EXAMPLES)[:, :, None, None]
         here = (best - EXAMPLES).clamp(min=0)
         self._best = [
-            torch.where(new[:, :, 0, 0], first_image + here, images.gather(1, best.clamp(max=EXAMPLES - 1))),
+            torch.where(new[:, :, 0, 0], batch.first_image + here, images.gather(1, best.clamp(max=EXAMPLES - 1))),
             candidates.gather(1, best),
-            torch.where(new, maps[here, units], own_maps[units, best.clamp(max=EXAMPLES - 1)]),
+            torch.where(new, batch.maps[here, units], own_maps[units, best.clamp(max=EXAMPLES - 1)]),
         ]
 
+    def reduce(self, processes: Processes) -> None:
+        """Merge the examples of all processes."""
+        merged = self.result().merged(processes)
+        self._best = [torch.from_numpy(part).to(self._device) for part in vars(merged).values()]
 
-def _taken(maps: Tensor, peaks: Tensor, bounds: Tensor) -> KeptMaps:
-    """Return copies of the maps in `maps` [n, units, h, w] that exceed their unit's bound, sorted by unit."""
-    units, images = (peaks > bounds).T.nonzero(as_tuple=True)
-    return KeptMaps(units, images, peaks[images, units], maps[images, units])
+    def result(self) -> Examples:
+        """Return the examples."""
+        return Examples(*(part.cpu().numpy() for part in self._best))
 
 
-def _refuse_not_finite(maps: Tensor, lows: Tensor, peaks: Tensor) -> None:
-    finite = lows.isfinite() & peaks.isfinite()
-    if not finite.all():
-        image, unit = (~finite).nonzero()[0].tolist()
-        values = maps[image, unit].flatten()
-        raise NotFiniteError(image, unit, float(values[~values.isfinite()][0]))
+@dataclass(frozen=True)
+class DeviceTensors:
+    """The backend that processes maps as tensors on a device, usually a GPU; see `Backend`."""
+
+    device: torch.device
+
+    def array(self, part: Array | Tensor) -> Tensor:
+        """Return an array as a tensor on the device."""
+        return torch.as_tensor(part, device=self.device)
+
+    def labels(self, labels: LabelBatch[Array]) -> LabelBatch[Tensor]:
+        """Return labels as tensors on the device."""
+        return on_device(labels, self.device)
+
+    def maps(self, first_image: int, output: Tensor) -> MapBatch[Tensor]:
+        """Return the maps in a layer's output and their extremes."""
+        maps = float_maps(output)
+        return MapBatch(first_image, shape_of(output), maps, maps.amin((2, 3)), maps.amax((2, 3)))
+
+    def above(self, batch: MapBatch[Tensor], bounds: Tensor) -> KeptMaps[Tensor]:
+        """Return copies of the maps that exceed their unit's bound, sorted by unit."""
+        units, images = (batch.peaks > bounds).T.nonzero(as_tuple=True)
+        return KeptMaps(units, images, batch.peaks[images, units], batch.maps[images, units])
+
+    def thresholds(self, units: int, positions: int, quantile: float) -> LargestOnDevice:
+        """Estimate thresholds, given the number of values of each unit over all images."""
+        return LargestOnDevice(LargestValues(units, positions, quantile), self.device)
+
+    def extremes(self, units: int) -> ExtremesOnDevice:
+        """Find the extremes of each unit."""
+        return ExtremesOnDevice(units, self.device)
+
+    def examples(self, shape: tuple[int, int, int]) -> ExamplesOnDevice:
+        """Keep the images on which each unit is most active."""
+        return ExamplesOnDevice(shape, self.device)
+
+    def tally(
+        self, counts: MaskCounts, presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis]
+    ) -> MaskTallyOnDevice:
+        """Count the pixels that masks have in common with labels."""
+        return MaskTallyOnDevice(counts, presence, axes, self.device)
+
+
+def _gathered(values: Tensor, processes: Processes) -> Tensor:
+    """Return the values of all processes on the CPU, [processes, ...]."""
+    return torch.stack([torch.from_numpy(part) for part in processes.all_gather(values.cpu().numpy())])

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from prunescope.dissection.netdissect import read_netdissect
 from prunescope.dissection.result import LayerDissection
+from prunescope.dissection.settings import DEFAULTS, Settings
 from prunescope.errors import InputError
 from prunescope.files import expanded
 
 
-def import_netdissect(path: str | Path, *, out: str | Path | None = None, iou: float = 0.05) -> LayerDissection:
+def import_netdissect(path: str | Path, *, out: str | Path | None = None, iou: float = DEFAULTS.iou) -> LayerDissection:
     """Read a table published in NetDissect-Lite's columns.
 
     Parameters
@@ -34,8 +35,7 @@ def import_netdissect(path: str | Path, *, out: str | Path | None = None, iou: f
         If the file is not such a table or cannot be read, if `iou` is out of range, if `out` contains another
         dissection, or if writing to `out` would overwrite the file itself.
     """
-    if not 0 <= iou < 1:
-        raise InputError(f"iou is {iou}, expected a bound from 0 up to 1 (0.05 in the paper)")
+    Settings.checked(iou=iou)
     units, pairs, summary = read_netdissect(path, iou)
     found = LayerDissection("", units, pairs, summary)
     if out is not None:

@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
+from prunescope.arrays import Array
+from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.examples import Examples
+from prunescope.dissection.layer_pass import LayerCounts
 from prunescope.dissection.netdissect import to_netdissect
+from prunescope.dissection.scores import Score, pair_scores, summarise, tally_arrays, unit_scores
+from prunescope.dissection.tally import Tally
 from prunescope.errors import InputError, nearest
 from prunescope.files import inside, write_arrays, write_json, write_table
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,44 @@ class LayerDissection:
     summary: dict[str, Any]
     tally: Mapping[str, Array] | None = None
     examples: Examples | None = None
+
+    @classmethod
+    def from_counts(
+        cls,
+        layer: str,
+        counts: LayerCounts,
+        truth: Array,
+        concepts: Concepts,
+        score: Score,
+        iou: float,
+        settings: Mapping[str, Any],
+    ) -> Self:
+        """Compute the scores of the units from pixel counts.
+
+        Parameters
+        ----------
+        layer
+            The name of the layer.
+        counts
+            What was accumulated for this layer over all images.
+        truth
+            int64 [blocks, concepts]: the number of pixels of each concept.
+        concepts
+            The data set.
+        score
+            The score by which a unit's concept is chosen.
+        iou
+            The bound above which a unit is interpretable.
+        settings
+            The settings to store in the summary.
+        """
+        tally = Tally(truth, counts.masks.intersect, counts.masks.activation, counts.masks.area)
+        pairs = pair_scores(tally.total(), concepts.labels, concepts.categories, score)
+        thresholds, dead = counts.thresholds
+        known = pd.DataFrame({"unit": np.arange(len(thresholds)), "threshold": thresholds, "dead": dead})
+        units = unit_scores(pairs, known, concepts.categories)
+        summary = summarise(units, concepts.categories, iou, {"layer": layer, **settings})
+        return cls(layer, units, pairs, summary, tally_arrays(tally, concepts.labels, pairs), counts.examples)
 
     def numbered(self, numbers: Array) -> LayerDissection:
         """Renumber the units, as in the dense network if filters were removed.

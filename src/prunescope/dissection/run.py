@@ -1,8 +1,4 @@
-"""Dissect networks and activation maps.
-
-A network runs once over all images, which determines the thresholds. Each unit's masks are then compared with the
-labels.
-"""
+"""Dissect networks and activation maps."""
 
 from __future__ import annotations
 
@@ -14,25 +10,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunescope.concepts.broden import ConceptData, as_concepts
-from prunescope.dissection.batches import Batch, batches
-from prunescope.dissection.labels import LabelBatch
-from prunescope.dissection.look import Key, Look, arithmetic
+from prunescope.arrays import Array
+from prunescope.concepts.broden import as_concepts
+from prunescope.concepts.protocol import Concepts
+from prunescope.dissection.backend import choose_backend
+from prunescope.dissection.counting import count_pixels
+from prunescope.dissection.forward import ForwardPasses, Key, arithmetic
+from prunescope.dissection.layer_pass import Resources
 from prunescope.dissection.result import Dissection, LayerDissection
+from prunescope.dissection.scores import Score, score_function
 from prunescope.dissection.settings import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+    DEFAULTS,
+    IMAGENET,
     Align,
+    Normalisation,
     Precision,
-    check_choice,
+    Presence,
+    Settings,
     check_precision,
-    check_settings,
 )
-from prunescope.dissection.spool import Budget, Spill
-from prunescope.dissection.stream import Holding, LayerStream, no_truth, shape_of, tensors_on
-from prunescope.dissection.tally import Presence
+from prunescope.dissection.sources import ArrayMaps, NetworkMaps
+from prunescope.dissection.storage import Budget, Storage
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks.checks import check_ready, without_wrapper
@@ -43,24 +43,23 @@ from prunescope.networks.random_weights import random_weights
 from prunescope.processes import Processes, connected_processes
 from prunescope.progress import Progress, silent
 
-Array = np.ndarray[Any, Any]
-
 
 def dissect(
     model: nn.Module,
     *,
     layers: Sequence[str],
-    concepts: ConceptData | str | Path,
+    concepts: Concepts | str | Path,
     units_axis: UnitsAxis | None = None,
-    quantile: float = 0.005,
-    iou: float = 0.05,
-    presence: Presence = "image",
-    align: Align = "half-pixel",
-    batch_size: int = 32,
+    quantile: float = DEFAULTS.quantile,
+    iou: float = DEFAULTS.iou,
+    presence: Presence = DEFAULTS.presence,
+    align: Align = DEFAULTS.align,
+    batch_size: int = DEFAULTS.batch_size,
     device: str | torch.device = "cpu",
-    precision: Precision = "fp32",
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    precision: Precision = DEFAULTS.precision,
+    mean: Sequence[float] = IMAGENET.mean,
+    std: Sequence[float] = IMAGENET.std,
+    score: str | Score = "iou",
     budget: Budget = Budget(),  # noqa: B008 - frozen
     settings: Mapping[str, Any] | None = None,
     progress: Progress = silent,
@@ -79,7 +78,8 @@ def dissect(
         The names of the layers in `named_modules()`. The layers' outputs must have the shape [n, units, h, w],
         [n, h, w, units] or [n, units], or consist of tokens that form a grid, [n, tokens, units] or [n, units, tokens].
     concepts
-        Labelled images in Broden's format: a folder, or a data set returned by `open_concepts`.
+        Labelled images: a folder in Broden's format, a data set returned by `open_concepts`, or an object of your own
+        that has the members of `prunescope.concepts.Concepts`.
     units_axis
         The axis of the layers' outputs that holds the units: one number for all layers, or a mapping from layer names
         to numbers. Axes are counted from 0, the axis of the images, or from the end if negative. For layers without a
@@ -104,6 +104,10 @@ def dissect(
     mean, std
         The mean and standard deviation of each color channel, which normalise images scaled to 0..1; those of ImageNet
         by default.
+    score
+        The score by which a unit's concept is chosen: `iou`, or a function that computes scores from pixel counts (see
+        `prunescope.dissection.scores.Score`). With a function, the tables have an additional column `score`, and a unit
+        is interpretable if the score of its concept is above the bound `iou`.
     budget
         The amounts of memory and disk space in which activation maps may be stored until the thresholds are known. A
         layer that needs more than both together gets a second forward pass.
@@ -140,10 +144,20 @@ def dissect(
         found.units.query("iou > 0.05").groupby("category").size()
     """
     found = dissect_networks(
-        {"": model}, layers=layers, concepts=concepts, units_axis=units_axis, quantile=quantile, iou=iou,
-        presence=presence, align=align, batch_size=batch_size, device=device, precision=precision, mean=mean, std=std,
-        budget=budget, settings=settings, progress=progress,
-    )  # fmt: skip
+        {"": model},
+        layers=layers,
+        concepts=concepts,
+        settings=Settings.checked(
+            quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
+        ),
+        normalisation=Normalisation.checked(mean, std),
+        units_axis=units_axis,
+        score=score,
+        device=device,
+        budget=budget,
+        metadata=settings,
+        progress=progress,
+    )
     return found[""]
 
 
@@ -151,19 +165,14 @@ def dissect_networks(
     models: Mapping[str, nn.Module],
     *,
     layers: Sequence[str],
-    concepts: ConceptData | str | Path,
+    concepts: Concepts | str | Path,
+    settings: Settings = DEFAULTS,
+    normalisation: Normalisation = IMAGENET,
     units_axis: UnitsAxis | None = None,
-    quantile: float = 0.005,
-    iou: float = 0.05,
-    presence: Presence = "image",
-    align: Align = "half-pixel",
-    batch_size: int = 32,
+    score: str | Score = "iou",
     device: str | torch.device = "cpu",
-    precision: Precision = "fp32",
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
     budget: Budget = Budget(),  # noqa: B008 - frozen
-    settings: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Dissection]:
     """Dissect several networks in one pass over the data set, so that images and labels are decoded only once.
@@ -172,11 +181,14 @@ def dissect_networks(
     ----------
     models
         The networks by name. All of them must have the given layers.
-    layers, concepts, units_axis, quantile, iou, presence, align, batch_size, device, precision, mean, std, budget, \
-    progress
-        As in `dissect`.
     settings
-        Further settings to store in every summary, in addition to the network's name.
+        The settings of the dissection.
+    normalisation
+        The normalisation of the images.
+    layers, concepts, units_axis, score, device, budget, progress
+        As in `dissect`.
+    metadata
+        Further entries for the settings that every summary stores, in addition to the network's name.
 
     Returns
     -------
@@ -193,9 +205,8 @@ def dissect_networks(
     UserWarning
         As in `dissect`.
     """
-    check_settings(quantile, iou, presence, batch_size, mean, std)
-    check_choice("align", align, Align)
-    check_precision(precision, device)
+    check_precision(settings.precision, device)
+    score_of = score_function(score)
     models = {name: without_wrapper(model) for name, model in models.items()}
     for model in models.values():
         check_ready(model)
@@ -208,89 +219,59 @@ def dissect_networks(
             stacklevel=3 if name == "" else 2,
         )
     data = as_concepts(concepts)
-    geometry: dict[tuple[str, str], Geometry] = {}
+    geometry: dict[Key, Geometry] = {}
     axes: dict[str, dict[str, int]] = {}
     for name, model in models.items():
         model.to(device)
         axes[name] = units_axes(model, layers, data.image_size, units_axis)
-        if align == "receptive-field":
+        if settings.align == "receptive-field":
             fields = receptive_fields(model, layers, data.image_size, units_axis=axes[name])
             geometry |= {(name, layer): field for layer, field in fields.items()}
-    look = Look(models, axes, torch.device(device), mean, std)
-    streams: dict[Key, LayerStream] = {}
-    truth = no_truth(data)
-
-    def take_in(key: Key, output: Tensor, batch: Batch) -> None:
-        if key not in streams:
-            streams[key] = LayerStream(key[1], shape_of(output), holding, geometry.get(key))
-        streams[key].add(batch.first, output, batch.names)
-
-    def tell(looks_done: int, images: int) -> None:
-        looks = 1 + any(stream.overflowed for stream in streams.values())
-        progress(looks_done * len(mine) + images, looks * len(mine))
-
-    def count_again(key: Key, output: Tensor, batch: Batch) -> None:
-        streams[key].count(output, batch.first, holding.placed(batch.labels))
-
+    forward = ForwardPasses(models, axes, torch.device(device), normalisation)
     with ExitStack() as stack:
         processes = stack.enter_context(connected_processes())
         mine = processes.share_of(len(data))
         if len(data) < processes.count:
             raise InputError(f"{data.root} has {len(data)} images, fewer than the {processes.count} processes")
         workers = stack.enter_context(Workers(torch.get_num_threads()))
-        spill = stack.enter_context(Spill(budget.on(look.device)))
-        holding = Holding(data, quantile, presence, iou, workers, spill, tensors_on(look.device))
+        storage = stack.enter_context(Storage(budget.on(forward.device)))
+        resources = Resources(data, settings, choose_backend(forward.device, workers), storage)
         for model in models.values():
             stack.enter_context(evaluating(model))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(arithmetic(precision, look.device))
-        stack.enter_context(look.stream())
-        look.check(data.image_size)
-        labels = spill.spool()
-        for batch in batches(data, batch_size, mine, pinned=look.on_gpu):
-            look.at(batch, [(name, layer) for name in models for layer in layers], take_in)
-            batch.labels.add_truth(holding.blocks(batch.first, len(batch.names)), truth)
-            labels.append(tuple(holding.placed(batch.labels)))
-            tell(0, batch.first + len(batch.names) - mine.start)
-        look.finish()
-        for stream in streams.values():
-            stream.settle(processes)
-        waiting = {key: stream.kept() for key, stream in streams.items() if not stream.overflowed}
-        first = mine.start
-        for record in labels:
-            placed = holding.placed(LabelBatch(*record))
-            for key, kept in waiting.items():
-                streams[key].count(next(kept), first, placed)
-            first += len(placed.codes)
-        again = [key for key, stream in streams.items() if stream.overflowed]
-        for batch in batches(data, batch_size, mine, pinned=look.on_gpu) if again else ():
-            look.at(batch, again, count_again, to_the_end=False)
-            tell(1, batch.first + len(batch.names) - mine.start)
-        look.finish()
-        processes.all_reduce(truth)
-        noted = _settings(data, quantile, presence) | {"align": align, "precision": precision}
-        noted |= {"mean": list(mean), "std": list(std)} | dict(settings or {})
-        if units_axis is not None:
-            noted |= {"units_axis": dict(units_axis) if isinstance(units_axis, Mapping) else units_axis}
-        found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
-        for key, stream in streams.items():
-            name, layer = key
-            own: dict[str, Any] = {"name": name} if name else {}
-            own |= {"weights": random[name]} if name in random else {}
-            own |= {"dtype": look.dtype(name)} if look.dtype(name) != "float32" else {}
-            own |= _told(geometry[key]) if key in geometry else {}
-            found[name][layer] = stream.finish(truth, processes, noted | own)
+        stack.enter_context(arithmetic(settings.precision, forward.device))
+        stack.enter_context(forward.stream())
+        forward.check(data.image_size)
+        keys = tuple((name, layer) for name in models for layer in layers)
+        source = NetworkMaps(forward, keys, data, mine, settings.batch_size)
+        measured = count_pixels(source, resources, processes, geometry=geometry, progress=progress)
+    noted = _noted(data, settings) | {"align": settings.align, "precision": settings.precision}
+    noted |= {"mean": list(normalisation.mean), "std": list(normalisation.std)} | _noted_score(score)
+    noted |= dict(metadata or {})
+    if units_axis is not None:
+        noted |= {"units_axis": dict(units_axis) if isinstance(units_axis, Mapping) else units_axis}
+    found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
+    for key, counts in measured.layers.items():
+        name, layer = key
+        own: dict[str, Any] = {"name": name} if name else {}
+        own |= {"weights": random[name]} if name in random else {}
+        own |= {"dtype": forward.dtype(name)} if forward.dtype(name) != "float32" else {}
+        own |= _noted_geometry(geometry[key]) if key in geometry else {}
+        found[name][layer] = LayerDissection.from_counts(
+            layer, counts, measured.truth, data, score_of, settings.iou, noted | own
+        )
     return {name: Dissection(parts) for name, parts in found.items()}
 
 
 def dissect_activations(
     features: Array,
     *,
-    concepts: ConceptData | str | Path,
+    concepts: Concepts | str | Path,
     thresholds: Array | None = None,
-    quantile: float = 0.005,
-    iou: float = 0.05,
-    presence: Presence = "image",
+    quantile: float = DEFAULTS.quantile,
+    iou: float = DEFAULTS.iou,
+    presence: Presence = DEFAULTS.presence,
+    score: str | Score = "iou",
     settings: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> LayerDissection:
@@ -301,7 +282,7 @@ def dissect_activations(
     features
         The activation maps, [images, units, h, w] or [images, units], of any real type; they are converted to float32.
         The images must be in the order of the data set's index.
-    concepts, quantile, iou, presence, settings, progress
+    concepts, quantile, iou, presence, score, settings, progress
         As in `dissect`.
     thresholds
         The threshold of each unit, [units], to be used instead of the exact quantile of `features`.
@@ -317,7 +298,8 @@ def dissect_activations(
         If the number of images differs from that of the data set; if `features` or `thresholds` have an unsupported
         shape or type, or values that are not finite; or if an argument is out of range.
     """
-    check_settings(quantile, iou, presence, 1, (), ())
+    chosen = Settings.checked(quantile=quantile, iou=iou, presence=presence)
+    score_of = score_function(score)
     data = as_concepts(concepts)
     if features.dtype.kind not in "fiu" or features.ndim not in (2, 4) or 0 in features.shape:
         raise InputError(
@@ -326,40 +308,43 @@ def dissect_activations(
         )
     if len(features) != len(data):
         raise InputError(
-            f"features hold {len(features)} images, {data.root} has {len(data)}; expected one map per image, "
-            f"in index order"
+            f"features contain {len(features)} images, but {data.root} has {len(data)}; expected one map for each "
+            "image, in the order of its index"
         )
     if thresholds is not None and thresholds.dtype.kind not in "fiu":
         raise InputError(f"thresholds are {thresholds.dtype}, expected numbers")
     if thresholds is not None and (thresholds.shape != features.shape[1:2] or not np.isfinite(thresholds).all()):
         raise InputError(
-            f"thresholds are {list(thresholds.shape)}, expected {features.shape[1]} finite numbers, one a unit"
+            f"thresholds are {list(thresholds.shape)}, expected {features.shape[1]} finite numbers, one for each unit"
         )
-    maps = features.reshape(*features.shape[:2], *(features.shape[2:] or (1, 1)))
     given = None if thresholds is None else np.asarray(thresholds, np.float64)
-    processes, truth = Processes(), no_truth(data)
     # The maps are in memory already, and their copies that are stored until the thresholds are known fit there too.
     budget = Budget(memory=2 * features.nbytes + (1 << 30))
-    with Spill(budget) as spill, Workers(torch.get_num_threads()) as workers:
-        holding = Holding(data, quantile, presence, iou, workers, spill, tensors_on(torch.device("cpu")))
-        stream = LayerStream("activations", maps.shape[1:], holding, thresholds=given)
-        labels = spill.spool()
-        for batch in batches(data, 64, range(len(data)), with_images=False):
-            part = np.array(maps[batch.first : batch.first + len(batch.names)], np.float32)
-            stream.add(batch.first, torch.from_numpy(part), batch.names)
-            batch.labels.add_truth(holding.blocks(batch.first, len(batch.names)), truth)
-            labels.append(tuple(holding.placed(batch.labels)))
-            progress(batch.first + len(batch.names), len(data))
-        stream.settle(processes)
-        for place, (kept, record) in enumerate(zip(stream.kept(), labels, strict=True)):
-            stream.count(kept, 64 * place, holding.placed(LabelBatch(*record)))
-    noted = _settings(data, quantile, presence) | {"align": "half-pixel"} | dict(settings or {})
-    return stream.finish(truth, processes, noted)
+    with Storage(budget) as storage, Workers(torch.get_num_threads()) as workers:
+        resources = Resources(data, chosen, choose_backend(torch.device("cpu"), workers), storage)
+        source = ArrayMaps(("", "activations"), features, data)
+        measured = count_pixels(source, resources, Processes(), thresholds=given, progress=progress)
+    (counts,) = measured.layers.values()
+    noted = _noted(data, chosen) | {"align": "half-pixel"} | _noted_score(score) | dict(settings or {})
+    return LayerDissection.from_counts("activations", counts, measured.truth, data, score_of, chosen.iou, noted)
 
 
-def _told(geometry: Geometry) -> dict[str, list[str]]:
+def _noted_geometry(geometry: Geometry) -> dict[str, list[str]]:
     return {name: [str(value) for value in getattr(geometry, name)] for name in ("stride", "offset")}
 
 
-def _settings(data: ConceptData, quantile: float, presence: Presence) -> dict[str, Any]:
-    return {"quantile": quantile, "presence": presence, "concepts": str(data.root), "images": len(data)}
+def _noted_score(score: str | Score) -> dict[str, str]:
+    """Return the entry for the score by which concepts are chosen; nothing for the IoU."""
+    if score == "iou":
+        return {}
+    return {"score": score if isinstance(score, str) else getattr(score, "__qualname__", type(score).__qualname__)}
+
+
+def _noted(data: Concepts, settings: Settings) -> dict[str, Any]:
+    """Return the settings that the summary of every dissection stores."""
+    return {
+        "quantile": settings.quantile,
+        "presence": settings.presence,
+        "concepts": str(data.root),
+        "images": len(data),
+    }

@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunescope.concepts.broden import ConceptData
+from prunescope.concepts.protocol import Concepts
 from prunescope.devices import choose_device
 from prunescope.dissection.activations import read_activations
 from prunescope.dissection.result import Dissection, LayerDissection, refuse_other
 from prunescope.dissection.run import dissect_activations, dissect_networks
-from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Align, Precision
-from prunescope.dissection.spool import Budget
-from prunescope.dissection.tally import Presence
+from prunescope.dissection.settings import (
+    DEFAULTS,
+    IMAGENET,
+    Align,
+    Normalisation,
+    Precision,
+    Presence,
+    Settings,
+)
+from prunescope.dissection.storage import Budget
 from prunescope.errors import InputError, refuse_text
 from prunescope.files import check_folder, expanded, inside
 from prunescope.networks.layers import UnitsAxis
@@ -26,7 +33,7 @@ def dissect_checkpoints(
     network: str,
     out: str | Path,
     *,
-    concepts: ConceptData | str | Path,
+    concepts: Concepts | str | Path,
     weights: Sequence[str | Path] = (),
     weights_key: str | None = None,
     masks: Sequence[str | Path] = (),
@@ -34,15 +41,15 @@ def dissect_checkpoints(
     classes: int | None = None,
     seed: int = 0,
     units_axis: UnitsAxis | None = None,
-    quantile: float = 0.005,
-    iou: float = 0.05,
-    presence: Presence = "image",
-    align: Align = "half-pixel",
-    batch_size: int = 32,
+    quantile: float = DEFAULTS.quantile,
+    iou: float = DEFAULTS.iou,
+    presence: Presence = DEFAULTS.presence,
+    align: Align = DEFAULTS.align,
+    batch_size: int = DEFAULTS.batch_size,
     device: str = "auto",
-    precision: Precision = "fp32",
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    precision: Precision = DEFAULTS.precision,
+    mean: Sequence[float] = IMAGENET.mean,
+    std: Sequence[float] = IMAGENET.std,
     budget: Budget = Budget(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> dict[Path, Dissection]:
@@ -126,13 +133,17 @@ def dissect_checkpoints(
         name: inside(out, name, f"weights {file}: its stem") if len(files) > 1 else Path(out)
         for name, file in files.items()
     }
-    settings: dict[str, Any] = {"network": network, "weights": [str(file) for file in weights], "seed": seed}
-    settings |= {"weights_key": weights_key} if weights_key is not None else {}
-    settings |= {"masks": [str(file) for file in masks]} if masks else {}
+    settings = Settings.checked(
+        quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
+    )
+    normalisation = Normalisation.checked(mean, std)
+    metadata: dict[str, Any] = {"network": network, "weights": [str(file) for file in weights], "seed": seed}
+    metadata |= {"weights_key": weights_key} if weights_key is not None else {}
+    metadata |= {"masks": [str(file) for file in masks]} if masks else {}
     # This is checked before the work, because an existing dissection would not be overwritten after it.
-    known: dict[str, Any] = {"iou": iou, "align": align, "precision": precision, "mean": mean, "std": std}
+    known: dict[str, Any] = {"iou": iou, "align": align, "precision": precision, **normalisation.model_dump()}
     known |= _given(concepts, quantile, presence)
-    known |= {"weights_key": None, "masks": None, **(settings if weights else {"network": network, "seed": seed})}
+    known |= {"weights_key": None, "masks": None, **(metadata if weights else {"network": network, "seed": seed})}
     for folder in folders.values():
         for layer in chosen:
             refuse_other(folder, layer, known, known=True)
@@ -146,18 +157,12 @@ def dissect_checkpoints(
             },
             layers=chosen,
             concepts=concepts,
-            units_axis=units_axis,
-            quantile=quantile,
-            iou=iou,
-            presence=presence,
-            align=align,
-            batch_size=batch_size,
-            device=choose_device(device, processes.rank),
-            precision=precision,
-            mean=mean,
-            std=std,
-            budget=budget,
             settings=settings,
+            normalisation=normalisation,
+            units_axis=units_axis,
+            device=choose_device(device, processes.rank),
+            budget=budget,
+            metadata=metadata,
             progress=progress,
         )
     for name, dissection in found.items() if processes.is_main else ():
@@ -169,10 +174,10 @@ def dissect_activations_file(
     file: str | Path,
     out: str | Path,
     *,
-    concepts: ConceptData | str | Path,
-    quantile: float = 0.005,
-    iou: float = 0.05,
-    presence: Presence = "image",
+    concepts: Concepts | str | Path,
+    quantile: float = DEFAULTS.quantile,
+    iou: float = DEFAULTS.iou,
+    presence: Presence = DEFAULTS.presence,
     progress: Progress = silent,
 ) -> LayerDissection:
     """Dissect activation maps that another framework has written to a file, and save the results.
@@ -216,7 +221,7 @@ def dissect_activations_file(
     return found
 
 
-def _given(concepts: ConceptData | str | Path, quantile: float, presence: Presence) -> Mapping[str, Any]:
+def _given(concepts: Concepts | str | Path, quantile: float, presence: Presence) -> Mapping[str, Any]:
     """Return the settings that every dissection stores in its summary."""
-    root = concepts.root if isinstance(concepts, ConceptData) else expanded(concepts).absolute()
+    root = expanded(concepts).absolute() if isinstance(concepts, str | Path) else concepts.root
     return {"concepts": str(root), "quantile": quantile, "presence": presence}

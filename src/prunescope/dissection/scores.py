@@ -1,18 +1,87 @@
-"""Compute IoUs from pixel counts, find the concept of each unit, and summarise the results."""
+"""Compute scores from pixel counts, find the concept of each unit, and summarise the results."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from prunescope.arrays import Array
 from prunescope.dissection.tally import Counts, Tally
+from prunescope.errors import InputError, nearest
 
-Array = np.ndarray[Any, Any]
 
+class PairCounts(NamedTuple):
+    """Pixel counts of pairs of a unit and a concept over the whole data set, int64 [pairs] each."""
+
+    intersect: Array  # I: the pixels in both the unit's masks and the concept
+    activation: Array  # A: the pixels of the unit's masks in images in which the concept's category is present
+    truth: Array  # G: the pixels of the concept
+
+
+# A function that computes the score of each pair, [pairs], from its counts. `intersect` is at least 1.
+Score: TypeAlias = Callable[[PairCounts], Array]
 
 CONCEPT = ("number", "category", "label")  # the columns that identify a concept in a table of units
+
+
+def iou(counts: PairCounts) -> Array:
+    """Return I / (A + G - I), the intersection over union of each pair (Bau et al. 2017, section 2.3)."""
+    intersect, activation, truth = counts
+    result: Array = intersect / (activation + truth - intersect)
+    return result
+
+
+_SCORES: dict[str, Score] = {"iou": iou}
+
+
+def score_function(score: str | Score) -> Score:
+    """Return the function that computes a score, given its name or the function itself.
+
+    Raises
+    ------
+    InputError
+        If there is no score of this name. The message lists the names.
+    """
+    if callable(score):
+        return score
+    if score not in _SCORES:
+        raise InputError(f"score is {score!r}; {nearest(str(score), _SCORES)}, or give a function of PairCounts")
+    return _SCORES[score]
+
+
+def score_column(table: pd.DataFrame) -> str:
+    """Return the column of a table of units or pairs by which concepts were chosen: `score` if it exists, or `iou`."""
+    return "score" if "score" in table.columns else "iou"
+
+
+def interpretable(units: pd.DataFrame, bound: float = 0.05) -> pd.Series[bool]:
+    """Return which units are interpretable, that is, have a best concept with an IoU strictly above a bound.
+
+    Parameters
+    ----------
+    units : DataFrame
+        A table with a row per unit and the columns label, iou and, if known, dead. If concepts were chosen by another
+        score, in the column score, this score is compared with the bound.
+    bound : float
+        The bound. Frankle and Bau 2019, section 2, use 0.05.
+
+    Returns
+    -------
+    Series of bool
+        The result for each unit, with the index of `units`. Dead units and units without a concept are not
+        interpretable.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"label": ["dog", "sky", None], "iou": [0.2, 0.05, 0.0], "dead": [False, False, True]})
+    >>> interpretable(table).tolist()
+    [True, False, False]
+    """
+    found = (units[score_column(units)] > bound) & units["label"].notna()
+    return found & ~units["dead"].astype(bool) if "dead" in units else found
 
 
 def concept_columns(*units: pd.DataFrame) -> list[str]:
@@ -30,10 +99,8 @@ def concept_columns(*units: pd.DataFrame) -> list[str]:
     return [column for column in CONCEPT if all(column in table.columns for table in units)]
 
 
-def pair_scores(tally: Counts, labels: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
+def pair_scores(tally: Counts, labels: pd.DataFrame, categories: tuple[str, ...], score: Score = iou) -> pd.DataFrame:
     """Compute the IoU of each pair of unit and concept that have pixels in common.
-
-    IoU = I / (A + G - I), where I is `intersect`, A is `activation` and G is `truth` (Bau et al. 2017, section 2.3).
 
     Parameters
     ----------
@@ -43,28 +110,45 @@ def pair_scores(tally: Counts, labels: pd.DataFrame, categories: tuple[str, ...]
         The concepts in the order of the tally, indexed by number, with the columns `name` and (primary) `category`.
     categories
         The categories in the order of the tally.
+    score
+        The score by which the concepts of units are chosen. Unless it is the IoU, it adds the column `score`.
 
     Returns
     -------
     pd.DataFrame
         unit, label, number, category, truth, activation, intersect and iou, sorted by unit, then number.
+
+    Raises
+    ------
+    InputError
+        If `score` does not return a finite number for each pair.
     """
     unit, concept = np.nonzero(tally.intersect)
     primary = np.array([categories.index(name) for name in labels["category"]], np.int64)
-    truth, intersect = tally.truth[concept], tally.intersect[unit, concept]
-    activation = tally.activation[unit, primary[concept]]
-    return pd.DataFrame(
-        {
-            "unit": unit,
-            "label": labels["name"].to_numpy()[concept],
-            "number": labels.index.to_numpy()[concept],
-            "category": labels["category"].to_numpy()[concept],
-            "truth": truth,
-            "activation": activation,
-            "intersect": intersect,
-            "iou": intersect / (activation + truth - intersect),
-        }
+    counts = PairCounts(
+        intersect=tally.intersect[unit, concept],
+        activation=tally.activation[unit, primary[concept]],
+        truth=tally.truth[concept],
     )
+    columns = {
+        "unit": unit,
+        "label": labels["name"].to_numpy()[concept],
+        "number": labels.index.to_numpy()[concept],
+        "category": labels["category"].to_numpy()[concept],
+        "truth": counts.truth,
+        "activation": counts.activation,
+        "intersect": counts.intersect,
+        "iou": iou(counts),
+    }
+    if score is not iou:
+        values = np.asarray(score(counts))
+        if values.shape != unit.shape or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+            raise InputError(
+                f"the score function returned {values.dtype} {list(values.shape)} for {len(unit)} pairs of unit and "
+                "concept; expected a finite number for each pair"
+            )
+        columns["score"] = values.astype(np.float64)
+    return pd.DataFrame(columns)
 
 
 def tally_arrays(tally: Tally, labels: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Array]:
@@ -90,9 +174,13 @@ def tally_arrays(tally: Tally, labels: pd.DataFrame, pairs: pd.DataFrame) -> dic
         `block_pairs` int64 [pairs, 2], the unit and the concept number of each relevant pair; `block_intersect`
         [blocks, pairs]; `block_truth` [blocks, concepts]; `block_activation` [blocks, units, categories].
     """
-    best = pairs.sort_values("iou", ascending=False, kind="stable").drop_duplicates(["unit", "category"]).index
-    mattering = pairs[(pairs["iou"] > 0.01) | pairs.index.isin(best)]
-    unit, number = mattering["unit"].to_numpy(), mattering["number"].to_numpy()
+    best = (
+        pairs.sort_values(score_column(pairs), ascending=False, kind="stable")
+        .drop_duplicates(["unit", "category"])
+        .index
+    )
+    relevant = pairs[(pairs["iou"] > 0.01) | pairs.index.isin(best)]
+    unit, number = relevant["unit"].to_numpy(), relevant["number"].to_numpy()
     numbers = labels.index.to_numpy()
     return {"numbers": numbers} | vars(tally.total()) | {
         "block_pairs": np.stack([unit, number], axis=1).astype(np.int64),
@@ -103,9 +191,10 @@ def tally_arrays(tally: Tally, labels: pd.DataFrame, pairs: pd.DataFrame) -> dic
 
 
 def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
-    """Find the concept of each unit, which is the one with the highest IoU, and its best concept of each category.
+    """Find the concept of each unit, which is the one with the highest score, and its best concept of each category.
 
-    Of concepts with equal IoUs, the one with the lower number is chosen.
+    The score is the IoU unless `pairs` has a column `score`. Of concepts with equal scores, the one with
+    the lower number is chosen.
 
     Parameters
     ----------
@@ -122,7 +211,7 @@ def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str,
     pd.DataFrame
         unit, label, category, iou, the other columns of `units`, number, and the best concept of each category.
     """
-    ranked = pairs.sort_values(["iou", "number"], ascending=[False, True], kind="stable")
+    ranked = pairs.sort_values([score_column(pairs), "number"], ascending=[False, True], kind="stable")
     best = ranked.drop_duplicates("unit").set_index("unit")
     at = units["unit"]
     columns: dict[str, Any] = {
@@ -131,6 +220,8 @@ def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str,
         "category": best["category"].reindex(at).to_numpy(),
         "iou": best["iou"].reindex(at).fillna(0.0).to_numpy(),
     }
+    if "score" in pairs:
+        columns["score"] = best["score"].reindex(at).fillna(0.0).to_numpy()
     columns |= {name: units[name].to_numpy() for name in units.columns if name != "unit"}
     columns["number"] = best["number"].reindex(at).astype("Int64").array
     for category in categories:
@@ -150,7 +241,7 @@ def summarise(units: pd.DataFrame, categories: tuple[str, ...], iou: float, sett
     categories
         The categories, in the order in which the summary lists them.
     iou
-        A unit is interpretable if its IoU is above this bound.
+        A unit is interpretable if its score is above this bound; see `interpretable`.
     settings
         The settings of the dissection, to be stored in the summary.
 
@@ -161,14 +252,14 @@ def summarise(units: pd.DataFrame, categories: tuple[str, ...], iou: float, sett
         detected concepts (`by_category`) and of interpretable units (`units_by_category`) of each category; and the
         `settings`, including `iou`.
     """
-    interpretable = units[units["iou"] > iou]
-    concepts = interpretable.drop_duplicates(concept_columns(units))
+    detectors = units[interpretable(units, iou)]
+    concepts = detectors.drop_duplicates(concept_columns(units))
     summary: dict[str, Any] = {
         "units": len(units),
-        "interpretable": len(interpretable),
+        "interpretable": len(detectors),
         "concepts": len(concepts),
         "by_category": {name: int((concepts["category"] == name).sum()) for name in categories},
-        "units_by_category": {name: int((interpretable["category"] == name).sum()) for name in categories},
+        "units_by_category": {name: int((detectors["category"] == name).sum()) for name in categories},
     }
     if "dead" in units:
         summary["dead"] = int(units["dead"].sum())

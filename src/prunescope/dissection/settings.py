@@ -1,69 +1,135 @@
-"""The settings of a dissection, and checks of their values."""
+"""The settings of a dissection, their defaults and the checks of their values."""
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Annotated, Any, Literal, Self, get_args
 
-import torch
+from pydantic import AfterValidator, Field, ValidationError
 
-from prunescope.bounds import LEAST_QUANTILE, LEAST_STD, MOST_COLOR, MOST_COUNT, is_whole, shown
-from prunescope.dissection.tally import Presence
+from prunescope.bounds import LEAST_QUANTILE, LEAST_STD, MOST_COLOR, MOST_COUNT, shown
 from prunescope.errors import InputError, nearest
+from prunescope.validation import Strict
 
+Presence = Literal["image", "overlap"]
 Align = Literal["half-pixel", "receptive-field"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_EXPECTED = {
+    "quantile": "expected a fraction between 0 and 1 (0.005 keeps the top 0.5 %)",
+    "iou": "expected a bound from 0 up to 1 (0.05 in the paper)",
+    "batch_size": f"expected at least 1 image, at most {MOST_COUNT:,}",
+}
 
-def check_settings(
-    quantile: float, iou: float, presence: str, batch_size: int, mean: Sequence[float], std: Sequence[float]
-) -> None:
-    """Raise if a setting of a dissection is out of range. `mean` and `std` are not checked if both are empty.
+
+def _at_least(least: float, given: float) -> float:
+    if given < least:
+        raise ValueError(f"expected at least {least:g}")
+    return given
+
+
+Mean = Annotated[float, Field(ge=-MOST_COLOR, le=MOST_COLOR)]
+Std = Annotated[float, Field(gt=0, le=MOST_COLOR), AfterValidator(partial(_at_least, LEAST_STD))]
+
+
+class Settings(Strict):
+    """The settings that decide what a dissection finds, and how it computes that.
+
+    Attributes
+    ----------
+    quantile
+        The fraction of all positions at which a unit's activation exceeds its threshold.
+    iou
+        A unit is interpretable if the IoU with its concept is above this bound.
+    presence
+        The images on which mask pixels count as activation for a category. With `image`, these are the images that have
+        a label of the category anywhere; with `overlap`, the images that have one under the mask.
+    align
+        The alignment of activation maps with the labels. With `half-pixel`, maps are stretched over the whole image;
+        with `receptive-field`, map positions are placed at the centres of the units' receptive fields.
+    precision
+        The precision of the forward pass.
+    batch_size
+        The number of images in a batch. It affects the results only through rounding errors of the network.
+    """
+
+    quantile: Annotated[
+        float, Field(gt=0, lt=1, le=1 - LEAST_QUANTILE), AfterValidator(partial(_at_least, LEAST_QUANTILE))
+    ] = 0.005
+    iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    presence: Presence = "image"
+    align: Annotated[Align, Field(description="how maps lie on the labels")] = "half-pixel"
+    precision: Annotated[Precision, Field(description="of the forward pass")] = "fp32"
+    batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT)] = 32
+
+    @classmethod
+    def checked(cls, **given: Any) -> Self:
+        """Return the settings given as keyword arguments, and the defaults of the others.
+
+        Raises
+        ------
+        InputError
+            If a setting is out of range. The message says what was expected and, for a choice, names the nearest one.
+        """
+        for name in _EXPECTED.keys() & given.keys():
+            # Pydantic would convert booleans and text to numbers.
+            if not isinstance(given[name], numbers.Real) or isinstance(given[name], bool):
+                raise _out_of_range(name, given[name])
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            name = str(error.errors()[0]["loc"][0])
+            raise _out_of_range(name, given[name]) from None
+
+
+def _out_of_range(name: str, given: Any) -> InputError:
+    what = name.replace("_", " ")
+    if name in _EXPECTED:
+        return InputError(f"{what} is {shown(given)}, {_EXPECTED[name]}")
+    choices = get_args(Settings.model_fields[name].annotation)
+    return InputError(f"{what} is {shown(given)}; {nearest(str(given), choices)}")
+
+
+class Normalisation(Strict):
+    """The mean and the standard deviation of each color channel, which normalise images scaled to 0..1."""
+
+    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
+    std: tuple[Std, Std, Std] = IMAGENET_STD
+
+    @classmethod
+    def checked(cls, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Self:
+        """Return the normalisation with these values.
+
+        Raises
+        ------
+        InputError
+            If `mean` or `std` does not consist of three numbers in range.
+        """
+        mean, std = list(mean), list(std)
+        try:
+            return cls(mean=tuple(mean), std=tuple(std))  # type: ignore[arg-type]
+        except ValidationError:
+            raise InputError(
+                f"mean {mean} and std {std}: expected three numbers each, std above 0, at most {MOST_COLOR:g}"
+            ) from None
+
+
+DEFAULTS = Settings()
+IMAGENET = Normalisation()
+
+
+def check_precision(precision: Precision, device: object) -> None:
+    """Raise if a device does not support a precision.
 
     Raises
     ------
     InputError
-        If a setting is out of range. The message says what was expected.
+        If `precision` is `tf32` and the device is not an NVIDIA GPU. The message names an alternative.
     """
-    if not LEAST_QUANTILE <= quantile <= 1 - LEAST_QUANTILE:
-        raise InputError(f"quantile is {quantile}, expected a fraction between 0 and 1 (0.005 keeps the top 0.5 %)")
-    if not 0 <= iou < 1:
-        raise InputError(f"iou is {iou}, expected a bound from 0 up to 1 (0.05 in the paper)")
-    check_choice("presence", presence, Presence)
-    if not is_whole(batch_size) or not 1 <= batch_size <= MOST_COUNT:
-        raise InputError(f"batch size is {shown(batch_size)}, expected at least 1 image, at most {MOST_COUNT:,}")
-    if not len(mean) and not len(std):
-        return
-    colors = len(mean) == 3 and len(std) == 3 and all(abs(value) <= MOST_COLOR for value in mean)
-    if not colors or not all(LEAST_STD <= value <= MOST_COLOR for value in std):
-        raise InputError(
-            f"mean {list(mean)} and std {list(std)}: expected three numbers each, std above 0, at most {MOST_COLOR:g}"
-        )
-
-
-def check_precision(precision: str, device: str | torch.device) -> None:
-    """Raise if a precision does not exist or a device does not support it.
-
-    Raises
-    ------
-    InputError
-        If `precision` is unknown, or is `tf32` on a device that is not an NVIDIA GPU. The message names an alternative.
-    """
-    check_choice("precision", precision, Precision)
-    if precision == "tf32" and torch.device(device).type != "cuda":
+    if precision == "tf32" and not str(device).startswith("cuda"):
         raise InputError(f"precision tf32 is for NVIDIA GPUs, and the device is {device}; give fp32 (or bf16)")
-
-
-def check_choice(what: str, given: str, choices: Any) -> None:
-    """Raise if a value is not one of the choices of a `Literal` type.
-
-    Raises
-    ------
-    InputError
-        If `given` is not one of `choices`. The message starts with `what` and names the nearest choice.
-    """
-    if given not in get_args(choices):
-        raise InputError(f"{what} is {given!r}; {nearest(given, get_args(choices))}")

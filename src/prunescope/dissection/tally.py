@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Generic, NamedTuple
 
 import numpy as np
 
+from prunescope.arrays import Array, Values
 from prunescope.dissection.kernels import kernel
-from prunescope.dissection.labels import LabelBatch
+from prunescope.dissection.labels import BLOCKS, LabelBatch
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import UpsampleAxis
+from prunescope.dissection.settings import Presence
 from prunescope.dissection.workers import Workers
 from prunescope.processes import Processes
-
-Array = np.ndarray[Any, Any]
-Presence = Literal["image", "overlap"]
-
-BLOCKS = 32
 
 
 @dataclass(frozen=True)
@@ -67,32 +64,13 @@ class MaskCounts:
             np.zeros((blocks, units), np.int64),
         )
 
-    def reduce(self, processes: Processes) -> None:
-        """Replace the counts by their sums over all processes, in place."""
-        for part in vars(self).values():
-            processes.all_reduce(part)
 
+class MaskBatch(NamedTuple, Generic[Values]):
+    """The masks of a layer's units for a batch of images, which are where maps exceed thresholds, and the labels."""
 
-class MaskTally(Protocol):
-    """Counts the pixels of masks."""
-
-    def add(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, blocks: Array) -> None:
-        """Add the pixels that the masks of some images have in common with their labels.
-
-        Parameters
-        ----------
-        kept
-            The maps of these images, which must include every map with a value above its unit's threshold.
-        thresholds
-            float64 [units]: the thresholds.
-        labels
-            The labels of these images.
-        blocks
-            int64 [images]: the block that each image belongs to.
-        """
-
-    def counts(self) -> MaskCounts:
-        """Return the counts."""
+    kept: KeptMaps[Values]  # includes every map with a value above its unit's threshold
+    thresholds: Values  # float64 [units]
+    labels: LabelBatch[Values]
 
 
 class MaskTallyOnCpu:
@@ -103,8 +81,7 @@ class MaskTallyOnCpu:
     counts
         The counts to add to.
     presence
-        The images in which mask pixels count as activation: those with a label of the category anywhere (`image`,
-        Bau et al. 2017) or under the mask (`overlap`, NetDissect-Lite).
+        The images in which mask pixels count as activation, as in `Settings`.
     axes
         The positions of the label pixels on the maps, along the vertical and the horizontal axis.
     workers
@@ -116,19 +93,25 @@ class MaskTallyOnCpu:
     ) -> None:
         self._counts, self._presence, self._axes, self._workers = counts, presence, axes, workers
 
-    def add(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, blocks: Array) -> None:
-        """Add the pixels that the masks of some images have in common with their labels; see `MaskTally.add`."""
+    def add(self, batch: MaskBatch[Array], /) -> None:
+        """Add the pixels that the masks of some images have in common with their labels."""
+        kept, thresholds, labels = batch
         above = np.flatnonzero(kept.peaks > thresholds[kept.units])
         order = above[np.argsort(kept.units[above], kind="stable")]
         unit_starts = np.searchsorted(kept.units[order], np.arange(len(thresholds) + 1))
-        self._workers.spread(
+        self._workers.run(
             _count_masks, len(thresholds), kept.maps, kept.images, order, unit_starts, thresholds,
             *self._axes[0], *self._axes[1], labels.codes, labels.first_rows, labels.starts, labels.columns,
-            labels.categories, labels.present, blocks, self._presence == "overlap",
+            labels.categories, labels.present, labels.blocks, self._presence == "overlap",
             self._counts.intersect, self._counts.activation, self._counts.area,
         )  # fmt: skip
 
-    def counts(self) -> MaskCounts:
+    def reduce(self, processes: Processes) -> None:
+        """Add the counts of other processes."""
+        for part in vars(self._counts).values():
+            processes.all_reduce(part)
+
+    def result(self) -> MaskCounts:
         """Return the counts."""
         return self._counts
 
@@ -164,8 +147,8 @@ def _count_masks(
     here = np.empty(present.shape[1], np.bool_)
     for unit in range(first_unit, last_unit):
         threshold = thresholds[unit]
-        for place in range(unit_starts[unit], unit_starts[unit + 1]):
-            values, image = maps[order[place]], images[order[place]]
+        for index in range(unit_starts[unit], unit_starts[unit + 1]):
+            values, image = maps[order[index]], images[order[index]]
             first, count, pixels, block = first_rows[image], 0, 0, blocks[image]
             for y in range(h):
                 below = min(y + 1, h - 1)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import UpsampleAxis
-from prunescope.dissection.on_device import AT_ONCE
-from prunescope.dissection.tally import MaskCounts, Presence
+from prunescope.dissection.settings import Presence
+from prunescope.dissection.tally import MaskBatch, MaskCounts
+from prunescope.processes import Processes
 
-Array = np.ndarray[Any, Any]
+# Work is split so that the largest tensors have about this many elements: a few hundred megabytes each.
+AT_ONCE = 1 << 24
 
 
 class _Axis(NamedTuple):
@@ -52,65 +53,73 @@ class MaskTallyOnDevice:
         )
         self._down, self._along = (_Axis.on(device, axis) for axis in axes)
 
-    def add(self, kept: KeptMaps, thresholds: Array, labels: LabelBatch, blocks: Array) -> None:
-        """Add the pixels that the masks of some images have in common with their labels; see `MaskTally.add`."""
-        kept = KeptMaps(*(torch.as_tensor(part, device=self._device) for part in kept))
-        all_levels, at_blocks = (torch.from_numpy(part).to(self._device) for part in (thresholds, blocks))
+    def add(self, batch: MaskBatch[Tensor], /) -> None:
+        """Add the pixels that the masks of some images have in common with their labels."""
+        kept, thresholds, labels = batch
         widest = int(labels.widest)
         if self._kernels is not None:
             counts = self._intersect, self._activation, self._area
             for part in kept.split(max(1, 8 * AT_ONCE // widest)):
-                self._kernels.count_masks(part, all_levels, labels, at_blocks, self._axes, counts, self._presence)
+                self._kernels.count_masks(part, thresholds, labels, self._axes, counts, self._presence)
             return
-        levels = all_levels[kept.units]
+        own = thresholds[kept.units]
         size = max(1, AT_ONCE // max(widest, labels.codes[0].numel()))
-        for some in torch.split((kept.peaks > levels).nonzero()[:, 0], size):
-            self._add(KeptMaps(*(part[some] for part in kept)), levels[some], labels, at_blocks, widest)
+        for some in torch.split((kept.peaks > own).nonzero()[:, 0], size):
+            self._add(kept.at(some), own[some], labels, widest)
 
-    def counts(self) -> MaskCounts:
+    def reduce(self, processes: Processes) -> None:
+        """Add the counts of other processes."""
+        for part in (self._intersect, self._activation, self._area) if processes.count > 1 else ():
+            total = part.cpu().numpy()
+            processes.all_reduce(total)
+            part.copy_(torch.from_numpy(total))
+
+    def result(self) -> MaskCounts:
         """Return the counts."""
         return MaskCounts(*(part.cpu().numpy() for part in (self._intersect, self._activation, self._area)))
 
-    def _add(self, kept: KeptMaps, levels: Tensor, labels: LabelBatch, blocks: Tensor, widest: int) -> None:
-        histograms = self._histograms(kept, levels, labels, widest)
+    def _add(self, kept: KeptMaps[Tensor], thresholds: Tensor, labels: LabelBatch[Tensor], widest: int) -> None:
+        histograms = self._histograms(kept, thresholds, labels, widest)
         pixels = histograms.sum(1)
         maps, codes = histograms.nonzero(as_tuple=True)
         rows = labels.first_rows[kept.images[maps]] + codes
-        owners, within = _spread(labels.starts[rows + 1] - labels.starts[rows])
+        owners, within = _parts(labels.starts[rows + 1] - labels.starts[rows])
         columns = labels.columns[labels.starts[rows[owners]] + within]
-        places = blocks[kept.images] * self._intersect.shape[1] + kept.units
+        cells = labels.blocks[kept.images] * self._intersect.shape[1] + kept.units
         counted = histograms[maps, codes].to(self._intersect.dtype)
         self._intersect.view(-1).index_add_(
-            0, places[maps[owners]] * self._intersect.shape[2] + columns, counted[owners]
+            0, cells[maps[owners]] * self._intersect.shape[2] + columns, counted[owners]
         )
         here = labels.present[kept.images].long()
         if self._presence == "overlap":
             here = torch.zeros_like(here).index_add_(0, maps, labels.categories[rows].long()).clamp_(max=1)
-        self._activation.flatten(0, 1).index_add_(0, places, here * pixels[:, None])
-        self._area.view(-1).index_add_(0, places, pixels)
+        self._activation.flatten(0, 1).index_add_(0, cells, here * pixels[:, None])
+        self._area.view(-1).index_add_(0, cells, pixels)
 
-    def _histograms(self, kept: KeptMaps, levels: Tensor, labels: LabelBatch, widest: int) -> Tensor:
+    def _histograms(
+        self, kept: KeptMaps[Tensor], thresholds: Tensor, labels: LabelBatch[Tensor], widest: int
+    ) -> Tensor:
         """Count the pixels of each map's mask for each row of its image's palette, int64 [maps, widest]."""
         corners = kept.maps.double()
         right = torch.cat([corners[:, :, 1:], corners[:, :, -1:]], 2)
         below, across = (torch.cat([part[:, 1:], part[:, -1:]], 1) for part in (corners, right))
         # Bilinear values lie between those at the four corners: if no corner exceeds the threshold, no pixel does.
         highest = torch.maximum(torch.maximum(corners, right), torch.maximum(below, across))
-        cells = (highest > levels[:, None, None]).nonzero(as_tuple=True)
+        cells = (highest > thresholds[:, None, None]).nonzero(as_tuple=True)
         maps, y, x = cells
         a, b, c, d = (part[cells] for part in (corners, right, below, across))
 
-        owners, within = _spread(self._down.counts[y])
+        owners, within = _parts(self._down.counts[y])
         row = self._down.starts[y[owners]] + within
         weights = self._down.weights[row]
         starts = a[owners] + (c - a)[owners] * weights
         slopes = (b[owners] + (d - b)[owners] * weights) - starts
         row_maps, row_x = maps[owners], x[owners]
 
-        owners, within = _spread(self._along.counts[row_x])
+        owners, within = _parts(self._along.counts[row_x])
         column = self._along.starts[row_x[owners]] + within
         maps = row_maps[owners]
-        inside = starts[owners] + slopes[owners] * self._along.weights[column] > levels[maps]
+        inside = starts[owners] + slopes[owners] * self._along.weights[column] > thresholds[maps]
         codes = labels.codes[kept.images[maps], row[owners], column].long()
         histograms = torch.zeros((len(kept.maps), widest), dtype=torch.int64, device=self._device)
         histograms.view(-1).index_add_(0, maps * widest + codes, inside.long())
@@ -129,12 +138,12 @@ def _kernels(device: torch.device) -> ModuleType | None:
     return mask_kernels
 
 
-def _spread(counts: Tensor) -> tuple[Tensor, Tensor]:
+def _parts(counts: Tensor) -> tuple[Tensor, Tensor]:
     """Enumerate the parts of items, where item i has `counts[i]` parts.
 
     Returns the item that each part belongs to, and the index of the part in its item, int64 [parts] each.
 
-    >>> _spread(torch.tensor([2, 0, 1]))
+    >>> _parts(torch.tensor([2, 0, 1]))
     (tensor([0, 0, 2]), tensor([0, 1, 0]))
     """
     owners = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)

@@ -1,17 +1,18 @@
-"""Compute exact thresholds in one pass, storing only the largest values of each unit."""
+"""Compute exact thresholds in one pass over the images, storing only the largest values of each unit."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, Protocol
 
 import numpy as np
 
+from prunescope.arrays import Array, Values
+from prunescope.dissection.accumulator import Accumulator
 from prunescope.dissection.kernels import kernel
+from prunescope.dissection.maps import KeptMaps, MapBatch, NotFiniteError
 from prunescope.dissection.workers import Workers
 from prunescope.processes import Processes
-
-Array = np.ndarray[Any, Any]
 
 
 class QuantilePosition(NamedTuple):
@@ -34,6 +35,96 @@ def capacity(positions: int, keep: int) -> int:
     The additional space makes it rarely necessary to compact the buffer.
     """
     return min(positions, keep + max(keep // 2, 256))
+
+
+class Thresholds(NamedTuple):
+    """The thresholds of a layer's units: a unit's mask is where its map exceeds its threshold."""
+
+    values: Array  # float64 [units]; for a dead unit, its constant value, so that its mask is empty
+    dead: Array  # bool [units]: whether the unit is constant everywhere
+
+
+class Extremes(NamedTuple):
+    """The smallest and the largest value of each unit over all images."""
+
+    lowest: Array  # float32 [units]
+    highest: Array  # float32 [units]
+
+
+class ThresholdEstimate(Accumulator[KeptMaps[Values], Array], Protocol[Values]):
+    """Accumulates the values from which each unit's threshold is computed; the result is float64 [units].
+
+    Maps without a value above their unit's bound may be left out.
+    """
+
+    @property
+    def bounds(self) -> Values:
+        """A lower bound of each unit's threshold [units], which rises as maps are added."""
+
+
+class GivenThresholds(Generic[Values]):
+    """Thresholds that are given instead of being estimated.
+
+    Parameters
+    ----------
+    thresholds
+        float64 [units]: the thresholds.
+    bounds
+        The same thresholds, as an array or as a tensor.
+    """
+
+    def __init__(self, thresholds: Array, bounds: Values) -> None:
+        self._thresholds = thresholds
+        self.bounds: Values = bounds
+
+    def add(self, batch: KeptMaps[Values], /) -> None:
+        """Do nothing: the thresholds are known."""
+
+    def reduce(self, processes: Processes) -> None:
+        """Do nothing: the thresholds are known to all processes."""
+
+    def result(self) -> Array:
+        """Return the thresholds, float64 [units]."""
+        return self._thresholds
+
+
+def thresholds_of(estimate: Array, extremes: Extremes) -> Thresholds:
+    """Return the thresholds and the dead units, given the thresholds [units] and extremes over all images."""
+    dead = extremes.lowest == extremes.highest
+    return Thresholds(np.where(dead, extremes.highest, estimate), dead)
+
+
+class ExtremesOnCpu:
+    """The smallest and the largest value of each unit in a stream of activation maps, which must be finite."""
+
+    def __init__(self, units: int) -> None:
+        self._lowest = np.full(units, np.inf, np.float32)
+        self._highest = np.full(units, -np.inf, np.float32)
+
+    def add(self, batch: MapBatch[Array], /) -> None:
+        """Add the maps of some images.
+
+        Raises
+        ------
+        NotFiniteError
+            If a value is not finite.
+        """
+        for found in (batch.lows, batch.peaks):
+            if not np.isfinite(found).all():
+                image, unit = np.argwhere(~np.isfinite(found))[0]
+                values = batch.maps[image, unit]
+                raise NotFiniteError(int(image), int(unit), float(values[~np.isfinite(values)][0]))
+        self._lowest = np.minimum(self._lowest, batch.lows.min(axis=0))
+        self._highest = np.maximum(self._highest, batch.peaks.max(axis=0))
+
+    def reduce(self, processes: Processes) -> None:
+        """Include the extremes in other processes."""
+        self._lowest = np.min(processes.all_gather(self._lowest), axis=0)
+        self._highest = np.max(processes.all_gather(self._highest), axis=0)
+
+    def result(self) -> Extremes:
+        """Return the extremes of each unit."""
+        return Extremes(self._lowest, self._highest)
 
 
 class LargestValues:
@@ -59,25 +150,6 @@ class LargestValues:
         self.buffer = np.empty((units, capacity(positions, self.keep)), np.float32)
         self.filled = np.zeros(units, np.int64)
         self.bounds = np.full(units, -np.inf, np.float32)
-
-    def add(self, units: Array, maps: Array, workers: Workers) -> None:
-        """Add the values of some maps. Maps without a value above their unit's bound may be left out.
-
-        Parameters
-        ----------
-        units
-            int64 [maps]: the unit of each map.
-        maps
-            float32 [maps, h, w]: the maps, with finite values.
-        workers
-            The threads to run in.
-        """
-        maps = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
-        order = np.argsort(units, kind="stable")
-        starts = np.searchsorted(units[order], np.arange(len(self.buffer) + 1))
-        workers.spread(
-            _add, len(self.buffer), maps, order, starts, self.buffer, self.filled, self.keep, self.bounds
-        )  # fmt: skip
 
     def reduce(self, processes: Processes) -> None:
         """Add the values that other processes stored for the same units."""
@@ -120,6 +192,43 @@ class LargestValues:
             self.buffer[unit, count:] = -np.inf
 
 
+class LargestOnCpu:
+    """Estimates thresholds on the CPU, in a compiled kernel.
+
+    Parameters
+    ----------
+    largest
+        The largest values, to which values are added.
+    workers
+        The threads to run in.
+    """
+
+    def __init__(self, largest: LargestValues, workers: Workers) -> None:
+        self._largest, self._workers = largest, workers
+
+    @property
+    def bounds(self) -> Array:
+        """A lower bound of each unit's threshold, float32 [units]."""
+        return self._largest.bounds
+
+    def add(self, batch: KeptMaps[Array], /) -> None:
+        """Add the values of some maps. Maps without a value above their unit's bound may be left out."""
+        units, maps = batch.units, batch.maps
+        maps = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
+        order = np.argsort(units, kind="stable")
+        starts = np.searchsorted(units[order], np.arange(len(self._largest.buffer) + 1))
+        own = self._largest
+        self._workers.run(_add, len(own.buffer), maps, order, starts, own.buffer, own.filled, own.keep, own.bounds)
+
+    def reduce(self, processes: Processes) -> None:
+        """Add the values of other processes."""
+        self._largest.reduce(processes)
+
+    def result(self) -> Array:
+        """Return the threshold of each unit, float64 [units]."""
+        return self._largest.thresholds()
+
+
 @kernel
 def _add(
     maps: Array,
@@ -135,8 +244,8 @@ def _add(
     room = buffer.shape[1]
     for unit in range(first_unit, last_unit):
         bound, count = bounds[unit], filled[unit]
-        for place in range(starts[unit], starts[unit + 1]):
-            values = maps[order[place]]
+        for index in range(starts[unit], starts[unit + 1]):
+            values = maps[order[index]]
             for position in range(len(values)):
                 value = values[position]
                 if value > bound:

@@ -31,7 +31,7 @@ class Workers(AbstractContextManager["Workers"]):
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def spread(self, kernel: Callable[..., None], count: int, *arguments: Any) -> None:
+    def run(self, kernel: Callable[..., None], count: int, *arguments: Any) -> None:
         """Split `range(count)` into pieces and call `kernel(*arguments, start, stop)` for each piece, in parallel.
 
         Parameters

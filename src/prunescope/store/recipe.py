@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
@@ -10,18 +9,13 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from pydantic_core import PydanticCustomError
 
 from prunescope.bounds import (
-    LEAST_QUANTILE,
-    LEAST_STD,
-    MOST_COLOR,
-    MOST_COUNT,
     MOST_DRAWN,
     MOST_SEED,
     MOST_SIZE,
     MOST_TRIALS,
     MOST_WORKERS,
 )
-from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Align, Precision
-from prunescope.dissection.tally import Presence
+from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Mean, Settings, Std
 from prunescope.errors import InputError
 from prunescope.files import file_name
 from prunescope.miniature.write import LARGEST, SMALLEST
@@ -31,18 +25,7 @@ from prunescope.tasks.sources import Augmentation, Cifar, HuggingFace
 from prunescope.training.recipe import Training
 from prunescope.validation import Strict, Text
 
-Mean = Annotated[float, Field(ge=-MOST_COLOR, le=MOST_COLOR)]
-Color = tuple[Mean, Mean, Mean]
-
-
-def _at_least(least: float, given: float) -> float:
-    if given < least:
-        raise ValueError(f"expected at least {least:g}")
-    return given
-
-
 LayerName = Annotated[str, AfterValidator(file_name)]  # The results of a layer are stored in a folder of this name.
-AboveZero = Annotated[float, Field(gt=0, le=MOST_COLOR), AfterValidator(partial(_at_least, LEAST_STD))]
 Axis = Literal[1, 2, 3, -1, -2, -3]
 
 
@@ -95,8 +78,8 @@ class Data(Strict):
     task: Images
     size: Annotated[int, Field(gt=0, le=MOST_SIZE, description="images are size x size pixels")]
     augmentation: Augmentation = "imagenet"
-    mean: Color = IMAGENET_MEAN
-    std: tuple[AboveZero, AboveZero, AboveZero] = IMAGENET_STD
+    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
+    std: tuple[Std, Std, Std] = IMAGENET_STD
     in_memory: Annotated[bool, Field(description="hold all images decoded; for small data sets")] = False
     workers: Annotated[int, Field(ge=0, le=MOST_WORKERS, description="processes that decode images")] = 0
 
@@ -117,8 +100,8 @@ def _axes(given: Any, info: ValidationInfo) -> Any:
     raise misfit(("dissection", "units_axis"), given, expected)
 
 
-class DissectionSettings(Strict):
-    """Which layers are dissected, on which labelled images and with which settings."""
+class _Dissected(Strict):
+    """Which layers are dissected, and on which labelled images."""
 
     layers: Annotated[
         tuple[LayerName, ...], Field(min_length=1, description="those that the network was published with unless told")
@@ -131,14 +114,11 @@ class DissectionSettings(Strict):
         ),
         BeforeValidator(_axes),
     ] = None
-    quantile: Annotated[
-        float, Field(gt=0, lt=1, le=1 - LEAST_QUANTILE), AfterValidator(partial(_at_least, LEAST_QUANTILE))
-    ] = 0.005
-    iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    presence: Presence = "image"
-    align: Annotated[Align, Field(description="how maps lie on the labels")] = "half-pixel"
-    precision: Annotated[Precision, Field(description="of the forward pass")] = "fp32"
-    batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT)] = 32
+
+
+# Fields of the last base come first, in files that are written and in messages.
+class DissectionSettings(Settings, _Dissected):
+    """Which layers are dissected, on which labelled images and with which settings."""
 
 
 _WITHOUT_INFLUENCE = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from prunescope.dissection.result import Dissection
-from prunescope.dissection.run import dissect
+from prunescope.dissection.run import dissect_networks
+from prunescope.dissection.settings import Normalisation
 from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.pruning import unit_numbers
 from prunescope.study.context import StudyContext
@@ -34,23 +35,17 @@ def dissect_level(level: Level, study: StudyContext) -> Dissection:
     """
     recipe, settings, model = level.recipe, level.recipe.dissection, level.trained()
     shown = shown_of(level)
-    found = dissect(
-        model,
+    (found,) = dissect_networks(
+        {"": model},
         layers=settings.layers,
         concepts=study.concepts,
+        settings=settings,
+        normalisation=Normalisation(mean=recipe.data.mean, std=recipe.data.std),
         units_axis=_units_axis(level, study),
-        quantile=settings.quantile,
-        iou=settings.iou,
-        presence=settings.presence,
-        align=settings.align,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
         device=study.device,
-        mean=recipe.data.mean,
-        std=recipe.data.std,
-        settings={"network": recipe.network, "trial": level.trial, "level": level.level},
+        metadata={"network": recipe.network, "trial": level.trial, "level": level.level},
         progress=lambda done, total: study.progress.update(done / total * 0.99, **shown),
-    )
+    ).values()
     study.refuse_changes()
     if not (level.removes_filters and level.level):
         return found

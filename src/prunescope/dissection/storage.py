@@ -9,16 +9,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prunescope.arrays import Array
 from prunescope.bounds import MOST_GIGABYTES, check_number
 
-Array = np.ndarray[Any, Any]
-Record = tuple[Any, ...]  # NumPy arrays, or tensors on a device
+Record: TypeAlias = tuple[Array | Tensor, ...]
 
 _DEFAULT_MEMORY = 1 << 30
 
@@ -68,15 +68,15 @@ class Budget:
         return replace(self, memory=free // 2 if self.memory is None else self.memory, disk=0)
 
 
-class Stored(NamedTuple):
+class _OnDisk(NamedTuple):
     """A record on disk: its offset in the file, and the type and shape of each of its arrays."""
 
     offset: int
     layout: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
 
 
-class Spill(AbstractContextManager["Spill"]):
-    """Manages the stored records of all spools, and the file for those that exceed the memory budget.
+class Storage(AbstractContextManager["Storage"]):
+    """Stores the records of all buffers, in memory and, beyond the memory budget, in one temporary file.
 
     As a context manager, it closes and thereby deletes the file at the end of the ``with`` block.
     """
@@ -86,40 +86,40 @@ class Spill(AbstractContextManager["Spill"]):
         self._memory = _DEFAULT_MEMORY if budget.memory is None else budget.memory
         self._file: IO[bytes] | None = None
         self._end = 0
-        self._spools: list[Spool] = []
+        self._buffers: list[RecordBuffer] = []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
             self._file.close()
-        self._spools.clear()
+        self._buffers.clear()
 
-    def spool(self, shrink: Callable[[Record], Record] | None = None) -> Spool:
+    def buffer(self, shrink: Callable[[Record], Record] | None = None) -> RecordBuffer:
         """Create an empty sequence of records.
 
         Parameters
         ----------
         shrink
-            A function that returns a record without the data that is no longer needed. A spool with such a function may
-            overflow, which means that all its records are dropped if memory and disk are full.
+            A function that returns a record without the data that is no longer needed. A buffer with such a function
+            may overflow, which means that all its records are dropped if memory and disk are full.
         """
-        spool = Spool(self, shrink)
-        self._spools.append(spool)
-        return spool
+        buffer = RecordBuffer(self, shrink)
+        self._buffers.append(buffer)
+        return buffer
 
     def make_room(self) -> None:
         """Reduce the records in memory to the memory budget."""
         if self._in_memory() <= self._memory:
             return
-        for spool in self._spools:
-            spool.shrink()
+        for buffer in self._buffers:
+            buffer.shrink()
         # Free half of the memory, so that this is not repeated for every record.
-        for spool in sorted(self._spools, key=lambda spool: -spool.in_memory):
+        for buffer in sorted(self._buffers, key=lambda buffer: -buffer.in_memory):
             if self._in_memory() > self._memory // 2:
-                spool.leave_memory(self.budget.disk - self._end)
+                buffer.leave_memory(self.budget.disk - self._end)
 
-    def write(self, record: Record) -> Stored:
+    def write(self, record: Record) -> _OnDisk:
         """Append a record to the file.
 
         Raises
@@ -130,9 +130,9 @@ class Spill(AbstractContextManager["Spill"]):
         folder = self.budget.folder or Path(tempfile.gettempdir())
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the spill
+                self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the storage
             arrays = [array.cpu().numpy() if isinstance(array, Tensor) else array for array in record]
-            stored = Stored(self._end, tuple((array.dtype, array.shape) for array in arrays))
+            stored = _OnDisk(self._end, tuple((array.dtype, array.shape) for array in arrays))
             for array in arrays:
                 self._file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
                 self._end += array.nbytes
@@ -141,7 +141,7 @@ class Spill(AbstractContextManager["Spill"]):
             raise OSError(error.errno, error.strerror, str(folder)) from error
         return stored
 
-    def read(self, stored: Stored) -> Record:
+    def read(self, stored: _OnDisk) -> Record:
         """Read a record from the file, as NumPy arrays."""
         assert self._file is not None
         arrays, offset = [], stored.offset
@@ -154,51 +154,51 @@ class Spill(AbstractContextManager["Spill"]):
         return tuple(arrays)
 
     def _in_memory(self) -> int:
-        return sum(spool.in_memory for spool in self._spools)
+        return sum(buffer.in_memory for buffer in self._buffers)
 
 
-class Spool:
+class RecordBuffer:
     """A sequence of records in the order in which they were appended."""
 
-    def __init__(self, spill: Spill, shrink: Callable[[Record], Record] | None) -> None:
-        self._spill, self._shrink = spill, shrink
-        self._records: list[Record | Stored] = []
+    def __init__(self, storage: Storage, shrink: Callable[[Record], Record] | None) -> None:
+        self._storage, self._shrink = storage, shrink
+        self._records: list[Record | _OnDisk] = []
         self.in_memory = 0
         self.overflowed = False
 
-    def append(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         """Add a record. Records may be moved to disk to keep to the memory budget."""
         if self.overflowed:
             return
         self._records.append(record)
         self.in_memory += _size(record)
-        self._spill.make_room()
+        self._storage.make_room()
 
     def __iter__(self) -> Iterator[Record]:
         for record in self._records:
-            yield self._spill.read(record) if isinstance(record, Stored) else record
+            yield self._storage.read(record) if isinstance(record, _OnDisk) else record
 
     def shrink(self) -> None:
         """Drop data that is no longer needed from the records in memory."""
         if self._shrink is None:
             return
         # Records are replaced one at a time, so that there is never a second copy of all of them.
-        for place, record in enumerate(self._records):
-            if not isinstance(record, Stored):
-                self._records[place] = self._shrink(record)
-        self.in_memory = sum(_size(one) for one in self._records if not isinstance(one, Stored))
+        for index, record in enumerate(self._records):
+            if not isinstance(record, _OnDisk):
+                self._records[index] = self._shrink(record)
+        self.in_memory = sum(_size(one) for one in self._records if not isinstance(one, _OnDisk))
 
     def leave_memory(self, room: int) -> None:
         """Move the records in memory to disk.
 
-        If they take more than `room` bytes, a spool that can shrink overflows: it drops all its records. Any other
-        spool then keeps its records in memory.
+        If they take more than `room` bytes, a buffer that can shrink overflows: it drops all its records. Any other
+        buffer then keeps its records in memory.
         """
         if self.in_memory > room:
             if self._shrink is not None:
                 self._records, self.in_memory, self.overflowed = [], 0, True
             return
-        self._records = [one if isinstance(one, Stored) else self._spill.write(one) for one in self._records]
+        self._records = [one if isinstance(one, _OnDisk) else self._storage.write(one) for one in self._records]
         self.in_memory = 0
 
 

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.dissection.batches import Batch
-from prunescope.dissection.settings import Precision
+from prunescope.dissection.settings import Normalisation, Precision
 from prunescope.errors import InputError
 from prunescope.networks.checks import explain_failures
 from prunescope.networks.observing import observe
 
 Key = tuple[str, str]  # network, layer
-_Take = Callable[[Key, Tensor, Batch], None]
+Take = Callable[[Key, Tensor, Batch], None]
 
 
-class Look:
+class ForwardPasses:
     """Runs networks on batches of images, and passes the outputs of their layers to a callback.
 
     On a GPU, three streams overlap: while the outputs for the previous images are still being processed, the next
@@ -34,7 +34,7 @@ class Look:
         For each network name and layer name, the axis of the layer's output that holds the units.
     device
         The device that the networks are on.
-    mean, std
+    normalisation
         The mean and standard deviation of each color channel, which normalise images scaled to 0..1.
     """
 
@@ -43,12 +43,11 @@ class Look:
         models: Mapping[str, nn.Module],
         axes: Mapping[str, Mapping[str, int]],
         device: torch.device,
-        mean: Sequence[float],
-        std: Sequence[float],
+        normalisation: Normalisation,
     ) -> None:
         self._models, self._axes, self.device = models, axes, device
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        self._mean = torch.tensor(normalisation.mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(normalisation.std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
         self.on_gpu = device.type == "cuda"
         self._waiting: Callable[[], None] = _nothing
         if self.on_gpu:
@@ -96,7 +95,7 @@ class Look:
         """
         return _stream(self.device) if self.on_gpu else nullcontext()
 
-    def at(self, batch: Batch, wanted: Sequence[Key], take: _Take, *, to_the_end: bool = True) -> None:
+    def run(self, batch: Batch, wanted: Sequence[Key], take: Take, *, to_the_end: bool = True) -> None:
         """Run every network that has wanted layers on a batch, and pass the outputs of these layers to `take`.
 
         Parameters
@@ -107,14 +106,14 @@ class Look:
             The wanted layers, as pairs of network name and layer name.
         take
             A function that is called with the pair of network name and layer name, the layer's output and the batch. On
-            a GPU it is called during the next call of `at` or of `finish`.
+            a GPU it is called during the next call of `run` or of `finish`.
         to_the_end
             Whether each network runs to its end, even after all its wanted layers have been computed. If so, a layer
             that is called a second time is detected.
         """
         assert batch.images is not None
         if not self.on_gpu:
-            self._run(self._normalised(batch.images), wanted, partial(_hand_on, take, batch), to_the_end)
+            self._forward(self._normalised(batch.images), wanted, partial(_hand_on, take, batch), to_the_end)
             return
         with torch.cuda.stream(self._copies):
             pixels = batch.images.to(self.device, non_blocking=True)
@@ -124,7 +123,7 @@ class Look:
             pixels.record_stream(self._networks)
             # Outputs are cloned because later layers may overwrite them, and the next batch will. Each map is made
             # contiguous so that single maps can be copied fast.
-            self._run(
+            self._forward(
                 self._normalised(pixels),
                 wanted,
                 lambda key, output: taken.append((key, output.clone(memory_format=torch.contiguous_format))),
@@ -142,7 +141,7 @@ class Look:
     def _normalised(self, pixels: Tensor) -> Tensor:
         return (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
 
-    def _run(
+    def _forward(
         self, images: Tensor, wanted: Sequence[Key], take: Callable[[Key, Tensor], None], to_the_end: bool
     ) -> None:
         for name, model in self._models.items():
@@ -152,7 +151,7 @@ class Look:
                 with observe(model, left, self._axes[name], hand), suppress(_SeenEnoughError):
                     model(images.to(self._types[name]))
 
-    def _take(self, taken: list[tuple[Key, Tensor]], ready: torch.cuda.Event, take: _Take, batch: Batch) -> None:
+    def _take(self, taken: list[tuple[Key, Tensor]], ready: torch.cuda.Event, take: Take, batch: Batch) -> None:
         stream = torch.cuda.current_stream(self.device)
         stream.wait_event(ready)
         for key, output in taken:
@@ -180,7 +179,7 @@ def _nothing() -> None:
     """Do nothing: no outputs are pending."""
 
 
-def _hand_on(take: _Take, batch: Batch, key: Key, output: Tensor) -> None:
+def _hand_on(take: Take, batch: Batch, key: Key, output: Tensor) -> None:
     take(key, output, batch)
 
 

@@ -1,0 +1,72 @@
+"""What dissection and reports need of a data set of labelled images, in whatever format it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from prunescope.concepts.packed_file import PackedFile
+from prunescope.concepts.pixels import ImageLabels
+
+
+class Concepts(Protocol):
+    """A data set of images with labelled concepts.
+
+    Any object with these members can be given wherever labelled images are expected, for example to
+    `prunescope.dissect`; `ConceptData` is the one for data in Broden's format. Images and labels are read from several
+    threads.
+    """
+
+    @property
+    def root(self) -> Path | str:
+        """The folder of the data set, or a name for it. It is used in messages, and is stored with the results."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories of concepts, such as color and object."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A name for each image, for messages."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The height and width of the images (ih, iw), in pixels."""
+
+    @property
+    def label_size(self) -> tuple[int, int]:
+        """The height and width of the labels (sh, sw), in pixels."""
+
+    @property
+    def labels(self) -> pd.DataFrame:
+        """The concepts, in ascending order of their numbers, which are the index.
+
+        The columns are `name` and `category`, the concept's primary category, which is one of `categories`.
+        """
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """Return image `i` in RGB, uint8 [ih, iw, 3]."""
+
+    def image_labels(self, i: int) -> ImageLabels:
+        """Return the labels of image `i`."""
+
+
+@runtime_checkable
+class PackedConcepts(Concepts, Protocol):
+    """A data set that may have a packed copy, from which batches of images are read faster than one by one."""
+
+    @property
+    def packed(self) -> PackedFile | None:
+        """The packed copy, or None if there is none."""
+
+    @property
+    def labels_from(self) -> NDArray[np.int64]:
+        """For each image, the index of the image in the packed copy that provides its labels."""

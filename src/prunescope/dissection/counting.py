@@ -1,0 +1,96 @@
+"""Go through the images of a data set and count what the masks of all units have in common with the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from prunescope.arrays import Array, Values
+from prunescope.dissection.batches import Batch
+from prunescope.dissection.forward import Key
+from prunescope.dissection.labels import LabelPixels, label_batch
+from prunescope.dissection.layer_pass import LayerCounts, LayerPass, Resources
+from prunescope.dissection.maps import shape_of
+from prunescope.dissection.sources import Source
+from prunescope.networks.geometry import Geometry
+from prunescope.processes import Processes
+from prunescope.progress import Progress
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was counted over a whole data set."""
+
+    truth: Array  # int64 [blocks, concepts]: the pixels of each concept
+    layers: dict[Key, LayerCounts]  # in the order in which the layers were computed
+
+
+def count_pixels(
+    source: Source,
+    resources: Resources[Values],
+    processes: Processes,
+    *,
+    geometry: Mapping[Key, Geometry] | None = None,
+    thresholds: Array | None = None,
+    progress: Progress,
+) -> Measurement:
+    """Estimate the thresholds of all layers in one pass over the images, and count the pixels of the masks.
+
+    The maps from which masks are computed are stored until the thresholds are known. For layers whose stored maps
+    exceed the budget, the source goes through the images a second time.
+
+    Parameters
+    ----------
+    source
+        Where the activation maps come from.
+    resources
+        The data set, the settings, the backend and the storage.
+    processes
+        The processes that share the images.
+    geometry
+        The geometry of the receptive fields of each layer, with which maps are aligned with the labels. Layers that it
+        does not contain are stretched over the whole image.
+    thresholds
+        The thresholds of the units of every layer, float64 [units], to be used instead of the quantile.
+    progress
+        A function that is called with the number of images done and the total number of images.
+
+    Raises
+    ------
+    InputError
+        If an activation is not finite, or if the maps of a layer differ in shape between images.
+    """
+    backend, layers = resources.backend, dict[Key, LayerPass[Values]]()
+    truth, stored = LabelPixels(len(resources.concepts.labels)), resources.storage.buffer()
+
+    def estimate(key: Key, output: Tensor, batch: Batch) -> None:
+        if key not in layers:
+            layers[key] = LayerPass(key[1], shape_of(output), resources, (geometry or {}).get(key), thresholds)
+        layers[key].add(output, batch)
+
+    def count(key: Key, output: Tensor, batch: Batch) -> None:
+        layers[key].count_output(output, backend.labels(batch.labels))
+
+    def report(passes_done: int, batch: Batch) -> None:
+        passes = 1 + any(layer.overflowed for layer in layers.values())
+        images = batch.first + len(batch.names) - source.images.start
+        progress(passes_done * len(source.images) + images, passes * len(source.images))
+
+    for batch in source.batches(estimate):
+        truth.add(batch.labels)
+        stored.add(backend.labels(batch.labels).record)
+        report(0, batch)
+    for layer in layers.values():
+        layer.settle(processes)
+    waiting = [(layer, layer.kept()) for layer in layers.values() if not layer.overflowed]
+    for record in stored:
+        labels = label_batch(record, backend.array)
+        for layer, kept in waiting:
+            layer.count(next(kept), labels)
+    again = {key for key, layer in layers.items() if layer.overflowed}
+    for batch in source.batches(count, only=again) if again else ():
+        report(1, batch)
+    truth.reduce(processes)
+    return Measurement(truth.result(), {key: layer.result(processes) for key, layer in layers.items()})
