@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
 
+from prunescope.dissection.examples import Examples, read_examples
 from prunescope.dissection.masks import stretch
 from prunescope.errors import InputError
 from prunescope.report.sheets import (
@@ -16,11 +17,9 @@ from prunescope.report.sheets import (
     GUTTER,
     LINE,
     PAPER,
-    Examples,
     Tiles,
     draw_sheet,
     outlined,
-    read_examples,
     scaled,
 )
 
@@ -89,7 +88,7 @@ def test_a_sheet_shows_each_units_images_above_its_own_threshold(tmp_path: Path)
     path = tmp_path / "sheet.jpg"
     thresholds = np.array([0.0, 0.0, 0.5])
     shown = lambda i: scaled(greys[i], tile)  # noqa: E731
-    draw_sheet(path, Examples(images, maps), thresholds, [2, 0], (12, 16), shown)
+    draw_sheet(path, Examples(images, maps.max(axis=(2, 3)), maps), thresholds, [2, 0], (12, 16), shown)
     with Image.open(path) as opened:
         sheet = np.asarray(opened.convert("RGB")).astype(int)
     assert sheet.shape == (2 * 96 + GUTTER, 4 * 128 + 3 * GUTTER, 3)
@@ -131,7 +130,7 @@ def test_absent_examples_are_none_and_damaged_ones_are_named(tmp_path: Path) -> 
     with pytest.raises(InputError, match="do not fit 3 units"):
         read_examples(path, np.arange(3), 6)
     save_file({"images": images + 6, "maps": maps}, path)
-    with pytest.raises(InputError, match="refers to image 6, but the concepts contain 6 images"):
+    with pytest.raises(InputError, match="names image 6, but the data set of concepts contains 6 images"):
         read_examples(path, two, 6)
     save_file({"images": images}, path)
     with pytest.raises(InputError, match="maps"):

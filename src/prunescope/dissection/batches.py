@@ -20,6 +20,7 @@ from prunescope.concepts.packed_file import PackedFile
 from prunescope.concepts.pixels import ImageLabels
 from prunescope.concepts.protocol import Concepts, PackedConcepts
 from prunescope.dissection.labels import LabelBatch, blocks_of, join_labels, join_packed
+from prunescope.errors import InputError
 
 _Read = tuple[NDArray[np.uint8] | None, ImageLabels]
 
@@ -96,7 +97,28 @@ class _Reader(AbstractContextManager["_Reader"]):
         return self._last.submit(self._from_files, indices, reading)
 
     def _one(self, i: int) -> _Read:
-        return (self._concepts.image(i) if self._with_images else None), self._concepts.image_labels(i)
+        labels = self._concepts.image_labels(i)
+        if not isinstance(self._concepts, PackedConcepts):
+            self._check(i, labels)
+        return (self._concepts.image(i) if self._with_images else None), labels
+
+    def _check(self, i: int, labels: ImageLabels) -> None:
+        """Raise if the labels of an image are impossible, since compiled code uses them as indices without checks."""
+        codes, starts, numbers = labels.codes, labels.starts, labels.numbers
+        size, rows = self._concepts.label_size, len(starts) - 1
+        ascend = (
+            len(starts) > 0 and starts[0] == 0 and starts[-1] == len(numbers) and bool((np.diff(starts) >= 0).all())
+        )
+        for fine, expected in (
+            (codes.shape == size and codes.dtype.kind == "u", f"codes must be unsigned integers {list(size)}"),
+            (rows > 0 and int(codes.max(initial=0)) < rows, f"codes must be below the number of rows, {rows}"),
+            (ascend, f"starts must ascend from 0 to the number of concepts listed, {len(numbers)}"),
+            (bool(np.isin(numbers, self._numbers).all()), "numbers must be in the index of the data set's `labels`"),
+        ):
+            if not fine:
+                raise InputError(
+                    f"{self._concepts.root}: the labels of image {self._concepts.names[i]} are not possible: {expected}"
+                )
 
     def _from_files(self, indices: range, reading: list[Future[_Read]]) -> Batch:
         found = [one.result() for one in reading]

@@ -1,18 +1,23 @@
-"""Keep the images on which each unit is most active."""
+"""Keep the images on which each unit is most active, and read them back from a study."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from prunescope.arrays import Array
 from prunescope.dissection.kernels import kernel
 from prunescope.dissection.maps import MapBatch
 from prunescope.dissection.workers import Workers
+from prunescope.errors import InputError
 from prunescope.processes import Processes
 
 EXAMPLES = 4
+EXAMPLES_FILE = "examples.safetensors"
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,61 @@ class ExamplesOnCpu:
     def result(self) -> Examples:
         """Return the examples."""
         return self._examples
+
+
+def read_examples(path: Path, units: Array, images: int) -> Examples | None:
+    """Read the examples of a layer from the file that `LayerDissection.save` writes.
+
+    Parameters
+    ----------
+    path
+        The file to read.
+    units
+        int64 [units]: the units, in the order in which to return them. The rows of the file are matched to them by unit
+        number.
+    images
+        The number of images in the data set.
+
+    Returns
+    -------
+    Examples or None
+        The examples in the order of `units`; None if the file does not exist.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or if it does not match the units or the images.
+    """
+    if not path.is_file():
+        return None
+    try:
+        arrays = load_file(path)
+        found, maps = arrays["images"], arrays["maps"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"{path}: cannot be read as examples ({error}); remove its folder and run the study again"
+        ) from error
+    there, shape = arrays.get("units", np.arange(len(found))), (len(units), EXAMPLES)
+    if (
+        found.shape != shape
+        or maps.ndim != 4
+        or maps.shape[:2] != shape
+        or not np.array_equal(np.sort(there), np.sort(units))
+    ):
+        raise InputError(
+            f"{path}: images {list(found.shape)} and maps {list(maps.shape)} do not fit {len(units)} units with "
+            f"{EXAMPLES} images each; remove its folder and run the study again"
+        )
+    if found.size and not -1 <= found.min() <= found.max() < images:
+        wrong = int(found.max() if found.max() >= images else found.min())
+        raise InputError(
+            f"{path}: names image {wrong}, but the data set of concepts contains {images} images; give the data set "
+            "that the study was dissected with"
+        )
+    by_unit = np.argsort(there)
+    order = by_unit[np.searchsorted(there, units, sorter=by_unit)]
+    peaks = arrays.get("peaks", maps.max(axis=(2, 3)))
+    return Examples(found[order], peaks[order], maps[order])
 
 
 @kernel

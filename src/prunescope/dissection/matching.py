@@ -216,7 +216,7 @@ class UnitMatcher:
                 f"layers {self._layers[0]!r} and {self._layers[1]!r} have {units[0]} and {units[1]} units, but had "
                 f"{self._units[0]} and {self._units[1]} for earlier images; all images must give the same units"
             )
-        maps = float_maps(outputs[0]), as_maps(outputs[1])
+        maps = float_maps(outputs[0]), float_maps(outputs[1])
         for part, layer in zip(maps, self._layers, strict=True):
             finite = part.isfinite()
             if not finite.all():

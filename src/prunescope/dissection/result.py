@@ -13,7 +13,7 @@ import pandas as pd
 
 from prunescope.arrays import Array
 from prunescope.concepts.protocol import Concepts
-from prunescope.dissection.examples import Examples
+from prunescope.dissection.examples import EXAMPLES_FILE, Examples
 from prunescope.dissection.layer_pass import LayerCounts
 from prunescope.dissection.netdissect import to_netdissect
 from prunescope.dissection.scores import Score, pair_scores, summarise, tally_arrays, unit_scores
@@ -161,7 +161,7 @@ class LayerDissection:
         if self.tally is not None:
             write_arrays(folder / "tally.safetensors", {**self.tally, **units})
         if self.examples is not None:
-            write_arrays(folder / "examples.safetensors", {**vars(self.examples), **units})
+            write_arrays(folder / EXAMPLES_FILE, {**vars(self.examples), **units})
         write_json(folder / "summary.json", self.summary)
         return folder
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.arrays import Array
+from prunescope.dissection.settings import DEFAULTS
 from prunescope.dissection.tally import Counts, Tally
 from prunescope.errors import InputError, nearest
 
@@ -57,15 +58,15 @@ def score_column(table: pd.DataFrame) -> str:
     return "score" if "score" in table.columns else "iou"
 
 
-def interpretable(units: pd.DataFrame, bound: float = 0.05) -> pd.Series[bool]:
-    """Return which units are interpretable, that is, have a best concept with an IoU strictly above a bound.
+def interpretable(units: pd.DataFrame, iou: float = DEFAULTS.iou) -> pd.Series[bool]:
+    """Return which units are interpretable, that is, have a best concept with an IoU strictly above `iou`.
 
     Parameters
     ----------
     units : DataFrame
         A table with a row per unit and the columns label, iou and, if known, dead. If concepts were chosen by another
         score, in the column score, this score is compared with the bound.
-    bound : float
+    iou : float
         The bound. Frankle and Bau 2019, section 2, use 0.05.
 
     Returns
@@ -80,7 +81,7 @@ def interpretable(units: pd.DataFrame, bound: float = 0.05) -> pd.Series[bool]:
     >>> interpretable(table).tolist()
     [True, False, False]
     """
-    found = (units[score_column(units)] > bound) & units["label"].notna()
+    found = (units[score_column(units)] > iou) & units["label"].notna()
     return found & ~units["dead"].astype(bool) if "dead" in units else found
 
 

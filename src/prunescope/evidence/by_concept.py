@@ -6,8 +6,8 @@ import warnings
 
 import pandas as pd
 
-from prunescope.dissection.scores import concept_columns
-from prunescope.evidence.units import Units, interpretable, other_numbers, units_table
+from prunescope.dissection.scores import concept_columns, interpretable
+from prunescope.evidence.units import Units, other_numbers, units_table
 
 
 def concepts_still_detected(dense: Units, pruned: Units, iou: float = 0.05) -> float:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prunescope.dissection.scores import concept_columns
+from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.dissection.unit_numbers import check_unit_numbers, read_unit_numbers
 from prunescope.errors import InputError
-from prunescope.evidence.units import Units, interpretable, other_numbers, units_table
+from prunescope.evidence.units import Units, other_numbers, units_table
 
 _AT_0, _AT_L = "the table of level 0", "the table of level l"
 _OTHERWISE = (

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunescope.dissection.scores import concept_columns
+from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
 from prunescope.evidence.consistency import compare_units
-from prunescope.evidence.units import interpretable, other_numbers
+from prunescope.evidence.units import other_numbers
 from prunescope.store.measured import Measured
 from prunescope.store.stored import StoredStudy, open_study
 

@@ -1,4 +1,4 @@
-"""Take tables of units as users give them, check them, and tell which units are interpretable."""
+"""Take tables of units as users give them, and check them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,6 @@ from prunescope.errors import InputError
 from prunescope.store.tables import check_rows
 
 Units = pd.DataFrame | LayerDissection | Dissection  # the units of one layer
-
-
-def interpretable(units: pd.DataFrame, iou: float = 0.05) -> pd.Series[bool]:
-    """Return which units are interpretable, that is, have a best concept with an IoU strictly above `iou`.
-
-    Parameters
-    ----------
-    units : DataFrame
-        A table with a row per unit and the columns label, iou and dead.
-    iou : float
-        The bound. Frankle and Bau 2019, section 2, use 0.05.
-
-    Returns
-    -------
-    Series of bool
-        The result for each unit, with the index of `units`. Dead units and units without a concept are not
-        interpretable.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"label": ["dog", "sky", None], "iou": [0.2, 0.05, 0.0], "dead": [False, False, True]})
-    >>> interpretable(table).tolist()
-    [True, False, False]
-    """
-    return (units["iou"] > iou) & units["label"].notna() & ~units["dead"].astype(bool)
 
 
 def units_table(given: Units, which: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prunescope.concepts.broden import ConceptData
+from prunescope.concepts.protocol import Concepts
 from prunescope.evidence import category_columns
 from prunescope.evidence.tables import gather
 from prunescope.files import write_text
@@ -78,7 +78,7 @@ class Part:
     listing: LevelUnits
 
 
-def write_report(study_dir: str | Path, concepts: ConceptData) -> Path:
+def write_report(study_dir: str | Path, concepts: Concepts) -> Path:
     """Write the report of a study: ``report/index.html`` and the image sheets that it shows.
 
     The page can be opened from disk and makes no network requests. It shows the levels that are finished and lists
@@ -88,7 +88,7 @@ def write_report(study_dir: str | Path, concepts: ConceptData) -> Path:
     ----------
     study_dir : path
         A study's directory, finished or not.
-    concepts : ConceptData
+    concepts : Concepts
         The data set that the study was dissected with.
 
     Returns
@@ -146,7 +146,7 @@ def write_report(study_dir: str | Path, concepts: ConceptData) -> Path:
     return folder / "index.html"
 
 
-def _parts(study: StoredStudy, curves: pd.DataFrame, concepts: ConceptData, folder: Path) -> Iterator[Part]:
+def _parts(study: StoredStudy, curves: pd.DataFrame, concepts: Concepts, folder: Path) -> Iterator[Part]:
     tile = Tiles.fitting(concepts.image_size)
 
     @lru_cache(maxsize=REMEMBERED_BYTES // (3 * tile.height * tile.width))

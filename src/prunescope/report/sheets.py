@@ -13,16 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from torch.nn.functional import interpolate
 
+from prunescope.dissection.examples import EXAMPLES, Examples
 from prunescope.dissection.masks import stretch
-from prunescope.errors import InputError
 from prunescope.files import replacing
 
 UNITS_PER_SHEET = 64
-SHOWN = 4
+SHOWN = EXAMPLES
 TILES_AT_ONCE = 64
 LONGEST_SIDE = 128
 GUTTER = 4
@@ -34,22 +32,6 @@ DIMMED = 0.62
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Maps = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The images that excite each unit most.
-
-    Attributes
-    ----------
-    images : int64 array [units, 4]
-        Indices into the concept data set, in descending order of activation; -1 where there is no image.
-    maps : float32 array [units, 4, h, w]
-        The unit's activation maps for these images.
-    """
-
-    images: NDArray[np.int64]
-    maps: Maps
 
 
 @dataclass(frozen=True)
@@ -79,61 +61,6 @@ class Tiles:
     def size(self, rows: int) -> tuple[int, int]:
         """Return the width and height in pixels of a sheet with `rows` units."""
         return SHOWN * (self.width + GUTTER) - GUTTER, rows * (self.height + GUTTER) - GUTTER
-
-
-def read_examples(path: Path, units: NDArray[np.int64], images: int) -> Examples | None:
-    """Read the example images of a dissection from its ``examples.safetensors``.
-
-    Parameters
-    ----------
-    path : Path
-        The file to read.
-    units : int64 array [units]
-        The units, in the order in which to return them. The rows of the file are matched to them by unit number.
-    images : int
-        The number of images in the concept data set.
-
-    Returns
-    -------
-    Examples or None
-        The examples in the order of `units`; None if the file does not exist.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or if it does not match the units or the images.
-    """
-    if not path.is_file():
-        return None
-    try:
-        arrays = load_file(path)
-        found = Examples(arrays["images"], arrays["maps"])
-    except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(
-            f"{path}: cannot be read as examples ({error}); remove its folder and run the study again"
-        ) from error
-    there = arrays.get("units", np.arange(len(found.images)))
-    rows = len(units)
-    if (
-        found.images.shape != (rows, SHOWN)
-        or found.maps.ndim != 4
-        or found.maps.shape[:2] != (rows, SHOWN)
-        or not np.array_equal(np.sort(there), np.sort(units))
-    ):
-        shapes = f"images {list(found.images.shape)} and maps {list(found.maps.shape)}"
-        raise InputError(
-            f"{path}: {shapes} do not fit {rows} units with {SHOWN} images each; remove its folder and run the study "
-            "again"
-        )
-    if found.images.size and not -1 <= found.images.min() <= found.images.max() < images:
-        wrong = int(found.images.max() if found.images.max() >= images else found.images.min())
-        known = f"the concepts contain {images} images"
-        raise InputError(
-            f"{path}: refers to image {wrong}, but {known}; give the concepts that the study was dissected with"
-        )
-    by_unit = np.argsort(there)
-    order = by_unit[np.searchsorted(there, units, sorter=by_unit)]
-    return Examples(found.images[order], found.maps[order])
 
 
 def outlined(tiles: Bytes, masks: Mask) -> Bytes:

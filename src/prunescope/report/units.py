@@ -11,11 +11,12 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from prunescope.concepts.broden import ConceptData
+from prunescope.concepts.protocol import Concepts
+from prunescope.dissection.examples import EXAMPLES_FILE, read_examples
 from prunescope.dissection.scores import concept_columns
 from prunescope.evidence import interpretable
 from prunescope.files import inside
-from prunescope.report.sheets import UNITS_PER_SHEET, Bytes, draw_sheet, read_examples
+from prunescope.report.sheets import UNITS_PER_SHEET, Bytes, draw_sheet
 from prunescope.store.stored import StoredStudy
 
 MOST_UNITS = 256
@@ -107,7 +108,7 @@ def level_units(
     key: tuple[int, int, str],
     dense: pd.DataFrame | None,
     folder: Path,
-    concepts: ConceptData,
+    concepts: Concepts,
     show: Callable[[int], Bytes],
 ) -> LevelUnits:
     """List the units of one layer at one level, and draw the sheets that show them.
@@ -123,7 +124,7 @@ def level_units(
         the level to list.
     folder : Path
         The folder of the page. The sheets are written to ``sheets`` inside it.
-    concepts : ConceptData
+    concepts : Concepts
         The data set that the study was dissected with.
     show : function
         Returns image i at the size of a tile, as `prunescope.report.sheets.scaled` does.
@@ -140,8 +141,9 @@ def level_units(
     before = {} if dense is None else _detected(dense, study.settings.iou, concepts.labels, columns)
     removed = [] if dense is None else sorted(set(dense["unit"].astype(int)) - set(units["unit"].astype(int)))
     table = listed(units, study.settings.iou, len(removed))
-    path = study.dissection(trial, level, layer) / "examples.safetensors"
-    examples = read_examples(path, units["unit"].to_numpy(dtype=np.int64), len(concepts))
+    examples = read_examples(
+        study.dissection(trial, level, layer) / EXAMPLES_FILE, units["unit"].to_numpy(dtype=np.int64), len(concepts)
+    )
     rows: list[int] = []
     if examples is not None:
         rows = [int(row) for row in table.index if (examples.images[row] >= 0).any()]

@@ -1,0 +1,91 @@
+"""A data set and a score of the user's own are accepted wherever those of prunescope are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prunescope import dissect_activations, open_concepts
+from prunescope.concepts import ConceptData, ImageLabels
+from prunescope.dissection.scores import PairCounts, interpretable
+from prunescope.errors import InputError
+from tests.dissection.worlds import GOLDEN
+
+FEATURES = np.load(GOLDEN / "activations.npz")["features"]
+
+
+@dataclass
+class InMemory:
+    """Labelled images with only the members that dissection needs."""
+
+    data: ConceptData
+    root: str = "from memory"
+    damage: dict[int, ImageLabels] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.categories, self.names = self.data.categories, list(self.data.names)
+        self.image_size, self.label_size = self.data.image_size, self.data.label_size
+        self.labels = self.data.labels[["name", "category"]]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def image(self, i: int) -> np.ndarray:
+        return self.data.image(i)
+
+    def image_labels(self, i: int) -> ImageLabels:
+        return self.damage.get(i, self.data.image_labels(i))
+
+
+def test_a_data_set_of_ones_own_gives_what_the_same_in_brodens_format_gives() -> None:
+    data = open_concepts(GOLDEN / "concepts")
+    found = dissect_activations(FEATURES, concepts=InMemory(data))
+    expected = dissect_activations(FEATURES, concepts=data)
+    pd.testing.assert_frame_equal(found.units, expected.units)
+    assert found.summary["settings"]["concepts"] == "from memory"
+
+
+@pytest.mark.parametrize("wrong", ["codes", "shape", "number", "starts"])
+def test_impossible_labels_of_such_a_data_set_are_refused_naming_the_image(wrong: str) -> None:
+    data = open_concepts(GOLDEN / "concepts")
+    labels = data.image_labels(3)
+    codes, starts, numbers = labels.codes.copy(), labels.starts.copy(), labels.numbers.copy()
+    if wrong == "codes":
+        codes[0, 0] = len(starts) - 1
+    elif wrong == "shape":
+        codes = codes[1:]
+    elif wrong == "number":
+        numbers[-1] = 99_999
+    else:
+        starts[-1] += 1
+    with pytest.raises(InputError, match=r"from memory: the labels of image made/00003\.jpg"):
+        dissect_activations(FEATURES, concepts=InMemory(data, damage={3: ImageLabels(codes, starts, numbers)}))
+
+
+def precision_of(counts: PairCounts) -> np.ndarray:
+    """The share of the mask's pixels that have the concept."""
+    return counts.intersect / np.maximum(counts.activation, 1)
+
+
+def test_a_score_of_ones_own_chooses_the_concepts_and_decides_which_units_are_interpretable() -> None:
+    found = dissect_activations(FEATURES, concepts=GOLDEN / "concepts", score=precision_of, iou=0.5)
+    best = found.pairs.sort_values(["score", "number"], ascending=[False, True]).drop_duplicates("unit")
+    best = best.set_index("unit").sort_index()
+    named = found.units.dropna(subset="label").set_index("unit")
+    assert named["label"].to_dict() == best["label"].to_dict()
+    assert (named["score"] == best["intersect"] / best["activation"]).all()
+    assert found.summary["interpretable"] == (named["score"] > 0.5).sum() == interpretable(found.units, 0.5).sum()
+    assert found.summary["settings"]["score"] == "precision_of"
+    assert "score" not in dissect_activations(FEATURES, concepts=GOLDEN / "concepts", score="iou").units
+
+
+def test_unknown_scores_and_scores_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(InputError, match="score is 'iuo'; the nearest are: iou"):
+        dissect_activations(FEATURES, concepts=GOLDEN / "concepts", score="iuo")
+    with pytest.raises(InputError, match="expected a finite number for each pair"):
+        dissect_activations(FEATURES, concepts=GOLDEN / "concepts", score=lambda counts: counts.intersect[:1])
+    with pytest.raises(InputError, match="expected a finite number for each pair"):
+        dissect_activations(FEATURES, concepts=GOLDEN / "concepts", score=lambda counts: counts.intersect * np.nan)
