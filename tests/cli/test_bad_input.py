@@ -142,7 +142,7 @@ def test_weights_that_do_not_fit_are_named_with_their_shapes(drawn: Path, tmp_pa
         ({"maps": np.zeros((48, 2, 3, 3))}, "no `features`"),
         ({"features": np.zeros((3, 2, 3, 3))}, "3 images"),
         ({"features": np.zeros((48, 2, 3))}, "[48, 2, 3]"),
-        ({"features": np.array(["a"] * 48)}, "no real numbers"),
+        ({"features": np.array(["a"] * 48)}, "not real numbers"),
         ({"features": np.array([Code(Path("/nowhere/ran"))] * 48)}, "plain arrays"),
         ({"features": np.full((48, 2, 3, 3), np.nan)}, "unit 0, image made/00000.jpg"),
         ({"features": np.zeros((48, 2, 3, 3)), "thresholds": np.zeros(5)}, "thresholds are [5]"),
@@ -163,7 +163,7 @@ def test_a_file_of_activations_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("features")
     for name in ("plain.npy", "cut.npz", "text.npz"):
         said = refused_dissection(tmp_path, "--activations", tmp_path / name, "--concepts", concepts)
-        assert f"{name}: is no .npz" in said
+        assert f"{name}: is not an .npz file" in said
         assert "pickle" not in said
     assert "Is a directory" in refused_dissection(tmp_path, "--activations", tmp_path, "--concepts", concepts)
     assert "No such file" in refused_dissection(tmp_path, "--activations", tmp_path / "no", "--concepts", concepts)

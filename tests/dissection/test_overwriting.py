@@ -35,7 +35,7 @@ def test_the_same_command_writes_again_and_another_one_is_refused_with_the_diffe
         assert typed(*words).exit_code == 0
     before = contents(out)
     said = refused(*words, "--quantile", "0.01", "--presence", "overlap")
-    assert f"{out / 'activations'} holds a dissection with other settings; nothing was changed" in said
+    assert f"{out / 'activations'} contains a dissection with other settings; nothing was changed" in said
     assert "  quantile: 0.005 there, 0.01 now" in said
     assert '  presence: "image" there, "overlap" now' in said
     assert "Give another --out (directory), or remove this one" in said
@@ -81,7 +81,7 @@ def test_each_of_several_weights_files_is_looked_for(tmp_path: Path) -> None:
     assert "random weights" not in done.stderr
     shutil.rmtree(tmp_path / "out" / "one")
     before = contents(tmp_path / "out")
-    assert "out/two/stage1 holds a dissection" in refused(*words, "--iou", "0.04")
+    assert "out/two/stage1 contains a dissection" in refused(*words, "--iou", "0.04")
     assert contents(tmp_path / "out") == before
 
 
@@ -110,7 +110,9 @@ def test_saving_from_python_is_held_to_the_same_and_can_replace(tmp_path: Path) 
     )  # fmt: skip
     (tmp_path / "stage1" / "summary.json").unlink()
     before = contents(tmp_path)
-    with pytest.raises(prunescope.InputError, match=re.escape(f"{tmp_path / 'stage2'} holds a dissection with other")):
+    with pytest.raises(
+        prunescope.InputError, match=re.escape(f"{tmp_path / 'stage2'} contains a dissection with other")
+    ):
         other.save(tmp_path)
     assert contents(tmp_path) == before
     other.save(tmp_path, replace=True)

@@ -81,7 +81,9 @@ def test_a_cell_that_cannot_be_is_refused_with_line_column_and_value(
 
 def test_a_unit_of_two_spellings_is_there_twice(tmp_path: Path) -> None:
     path = write(tmp_path, {"unit": "3.0"}, row=1)
-    with pytest.raises(InputError, match=r"table\.csv, line 3: unit is '3\.0', expected a unit that was not there"):
+    with pytest.raises(
+        InputError, match=r"table\.csv, line 3: unit is '3\.0', expected a unit that no earlier row has"
+    ):
         import_netdissect(path)
 
 
@@ -131,7 +133,7 @@ def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
         (lambda text: text + "1,2\n", "line 4: .*2 cells; expected 14"),
         (lambda text: text.replace("\n", ",\n", 1), "14 cells; expected 15"),
         (lambda text: text[:0], "the table is empty"),
-        (lambda text: text.replace("scene-", "-"), "no table of NetDissect-Lite"),
+        (lambda text: text.replace("scene-", "-"), "is not a table of NetDissect-Lite"),
     ],
 )
 def test_a_table_of_another_form_is_refused(tmp_path: Path, change: Callable[[str], str], said: str) -> None:

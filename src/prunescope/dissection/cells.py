@@ -61,12 +61,12 @@ class Sheet:
             is not a CSV table.
         """
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file; expected a {what}")
+            raise InputError(f"{path}: this file does not exist; expected a {what}")
         found, problems = collect(parse_csv(path, _content(path, what), ()))
         if problems:
             problem = problems[0]
             line = "" if problem.line is None else f", line {problem.line}"
-            raise InputError(f"{path}{line}: no readable {what}: {problem.message}")
+            raise InputError(f"{path}{line}: cannot be read as a {what}: {problem.message}")
         assert found is not None
         return cls(path, pd.DataFrame(found.columns, dtype=str), found.numbers)
 
@@ -133,7 +133,7 @@ def _content(path: Path, what: str) -> bytes:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
                 if len(names) != 1:
-                    raise InputError(f"{path}: holds {len(names)} files; expected one, a {what}")
+                    raise InputError(f"{path}: contains {len(names)} files; expected a single one, a {what}")
                 with archive.open(names[0]) as file:
                     content = file.read(MOST_BYTES + 1)
         else:
@@ -146,7 +146,7 @@ def _content(path: Path, what: str) -> bytes:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); expected a {what}") from error
     if len(content) > MOST_BYTES:
-        raise InputError(f"{path}: holds more than {MOST_BYTES:,} bytes; expected a {what}")
+        raise InputError(f"{path}: contains more than {MOST_BYTES:,} bytes; expected a {what}")
     return content
 
 

@@ -118,7 +118,7 @@ class LayerPass(Generic[Values]):
         if shape_of(output) != self._shape:
             raise InputError(
                 f"layer {self._layer!r}: its output is {list(shape_of(output))} for image {batch.names[0]}, and was "
-                f"{list(self._shape)} for earlier ones; all images must give maps of one shape"
+                f"{list(self._shape)} for earlier ones; the maps of all images must have one shape"
             )
         maps = self._backend.maps(batch.first, output)
         try:
@@ -126,7 +126,7 @@ class LayerPass(Generic[Values]):
         except NotFiniteError as found:
             raise InputError(
                 f"layer {self._layer!r}, unit {found.unit}, image {batch.names[found.image]}: an activation is "
-                f"{found.value}; thresholds need finite values. Look at the weights, and at mean and std"
+                f"{found.value}; thresholds need finite values. Check the weights, mean and std"
             ) from None
         self._examples.add(maps)
         kept = self._backend.above(maps, self._estimate.bounds)

@@ -91,14 +91,14 @@ def read_netdissect(path: str | Path, iou: float = 0.05) -> tuple[pd.DataFrame, 
     missing = [name for name in wanted if name not in sheet.columns]
     if missing or not all(categories) or not categories:
         raise InputError(
-            f"{path}: no table of NetDissect-Lite: it has no column {', '.join(missing) or 'CATEGORY-label'}; "
+            f"{path}: is not a table of NetDissect-Lite: it has no column {', '.join(missing) or 'CATEGORY-label'}; "
             f"expected unit, category, label, score, then for each category CATEGORY-label, -truth, -activation, "
             f"-intersect, -iou"
         )
     unit = sheet.counts("unit", least=1) - 1
     if unit.duplicated().any():
         row = int(unit.duplicated().to_numpy().argmax())
-        sheet.refuse(row, "unit", "a unit that was not there before: each has one row")
+        sheet.refuse(row, "unit", "a unit that no earlier row has, since each unit has one row")
     score = sheet.fractions("score")
     _check_labels(sheet, score, categories)
     _note_other_concepts(sheet, score, categories)
@@ -161,7 +161,7 @@ def _pairs(sheet: Sheet, unit: pd.Series[int], categories: tuple[str, ...]) -> p
     if doubts:
         warnings.warn(
             f"{sheet.where(*min(doubts))} is not intersect / (truth + activation - intersect) of the counts beside it, "
-            f"and so with {len(doubts):,} IoUs of the table; they are taken as they stand",
+            f"and neither are others, {len(doubts):,} IoUs of the table in all; they are used as they are",
             stacklevel=4,
         )
     return pd.concat(parts).sort_values(["unit", "number"], kind="stable", ignore_index=True)

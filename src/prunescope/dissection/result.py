@@ -266,20 +266,20 @@ def refuse_other(directory: str | Path, layer: str, settings: Mapping[str, Any],
         there = json.loads(path.read_text(encoding="utf-8"))["settings"]
         held = dict(there)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is there and cannot be read as a dissection's summary; {way_out}") from error
+        raise InputError(f"{path} exists but cannot be read as a dissection's summary; {way_out}") from error
     given = json.loads(json.dumps(dict(settings)))
     names = given if known else {**held, **given}
     different = [name for name in names if held.get(name) != given.get(name)]
     if different:
-        lines = [f"  {name}: {_told(held, name)} there, {_told(given, name)} now" for name in different]
+        lines = [f"  {name}: {_shown(held, name)} there, {_shown(given, name)} now" for name in different]
         raise InputError(
-            f"{path.parent} holds a dissection with other settings; nothing was changed:\n" + "\n".join(lines)
+            f"{path.parent} contains a dissection with other settings; nothing was changed:\n" + "\n".join(lines)
             + f"\n{way_out[0].upper()}{way_out[1:]}"
         )  # fmt: skip
 
 
-def _told(settings: Mapping[str, Any], name: str) -> str:
-    return json.dumps(settings[name], ensure_ascii=False) if name in settings else "not said"
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name], ensure_ascii=False) if name in settings else "not given"
 
 
 def layer_folder(directory: str | Path, layer: str) -> Path:
