@@ -139,14 +139,14 @@ def test_weights_that_do_not_fit_are_named_with_their_shapes(drawn: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"maps": np.zeros((48, 2, 3, 3))}, "no `features`"),
+        ({"maps": np.zeros((48, 2, 3, 3))}, "contains no array `features`"),
         ({"features": np.zeros((3, 2, 3, 3))}, "3 images"),
         ({"features": np.zeros((48, 2, 3))}, "[48, 2, 3]"),
         ({"features": np.array(["a"] * 48)}, "not real numbers"),
         ({"features": np.array([Code(Path("/nowhere/ran"))] * 48)}, "plain arrays"),
         ({"features": np.full((48, 2, 3, 3), np.nan)}, "unit 0, image made/00000.jpg"),
         ({"features": np.zeros((48, 2, 3, 3)), "thresholds": np.zeros(5)}, "thresholds are [5]"),
-        ({"features": np.zeros((48, 2, 3, 3)), "thresholds": np.array(["a", "b"])}, "`thresholds` are no real"),
+        ({"features": np.zeros((48, 2, 3, 3)), "thresholds": np.array(["a", "b"])}, "`thresholds` are not real"),
     ],
 )
 def test_activations_that_cannot_be_used_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) -> None:
