@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
+from prunescope.arrays import Array
 from prunescope.errors import InputError
 
-Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 
 
