@@ -132,6 +132,7 @@ Precision = Annotated[
 ]
 
 
+@app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")

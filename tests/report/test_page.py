@@ -311,7 +311,7 @@ def test_sheets_that_no_level_shows_any_more_are_removed(tmp_path: Path, concept
 def test_examples_from_another_data_set_are_refused(tmp_path: Path, concepts: ConceptData) -> None:
     root = write_study(tmp_path, {})
     write_level(root, 0, 0, UNITS[0, 0], ["layer4"], images=1000)
-    with pytest.raises(InputError, match="but the concepts contain 6 images"):
+    with pytest.raises(InputError, match="but the data set of concepts contains 6 images"):
         write_report(root, concepts)
     assert not (root / "report/index.html").exists()
 
