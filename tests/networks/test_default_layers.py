@@ -6,7 +6,7 @@ from torch import nn
 
 from prunescope.errors import InputError
 from prunescope.networks import build_network, default_layers, observe
-from prunescope.networks.observing import evaluating
+from prunescope.networks.running import evaluating
 
 
 @pytest.mark.parametrize(

@@ -246,9 +246,9 @@ class OnlyInSquares(nn.Module):
 @pytest.mark.parametrize(
     ("model", "layer", "message"),
     [
-        (OnlyInSquares(), "relu", "layer 'relu' puts out no maps"),
-        (nn.Sequential(nn.Conv2d(3, 2, 3), Squeeze()), "1", "layer '1': its units look at the whole image"),
-        (nn.Sequential(nn.Conv2d(3, 2, 3), Constant()), "1", "layer '1': its units see nothing of the image"),
+        (OnlyInSquares(), "relu", "layer 'relu' does not return maps"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), Squeeze()), "1", "layer '1': its units depend on the whole image"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), Constant()), "1", "layer '1': its units do not depend on the image"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1)), "1", "has 1 positions"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(7)), "1", "adaptive pooling"),
         (nn.Sequential(nn.Conv2d(3, 2, 3, 2, 1), nn.Upsample(scale_factor=2)), "1", "layer '1': .* not evenly spread"),
@@ -257,7 +257,7 @@ class OnlyInSquares(nn.Module):
             "2",
             "layer '2': .* not evenly spread",
         ),
-        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), "1", "no maps"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), "1", "not maps"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()), "l", "has no layer 'l'"),
         (FixedSize(), "patches", "only 32 x 32"),
     ],

@@ -114,7 +114,7 @@ def test_weights_beside_the_configuration_are_loaded(transformers: Any, trained:
 
 
 def test_the_number_of_classes_of_those_weights_cannot_be_changed(trained: Path) -> None:
-    with pytest.raises(InputError, match=r"are for 3 classes, not 5: .*config\.json alone"):
+    with pytest.raises(InputError, match=r"are for 3 classes, not 5: .*only its config\.json"):
         build_network(f"hf:{trained}", classes=5)
 
 
@@ -216,7 +216,11 @@ def test_a_folder_that_cannot_be_used_is_an_input_error(
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("Bert", "is a bert, no classifier of images"), ("ImageGPT", "input_ids"), ("Hiera", "is a hiera: its tokens")],
+    [
+        ("Bert", "is a bert, which is not an image classifier"),
+        ("ImageGPT", "input_ids"),
+        ("Hiera", "is a hiera: its tokens"),
+    ],
 )
 def test_networks_that_do_not_classify_images_or_reorder_them_are_refused(
     folder: Folder, kind: str, message: str

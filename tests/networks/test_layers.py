@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks.layers import list_layers, units_axes
-from prunescope.networks.observing import check_layers, evaluating, observe
+from prunescope.networks.observing import check_layers, observe
+from prunescope.networks.running import evaluating
 from prunescope.networks.source import build_network
 
 
@@ -150,10 +151,12 @@ class Strange(nn.Module):
         return x
 
 
-def test_a_layer_whose_output_is_no_tensor_is_refused_and_not_listed() -> None:
-    model = Strange(lambda x: (x, x))
+def test_a_layer_that_returns_no_maps_is_refused_with_the_shapes_and_not_listed() -> None:
+    model = Strange(lambda x: {"a": x.flatten(), "more": (None, x[0])})
     with (
-        pytest.raises(InputError, match="'inner' returns a tuple; expected a tensor"),
+        pytest.raises(
+            InputError, match=r"returns a dict of a \[384\], more\.1 \[3, 8, 8\] for images .* expected a ten"
+        ),
         observe(model, ["inner"], {"inner": 1}),
     ):
         model(torch.zeros(2, 3, 8, 8))

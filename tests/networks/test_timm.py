@@ -76,7 +76,7 @@ def test_the_linear_weights_of_a_vision_transformer_can_be_pruned() -> None:
         ("resnet5", r"timm has no network 'resnet5'; the nearest are: resnet5"),
         ("", r"timm has no network ''"),
         ("hf-hub:timm/test_resnet", r"timm has no network 'hf-hub:timm/test_resnet'"),
-        ("test_resnet.r160_in1k", r"name them so: timm:test_resnet@r160_in1k$"),
+        ("test_resnet.r160_in1k", r"write timm:test_resnet@r160_in1k$"),
         ("test_resnet@r161_in1k", r"no published weights 'r161_in1k'; the nearest are: r160_in1k"),
         ("hiera_tiny_224", r"does not keep its tokens in the order of the positions"),
         ("test_resnet@", r"no published weights ''; there are: r160_in1k"),
@@ -141,6 +141,6 @@ def test_code_in_published_weights_is_refused_and_does_not_run(tmp_path: Path, p
 def test_weights_that_cannot_be_downloaded_say_what_to_do(tmp_path: Path, published: Any) -> None:
     published(tmp_path)
     with pytest.raises(
-        InputError, match=r"download timm/test_resnet\.r160_in1k by other means, then give timm:test_resnet with"
+        InputError, match=r"fetch timm/test_resnet\.r160_in1k by other means, then give timm:test_resnet with"
     ):
         build_network("timm:test_resnet@DEFAULT")

@@ -19,8 +19,9 @@ from prunescope.dissection.settings import DEFAULTS, IMAGENET, Normalisation, Pr
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.networks.checks import check_ready, without_wrapper
 from prunescope.networks.layers import UnitsAxis, units_axes
-from prunescope.networks.observing import check_layers, evaluating
+from prunescope.networks.observing import check_layers
 from prunescope.networks.random_weights import random_weights
+from prunescope.networks.running import evaluating
 from prunescope.processes import connected_processes
 from prunescope.progress import Progress, silent
 

@@ -38,8 +38,9 @@ from prunescope.errors import InputError
 from prunescope.networks.checks import check_ready, without_wrapper
 from prunescope.networks.geometry import Geometry, receptive_fields
 from prunescope.networks.layers import UnitsAxis, units_axes
-from prunescope.networks.observing import check_layers, evaluating
+from prunescope.networks.observing import check_layers
 from prunescope.networks.random_weights import random_weights
+from prunescope.networks.running import evaluating
 from prunescope.processes import Processes, connected_processes
 from prunescope.progress import Progress, silent
 

@@ -7,7 +7,7 @@ often ambiguous.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
-from prunescope.networks.tokens import as_maps, has_proportions, tensors_in
+from prunescope.networks.outputs import named_tensors
+from prunescope.networks.tokens import as_maps, has_proportions
 
 Shape = tuple[int, ...]
 
@@ -35,11 +36,12 @@ class Output(NamedTuple):
 
     shape: Shape
     stride: Shape | None  # None if the tensor is not strided (sparse, for example)
+    name: str  # as `named_tensors` gives it
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Output:
+    def of(cls, tensor: Tensor, name: str) -> Output:
         """Return the shape and strides of a tensor."""
-        return cls(tuple(tensor.shape), tensor.stride() if tensor.layout == torch.strided else None)
+        return cls(tuple(tensor.shape), tensor.stride() if tensor.layout == torch.strided else None, name)
 
 
 Outputs = dict[str, list[list[Output]]]  # for each module, one list per call with the tensors that the call returned
@@ -94,7 +96,7 @@ def watching(model: nn.Module) -> Iterator[Outputs]:
     outputs: Outputs = defaultdict(list)
 
     def keep(name: str, output: Any) -> None:
-        outputs[name].append([Output.of(tensor) for tensor in tensors_in(output)])
+        outputs[name].append([Output.of(tensor, part) for part, tensor in named_tensors(output).items()])
 
     handles = [
         module.register_forward_hook(lambda _module, _arguments, output, name=name: keep(name, output))
@@ -137,7 +139,8 @@ def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None
     -------
     dict of str to int or Unknown
         For each layer, the axis counted from 0, or the reason why it cannot be determined. Layers that return no maps
-        are omitted.
+        are omitted. Each tensor in a tuple, list or mapping has an entry `LAYER:NAME` of its own, and the entry of the
+        layer is that of the first one.
     """
     decided = {
         (name, call, index): _by_criteria(modules[name], output, _Changes.of(sizes, name, call, index), sizes.images)
@@ -152,7 +155,7 @@ def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None
             agreed[sizes.outputs[name][call][index].shape[1:]].add(axis)
     found: dict[str, int | Unknown] = {}
     for name, calls in sizes.outputs.items():
-        read: list[tuple[int | Unknown, bool]] = []
+        read: list[tuple[Output, int | Unknown, bool]] = []
         for index, output in enumerate(calls[0]):
             axis = 1 if len(output.shape) == 2 else decided.get((name, 0, index), _NOT_MAPS)
             changes = _Changes.of(sizes, name, 0, index)
@@ -161,13 +164,29 @@ def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None
                 if isinstance(axis, Unknown) and changes.unseen:
                     axis = replace(axis, reason=f"{axis.reason}; the network takes images of this size only")
             if isinstance(axis, Unknown):
-                read.append((axis, True))
+                read.append((output, axis, True))
             elif (maps := _maps(output, sizes.images, prefix, axis)) is not None:
-                read.append((axis, maps.shape[2:].numel() > 1))
-        choice = [axis for axis, placed in read if placed] or [axis for axis, _ in read]
-        if len(choice) == 1:
-            found[name] = choice[0]
+                read.append((output, axis, maps.shape[2:].numel() > 1))
+        if not read:
+            continue
+        first, axis, _ = next((one for one in read if one[2]), read[0])
+        found[name] = axis if isinstance(axis, Unknown) else _unless_another(calls[0], first, axis, sizes, prefix, name)
+        found |= {f"{name}:{output.name}": axis for output, axis, _ in read if output.name}
     return found
+
+
+def _unless_another(
+    outputs: Sequence[Output], first: Output, axis: int, sizes: Sizes, prefix: int | None, name: str
+) -> int | Unknown:
+    """Return the axis, unless `as_maps` would take another tensor with this axis: they differ in their axes then."""
+    blank = {output.name: torch.empty(output.shape, device="meta") for output in outputs}
+    taken, wanted = (as_maps(blank, sizes.images, prefix, axis, part) for part in (None, first.name))
+    if taken is not None and wanted is not None and taken.shape == wanted.shape:
+        return axis
+    names = ", ".join(f"{name}:{output.name}" for output in outputs)
+    return Unknown(
+        first.shape[1:], "it returns several maps with their units on different axes", f"choose one: {names}"
+    )
 
 
 # The value that stands for "no axis of this tensor can hold units"; axis 0 is always the batch.
@@ -214,6 +233,9 @@ def _by_criteria(module: nn.Module, output: Output, changes: _Changes, images: S
         return _NOT_MAPS
     if len(axes) == 3 and changes.taller is not None and changes.taller == changes.wider and len(changes.taller) == 1:
         # Only one axis grows, so it holds tokens. Such a tensor holds, for example, the queries of each attention head.
+        return _NOT_MAPS
+    if len(axes) == 2 and None not in (changes.taller, changes.wider) and changes.taller != changes.wider:
+        # The positions lie along one direction of the image only, so they form no grid.
         return _NOT_MAPS
     if len(axes) == 3 and len(left) == 1:
         down, along = sorted(changes.all)

@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from prunescope.errors import InputError
+from prunescope.networks.wrappers import from_rgb, images_only
 
 _ONE_BATCH = "prunescope calls a network with one batch of images, [n, 3, h, w]"
 _SHARING = ("DistributedDataParallel", "FullyShardedDataParallel")
@@ -212,7 +213,11 @@ def _reason(model: nn.Module, images: Tensor, error: Exception) -> str | None:
     said = str(error)
     needed = _needed(model)
     if needed != 1:
-        return f"its forward needs {needed} inputs; {_ONE_BATCH}: wrap it in a module that takes only these"
+        return (
+            f"its forward needs {needed} inputs; {_ONE_BATCH}. Wrap it in a module that takes only images, where names "
+            "in capitals stand for the other inputs for a batch, and name its layers network.LAYER:\n"
+            f"{images_only(model)}"
+        )
     if isinstance(error, IndexError | TypeError) and re.search(r"""\[["']\w+["']\]""", _last_line(error)):
         return f"it accesses parts of its input by name, as in a dictionary; {_ONE_BATCH}"
     if isinstance(error, AttributeError) and said.startswith("'Tensor' object has no attribute"):
@@ -234,7 +239,7 @@ def _reason(model: nn.Module, images: Tensor, error: Exception) -> str | None:
 
 def _reason_of_module(model: nn.Module, images: Tensor, error: Exception) -> str | None:
     """Find the module that failed, and return why it cannot take its input; return None if no reason is found."""
-    found = _failed(error)
+    found = failed_module(error)
     if found is None:
         return None
     module, given = found
@@ -249,8 +254,8 @@ def _reason_of_module(model: nn.Module, images: Tensor, error: Exception) -> str
         if module.in_channels != images.shape[1]:
             count = f"{module.in_channels} channel{'s' if module.in_channels > 1 else ''}"
             return (
-                f"its first convolution, {name!r}, takes {count}, and images have 3; give a network whose first "
-                "convolution takes 3 channels"
+                f"its first convolution, {name!r}, takes {count}, and images have {images.shape[1]}; "
+                f"{_other_channels(module.in_channels, images.shape[1])}"
             )
     if isinstance(module, nn.Embedding) and as_they_are:
         return f"{what}, which takes indices of tokens; {_ONE_BATCH}"
@@ -265,6 +270,16 @@ def _reason_of_module(model: nn.Module, images: Tensor, error: Exception) -> str
                     least = f"{channels} channel{'s' if channels > 1 else ''}"
                     return f"{what} of {features} features, which fits an image of {least} and {side} x {side} pixels"
     return None
+
+
+def _other_channels(taken: int, given: int) -> str:
+    """Return what to do about a network that takes another number of channels than the images have."""
+    if taken == 3 and given == 1:
+        return "leave out the number of channels, or give 3"
+    return (
+        "wrap it in a module that makes its channels from an RGB image, and name its layers network.LAYER. This one "
+        f"{'takes their mean' if taken == 1 else 'repeats red, green and blue'}:\n{from_rgb(taken)}"
+    )
 
 
 def _last_line(error: Exception) -> str:
@@ -288,8 +303,19 @@ def _needed(model: nn.Module) -> int:
     return by_name + (max(1, needed) if positional else 0)
 
 
-def _failed(error: Exception) -> tuple[nn.Module, Tensor] | None:
-    """Return the innermost module that was running when an error was raised, and its input."""
+def failed_module(error: Exception) -> tuple[nn.Module, Tensor] | None:
+    """Find the module in which a forward pass failed.
+
+    Parameters
+    ----------
+    error
+        The error that the forward pass raised.
+
+    Returns
+    -------
+    tuple of nn.Module and Tensor, or None
+        The innermost module that was running when the error was raised, and its input; None if there is none.
+    """
     found = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         there = frame.f_locals

@@ -8,11 +8,12 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks.layers import UnitsAxis, units_axes
-from prunescope.networks.observing import blank_images, evaluating, observe
+from prunescope.networks.observing import observe
+from prunescope.networks.running import blank_images, evaluating, image_channels
 from prunescope.networks.strips import INSTEAD, LONGEST, RefusedError, Strips, plain_convolutions, run_network
 
 # The amounts in pixels by which images are lengthened to measure a stride. The longest suffices to determine strides of
@@ -40,7 +41,12 @@ class Geometry:
 
 
 def receptive_fields(
-    model: nn.Module, layers: Sequence[str], image_size: tuple[int, int], *, units_axis: UnitsAxis | None = None
+    model: nn.Module,
+    layers: Sequence[str],
+    image_size: tuple[int, int],
+    *,
+    units_axis: UnitsAxis | None = None,
+    channels: int | None = None,
 ) -> dict[str, Geometry]:
     """Measure the receptive fields of layers (the anchors of Bau et al. 2017, section 2.2).
 
@@ -52,7 +58,8 @@ def receptive_fields(
     Parameters
     ----------
     model
-        The network. It takes images [n, 3, h, w]; up to the layers, it must also take images larger than `image_size`.
+        The network. It takes images [n, channels, h, w]; up to the layers, it must also take images larger than
+        `image_size`.
     layers
         Names of layers, as in `named_modules()`. Their outputs are maps, or tensors that `as_maps` turns into maps. The
         field of a map position extends from the first to the last pixel that affects any unit there. Pixels in between
@@ -61,6 +68,8 @@ def receptive_fields(
         The height and the width of the images in pixels, (ih, iw).
     units_axis
         The axis of the layers' outputs that holds the units, as in `dissect`.
+    channels
+        The number of channels of the images. By default, it is determined by `image_channels`.
 
     Returns
     -------
@@ -85,9 +94,11 @@ def receptive_fields(
     """
     with evaluating(model), torch.no_grad(), plain_convolutions():
         try:
-            axes = units_axes(model, layers, image_size, units_axis)
-            _check_maps(model, layers, image_size, axes)
-            return {layer: _geometry(model, layer, image_size, axes[layer]) for layer in layers}
+            channels = channels or image_channels(model, image_size)
+            axes = units_axes(model, layers, image_size, units_axis, channels=channels)
+            # A batch of two images, because a batch of one cannot reveal that the first axis is not the batch axis.
+            _check_maps(model, layers, blank_images(model, 2, image_size, channels), axes)
+            return {layer: _geometry(model, layer, image_size, axes[layer], channels) for layer in layers}
         except RefusedError as refused:
             error = refused.__cause__
             raise InputError(
@@ -97,10 +108,8 @@ def receptive_fields(
             ) from error
 
 
-def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, int], axes: Mapping[str, int]) -> None:
+def _check_maps(model: nn.Module, layers: Sequence[str], images: Tensor, axes: Mapping[str, int]) -> None:
     """Check that layers return maps without NaN."""
-    # A batch of two images, because a batch of one cannot reveal that the first axis is not the batch axis.
-    images = blank_images(model, 2, image_size)
     with observe(model, layers, axes) as outputs:
         run_network(model, images)
     for layer, output in outputs.items():
@@ -113,10 +122,10 @@ def _check_maps(model: nn.Module, layers: Sequence[str], image_size: tuple[int, 
             raise InputError(f"layer {layer!r} returns NaN for a blank image; check the weights, or {INSTEAD}")
 
 
-def _geometry(model: nn.Module, layer: str, image_size: tuple[int, int], units_axis: int) -> Geometry:
+def _geometry(model: nn.Module, layer: str, image_size: tuple[int, int], units_axis: int, channels: int) -> Geometry:
     ih, iw = image_size
-    down = _measure(Strips(model, layer, units_axis, 0, iw), ih, None)
-    along = _measure(Strips(model, layer, units_axis, 1, ih), iw, down)
+    down = _measure(Strips(model, layer, units_axis, 0, iw, channels), ih, None)
+    along = _measure(Strips(model, layer, units_axis, 1, ih, channels), iw, down)
     return Geometry((Fraction(down.stride), Fraction(along.stride)), (down.centre, along.centre))
 
 

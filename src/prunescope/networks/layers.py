@@ -14,7 +14,10 @@ from prunescope.bounds import MOST_SIZE, check_count
 from prunescope.errors import InputError, nearest
 from prunescope.networks.axes import Outputs, Sizes, Unknown, find_axes, watching
 from prunescope.networks.checks import check_ready, explain_failures, without_wrapper
-from prunescope.networks.observing import blank_images, call_problem, check_layers, evaluating, prefix_tokens
+from prunescope.networks.observing import call_problem, check_layers, prefix_tokens
+from prunescope.networks.outputs import described, split_layer
+from prunescope.networks.preprocessing import check_channels
+from prunescope.networks.running import blank_images, evaluating, image_channels
 from prunescope.networks.source import build_network
 from prunescope.networks.tokens import as_maps
 
@@ -27,6 +30,7 @@ def list_layers(
     size: int = 224,
     *,
     units_axis: UnitsAxis | None = None,
+    channels: int | None = None,
     classes: int | None = None,
     weights: str | Path | None = None,
     weights_key: str | None = None,
@@ -39,11 +43,13 @@ def list_layers(
     Parameters
     ----------
     model
-        A network that takes images [n, 3, size, size], or the name of one, as `build_network` takes it.
+        A network that takes images [n, channels, size, size], or the name of one, as `build_network` takes it.
     size
         The height and width of the images in pixels.
     units_axis
         The axis of the layers' outputs that holds the units, as in `dissect`.
+    channels
+        The number of channels of the images. By default, it is determined by `image_channels`.
     classes, weights, weights_key, masks
         The number of outputs, the file of weights, the key of the weights in it and the file of masks of a network
         given by its name, as in `build_network`.
@@ -52,10 +58,11 @@ def list_layers(
     -------
     DataFrame
         One row, in the order of `named_modules()`, for each layer that is called once per forward pass and returns maps
-        [n, units, h, w], [n, h, w, units] or [n, units], or tokens that form maps. The columns are `layer` (its name),
-        `type` (its class), `shape` (a tuple: the shape of the maps without n, with the units first), `units` (their
-        number) and `note`. If the units axis of a layer cannot be determined, `note` explains why, `shape` is the
-        shape of the output itself without n, and `units` is missing (`pandas.NA`).
+        [n, units, h, w], [n, h, w, units] or [n, units], or tokens that form maps. If a layer returns several of these
+        in a tuple, list or mapping, its own row describes the first, and each of them also has a row `LAYER:NAME`. The
+        columns are `layer` (its name), `type` (its class), `shape` (a tuple: the shape of the maps without n, with the
+        units first), `units` (their number) and `note`. If the units axis of a layer cannot be determined, `note`
+        explains why, `shape` is the shape of the output itself without n, and `units` is missing (`pandas.NA`).
 
     Raises
     ------
@@ -80,30 +87,38 @@ def list_layers(
         )
     check_ready(model)
     check_count("size", size, 1, MOST_SIZE, "the images' side in pixels")
+    if channels is not None:
+        check_channels(channels)
     model = without_wrapper(model)
     modules = {name: module for name, module in model.named_modules() if name}
     given = _given_axes(list(modules), units_axis)
-    images = blank_images(model, 2, (size, size))
+    images = blank_images(model, 2, (size, size), channels or image_channels(model, (size, size)))
     outputs, found = _measured_axes(model, images)
     prefix = prefix_tokens(model)
     rows: list[tuple[str, str, tuple[int, ...], int | None, str]] = []
     for name, module in modules.items():
-        axis = given.get(name, found.get(name))
-        if axis is None or len(outputs.get(name, ())) != 1:
+        if len(outputs.get(name, ())) != 1:
             continue
         kind = type(module).__name__
-        if isinstance(axis, Unknown):
-            rows.append((name, kind, axis.shape, None, _no_axis(name, axis)))
-            continue
-        blank = [torch.empty(output.shape, device="meta") for output in outputs[name][0]]
-        maps = as_maps(blank, images.shape, prefix, axis)
-        if maps is not None:
-            rows.append((name, kind, tuple(maps.shape[1:]), maps.shape[1], ""))
+        blank = {output.name: torch.empty(output.shape, device="meta") for output in outputs[name][0]}
+        parts = [part for part in blank if f"{name}:{part}" in found]
+        for part in [None, *(parts if len(parts) > 1 else ())]:
+            layer = name if part is None else f"{name}:{part}"
+            axis = given.get(layer, found.get(layer))
+            if isinstance(axis, Unknown):
+                rows.append((layer, kind, axis.shape, None, _no_axis(layer, axis)))
+            elif axis is not None and (maps := as_maps(blank, images.shape, prefix, axis, part)) is not None:
+                rows.append((layer, kind, tuple(maps.shape[1:]), maps.shape[1], ""))
     return pd.DataFrame(rows, columns=["layer", "type", "shape", "units", "note"]).astype({"units": "Int64"})
 
 
 def units_axes(
-    model: nn.Module, layers: Sequence[str], image_size: tuple[int, int], units_axis: UnitsAxis | None = None
+    model: nn.Module,
+    layers: Sequence[str],
+    image_size: tuple[int, int],
+    units_axis: UnitsAxis | None = None,
+    *,
+    channels: int | None = None,
 ) -> dict[str, int]:
     """Find the axis of each layer's output that holds the units.
 
@@ -116,12 +131,14 @@ def units_axes(
     model
         The network.
     layers
-        Names of layers, as in `named_modules()`.
+        Names of layers, as in `named_modules()`, or `LAYER:NAME` for one of the tensors that a layer returns.
     image_size
         The height and the width of the images in pixels.
     units_axis
         The axis if it is known: one number for all these layers, or numbers for some of them by name. Axes are counted
         from 0, which is the batch axis, or from the end if negative. Given axes are returned without measurement.
+    channels
+        The number of channels of the images. By default, it is determined by `image_channels`.
 
     Returns
     -------
@@ -139,13 +156,17 @@ def units_axes(
     axes = _given_axes(layers, units_axis)
     if set(layers) <= axes.keys():
         return axes
-    images = blank_images(model, 2, image_size)
+    images = blank_images(model, 2, image_size, channels or image_channels(model, image_size))
     outputs, found = _measured_axes(model, images)
     for layer in layers:
         if layer in axes:
             continue
-        if len(outputs.get(layer, ())) != 1:
-            raise InputError(call_problem(layer, len(outputs.get(layer, ()))))
+        module, part = split_layer(layer, outputs)
+        if len(outputs.get(module, ())) != 1:
+            raise InputError(call_problem(layer, len(outputs.get(module, ()))))
+        shapes = {output.name: output.shape for output in outputs[module][0]}
+        if part is not None and part not in shapes:
+            raise InputError(_no_part(module, part, shapes))
         axis = found.get(layer)
         if isinstance(axis, Unknown):
             h, w = image_size
@@ -187,7 +208,7 @@ def _given_axes(layers: Sequence[str], units_axis: UnitsAxis | None) -> dict[str
         return {}
     axes = dict(units_axis) if isinstance(units_axis, Mapping) else dict.fromkeys(layers, units_axis)
     for layer, axis in axes.items():
-        if layer not in layers:
+        if layer not in layers and split_layer(layer, layers)[0] not in layers:
             raise InputError(f"units_axis names {layer!r}, which is not one of the layers; {nearest(layer, layers)}")
         if not isinstance(axis, int) or isinstance(axis, bool) or axis not in (-3, -2, -1, 1, 2, 3):
             raise InputError(
@@ -195,6 +216,12 @@ def _given_axes(layers: Sequence[str], units_axis: UnitsAxis | None) -> dict[str
                 "-3 from the end: 1 for [n, units, h, w], -1 for [n, h, w, units] or [n, tokens, units]"
             )
     return axes
+
+
+def _no_part(layer: str, part: str, shapes: Mapping[str, Sequence[int]]) -> str:
+    if list(shapes) == [""]:
+        return f"layer {layer!r} returns one tensor of shape {list(shapes[''])}, and no {part!r}; leave out :{part}"
+    return f"layer {layer!r} returns no tensor {part!r}; it returns: {described(shapes)}"
 
 
 def _no_axis(layer: str, unknown: Unknown) -> str:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError, nearest, refuse_text
-from prunescope.networks.checks import check_network, running_eagerly
+from prunescope.networks.checks import check_network
+from prunescope.networks.outputs import described, named_tensors, split_layer
 from prunescope.networks.tokens import as_maps
 
 
@@ -23,7 +24,7 @@ def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
     model
         The network.
     layers
-        Names of layers, as in `named_modules()`.
+        Names of layers, as in `named_modules()`, or `LAYER:NAME` for one of the tensors that a layer returns.
 
     Raises
     ------
@@ -37,7 +38,7 @@ def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
     if not layers:
         raise InputError(f"no layer is given; {nearest('', known)}")
     for layer, times in Counter(layers).items():
-        if layer not in known:
+        if split_layer(layer, known)[0] not in known:
             raise InputError(f"the network {type(model).__name__} has no layer {layer!r}; {nearest(layer, known)}")
         if times > 1:
             raise InputError(f"layer {layer!r} is given {times} times; give it once")
@@ -55,9 +56,9 @@ def observe(
     Parameters
     ----------
     model
-        The network. The first tensor that it is called with is the images, [n, 3, h, w].
+        The network. The first tensor that it is called with is the images, [n, channels, h, w].
     layers
-        Names of layers, as in `named_modules()`.
+        Names of layers, as in `named_modules()`, or `LAYER:NAME` for one of the tensors that a layer returns.
     axes
         The axis of each layer's output that holds the units, as `units_axes` returns it.
     take
@@ -100,11 +101,11 @@ def observe(
         calls.clear()
         images[:] = [given.shape for given in (*arguments, *named.values()) if isinstance(given, Tensor)]
 
-    def recording(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+    def recording(layer: str, part: str | None) -> Callable[[nn.Module, Any, Any], None]:
         def record(_module: nn.Module, _arguments: Any, output: Any) -> None:
             calls[layer] += 1
             axis = axes.get(layer)
-            maps = None if axis is None else as_maps(output, images[0], prefix, axis)
+            maps = None if axis is None else as_maps(output, images[0], prefix, axis, part)
             if maps is None:
                 raise InputError(_no_maps(layer, output, images[0], axis))
             if take is None:
@@ -121,41 +122,15 @@ def observe(
                 raise InputError(call_problem(layer, calls[layer]))
 
     handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
-    handles += [modules[layer].register_forward_hook(recording(layer)) for layer in layers]
+    for layer in layers:
+        module, part = split_layer(layer, modules)
+        handles += [modules[module].register_forward_hook(recording(layer, part))]
     handles += [model.register_forward_hook(end)]
     try:
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and restore the mode of each of its modules afterwards.
-
-    A compiled network runs without compilation within the context, because compiled code ignores hooks that are added
-    later.
-
-    Parameters
-    ----------
-    model
-        The network.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with running_eagerly(model):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def blank_images(model: nn.Module, count: int, size: tuple[int, int]) -> Tensor:
-    """Return zeros [count, 3, height, width] in the network's precision and on its device."""
-    like = next(model.parameters(), torch.zeros(()))
-    return torch.zeros(count, 3, *size, dtype=like.dtype, device=like.device)
 
 
 def prefix_tokens(model: nn.Module) -> int | None:
@@ -176,17 +151,20 @@ def _no_maps(layer: str, output: Any, images: Sequence[int], axis: int | None) -
         "a tensor [n, units, h, w], [n, units] or [n, h, w, units], or tokens [n, tokens, units] that form a grid"
     )
     instead = "choose another layer (`prunescope layers` lists them)"
-    if isinstance(output, Tensor):
-        where = "" if axis is None else f", with its units on axis {axis}"
-        if axis is None and output.ndim in (3, 4):
-            instead += f", or give the axis of its units (--units-axis {layer}=AXIS)"
+    if not isinstance(output, Tensor):
+        shapes = {name: tensor.shape for name, tensor in named_tensors(output).items()}
         return (
-            f"layer {layer!r} returns a tensor of shape {list(output.shape)} for images of shape "
-            f"{list(images)}{where}; expected {expected} of the image's proportions; {instead}"
+            f"layer {layer!r} returns a {type(output).__name__} of {described(shapes)} for images of shape "
+            f"{list(images)}; expected {expected} in it; {instead}"
         )
+    where = "" if axis is None else f", with its units on axis {axis}"
+    if output.ndim == 5:
+        instead = f"videos and volumes are not supported; {instead}"
+    elif axis is None and output.ndim in (3, 4):
+        instead += f", or give the axis of its units (--units-axis {layer}=AXIS)"
     return (
-        f"layer {layer!r} returns a {type(output).__name__}; expected {expected}, or a container with exactly one such "
-        f"tensor; {instead}"
+        f"layer {layer!r} returns a tensor of shape {list(output.shape)} for images of shape {list(images)}{where}; "
+        f"expected {expected} of the image's proportions; {instead}"
     )
 
 

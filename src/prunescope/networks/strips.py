@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.observing import blank_images, prefix_tokens
+from prunescope.networks.observing import prefix_tokens
+from prunescope.networks.outputs import named_tensors, split_layer
+from prunescope.networks.running import blank_images
 from prunescope.networks.tokens import as_maps
 
 LONGEST = 16384
@@ -53,11 +55,14 @@ class Strips:
         The direction in which strips are long: 0 is vertical, 1 is horizontal.
     width
         The size of the images in the other direction, in pixels.
+    channels
+        The number of channels of the images.
     """
 
-    def __init__(self, model: nn.Module, layer: str, units_axis: int, axis: int, width: int) -> None:
+    def __init__(self, model: nn.Module, layer: str, units_axis: int, axis: int, width: int, channels: int) -> None:
         self.layer = layer
         self._model, self._units_axis, self._axis, self._width = model, units_axis, axis, width
+        self._channels = channels
 
     def narrow(self, length: int) -> None:
         """Find a small width of strips that the network accepts and that affect the layer's output.
@@ -101,11 +106,14 @@ class Strips:
 
     def _blank(self, count: int, length: int) -> Tensor:
         size = (length, self._width) if self._axis == 0 else (self._width, length)
-        return blank_images(self._model, count, size)
+        return blank_images(self._model, count, size, self._channels)
 
     def _blind(self, images: Tensor) -> Tensor:
         """Return where along the strips the layer's output has a NaN, as a bool tensor [strips, positions]."""
         output = _output(self._model, self.layer, images)
+        _, part = split_layer(self.layer, [name for name, _ in self._model.named_modules()])
+        if part is not None:
+            output = named_tensors(output).get(part)
         if isinstance(output, Tensor) and output.ndim == 4:
             maps: Tensor | None = output.movedim(self._units_axis, 1)
         else:
@@ -136,7 +144,8 @@ def _output(model: nn.Module, layer: str, images: Tensor) -> Any:
         outputs.append(output)
         raise _ReachedError
 
-    handle = model.get_submodule(layer).register_forward_hook(stop)
+    modules = dict(model.named_modules())
+    handle = modules[split_layer(layer, modules)[0]].register_forward_hook(stop)
     try:
         with suppress(_ReachedError):
             run_network(model, images)

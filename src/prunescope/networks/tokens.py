@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import Tensor
+
+from prunescope.networks.outputs import named_tensors
 
 # The usual numbers of tokens before the grid of patches: no token, a class token, a class token and a distillation
 # token, or a class token and four register tokens.
@@ -13,7 +15,9 @@ _BEFORE_THE_GRID = (0, 1, 2, 5)
 _LOST_AT_BORDERS = 10
 
 
-def as_maps(output: Any, images: Sequence[int], prefix: int | None, units_axis: int) -> Tensor | None:
+def as_maps(
+    output: Any, images: Sequence[int], prefix: int | None, units_axis: int, part: str | None = None
+) -> Tensor | None:
     """Return a layer's output as activation maps of its units.
 
     Parameters
@@ -22,8 +26,8 @@ def as_maps(output: Any, images: Sequence[int], prefix: int | None, units_axis: 
         A tensor [n, units, h, w], [n, h, w, units] (as within Swin) or [n, units]; or one with tokens as positions,
         [n, tokens, units] (as in transformers) or [n, units, tokens]. The tokens are the patches of the image in
         reading order, possibly after some tokens that do not belong to a patch. The output may also be a tuple, list
-        or mapping that contains exactly one such tensor among other values. Tensors with more than one spatial
-        position take precedence over others.
+        or mapping that contains such tensors, of which the first is taken. Tensors with more than one spatial position
+        take precedence over others.
     images
         The shape of the images, [n, 3, ih, iw].
     prefix
@@ -33,6 +37,8 @@ def as_maps(output: Any, images: Sequence[int], prefix: int | None, units_axis: 
     units_axis
         The axis of the tensor that holds the units, counted from 0 or, if negative, from the end, as `find_axes`
         returns it. It is not used for a tensor [n, units].
+    part
+        The name of the tensor to take from a tuple, list or mapping, as `named_tensors` gives it.
 
     Returns
     -------
@@ -53,20 +59,10 @@ def as_maps(output: Any, images: Sequence[int], prefix: int | None, units_axis: 
     """
     found = [
         maps
-        for tensor in tensors_in(output)
-        if (maps := _tensor_as_maps(tensor, images, prefix, units_axis)) is not None
+        for name, tensor in named_tensors(output).items()
+        if part in (None, name) and (maps := _tensor_as_maps(tensor, images, prefix, units_axis)) is not None
     ]
-    placed = [maps for maps in found if maps.shape[2:].numel() > 1]
-    choice = placed or found
-    return choice[0] if len(choice) == 1 else None
-
-
-def tensors_in(output: Any) -> list[Tensor]:
-    """Return the tensors in a layer's output: the output itself, or the tensors in a tuple, list or mapping."""
-    if isinstance(output, Tensor):
-        return [output]
-    values = list(output.values()) if isinstance(output, Mapping) else output
-    return [value for value in values if isinstance(value, Tensor)] if isinstance(values, list | tuple) else []
+    return next((maps for maps in found if maps.shape[2:].numel() > 1), found[0] if found else None)
 
 
 def _tensor_as_maps(output: Tensor, images: Sequence[int], prefix: int | None, units_axis: int) -> Tensor | None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
-from prunescope.networks.observing import evaluating, observe
+from prunescope.networks.observing import observe
+from prunescope.networks.running import evaluating
 
 Codes = dict[str, NDArray[np.float64]]
 

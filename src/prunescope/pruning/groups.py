@@ -21,7 +21,7 @@ from torch_pruning.ops import OPTYPE
 
 from prunescope.errors import InputError
 from prunescope.networks.checks import explain_failures
-from prunescope.networks.observing import blank_images, evaluating
+from prunescope.networks.running import blank_images, evaluating, image_channels
 from prunescope.pruning.mask import matching_weights
 
 Indices = NDArray[np.int64]
@@ -191,7 +191,7 @@ def one_image(model: nn.Module, image_size: int | tuple[int, int]) -> Tensor:
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(size) < 1:
         raise InputError(f"images cannot be of {size[0]} x {size[1]} pixels; give at least 1")
-    return blank_images(model, 1, size)
+    return blank_images(model, 1, size, image_channels(model, size))
 
 
 def _traced(model: nn.Module, image_size: int | tuple[int, int]) -> tuple[DependencyGraph, Counter[nn.Module]]:

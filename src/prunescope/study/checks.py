@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from prunescope.errors import InputError
 from prunescope.networks.checks import check_ready, explain_failures
 from prunescope.networks.layers import units_axes
-from prunescope.networks.observing import check_layers, evaluating, observe
+from prunescope.networks.observing import check_layers, observe
+from prunescope.networks.running import evaluating
 from prunescope.networks.source import build_network
 from prunescope.pruning import Coverage, Mask, shrink, unit_numbers
 from prunescope.pruning.amount import Amount

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from prunescope.networks.layers import units_axes
-from prunescope.networks.observing import evaluating, observe
+from prunescope.networks.observing import observe
+from prunescope.networks.running import evaluating
 from prunescope.networks.source import build_network
 from prunescope.pruning import Mask
 from prunescope.store.recipe import Recipe

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from prunescope.networks.observing import evaluating
+from prunescope.networks.running import evaluating
 from prunescope.processes import Processes
 from prunescope.tasks.task import Task
 
