@@ -39,12 +39,13 @@ from prunescope.dissection.forward import arithmetic
 from prunescope.dissection.labels import BLOCKS
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import half_pixel_axis
-from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Precision
+from prunescope.dissection.settings import Precision
 from prunescope.dissection.tally import MaskBatch, MaskCounts, MaskTallyOnCpu
 from prunescope.dissection.thresholds import LargestValues
 from prunescope.dissection.workers import Workers
 from prunescope.miniature import make_miniature
 from prunescope.networks import build_network, observe
+from prunescope.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 BRODEN = 63_305

@@ -24,9 +24,9 @@ from torch import nn
 
 from prunescope.concepts import ConceptData, open_concepts
 from prunescope.dissection import UnitMatcher, match_units
-from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD
 from prunescope.miniature import make_miniature
 from prunescope.networks import build_network, observe
+from prunescope.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH = 16
 

@@ -80,6 +80,13 @@ UnitsAxis = Annotated[
         "By default, it is measured. May be repeated with the names of layers.",
     ),
 ]
+Channels = Annotated[
+    int | None,
+    typer.Option(
+        help="The number of channels of the network's images: 3 for RGB, 1 for gray. By default, 1 if its first "
+        "convolution takes one channel, and otherwise 3."
+    ),
+]
 Network = Annotated[str, typer.Argument(help=NETWORKS)]
 Data = Annotated[Path | None, typer.Option(help="The images to classify: a folder with train/CLASS and val/CLASS.")]
 LABELLED = "A folder of labelled images in Broden's format."
@@ -224,11 +231,19 @@ def layers(
     masks: Annotated[Path | None, typer.Option(metavar="FILE", help=MASKS_HELP)] = None,
     classes: Classes = None,
     units_axis: UnitsAxis = None,
+    channels: Channels = None,
 ) -> None:
     """List the layers of a network with their output shapes and numbers of units."""
     axes = _axes(units_axis)
     table = prunescope.list_layers(
-        network, size, units_axis=axes, classes=classes, weights=weights, weights_key=weights_key, masks=masks
+        network,
+        size,
+        units_axis=axes,
+        channels=channels,
+        classes=classes,
+        weights=weights,
+        weights_key=weights_key,
+        masks=masks,
     )
     print_table(table.drop(columns="note"))
     for layer, note in zip(table["layer"], table["note"], strict=True):
@@ -295,12 +310,15 @@ def dissect(
     spill_in: Annotated[
         Path | None, typer.Option(help="The folder for these maps. By default, the system's temporary folder.")
     ] = None,
+    channels: Channels = None,
     mean: Annotated[
-        str | None, typer.Option(help="The mean of each color channel, from 0 to 1: R,G,B. By default, ImageNet's.")
+        str | None,
+        typer.Option(
+            help="The mean of each channel for images scaled to 0..1: R,G,B. By default, that of the network's "
+            "published weights, or that of ImageNet."
+        ),
     ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="The standard deviation of each color channel: R,G,B. By default, ImageNet's.")
-    ] = None,
+    std: Annotated[str | None, typer.Option(help="The standard deviation of each channel, like --mean.")] = None,
 ) -> None:
     """Find out which concept each unit of a layer detects.
 
@@ -336,6 +354,7 @@ def dissect(
             classes=classes,
             seed=seed,
             units_axis=axes,
+            channels=channels,
             device=device,
             budget=budget,
             progress=progress,
@@ -544,12 +563,12 @@ def _bytes(option: str, gigabytes: float) -> int:
 
 
 def _colors(option: str, text: str) -> tuple[float, ...]:
-    expected = f"{option} is {text!r}, expected three numbers such as 0.485,0.456,0.406"
+    expected = f"{option} is {text!r}, expected three numbers such as 0.485,0.456,0.406, or one for gray images"
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(expected) from error
-    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+    if len(numbers) not in (1, 3) or not all(math.isfinite(number) for number in numbers):
         raise InputError(expected)
     return numbers
 

@@ -189,7 +189,7 @@ def test_a_file_of_activations_that_is_none_is_refused(tmp_path: Path) -> None:
         ((*NETWORK, "--mean", "1,2"), "--mean is '1,2', expected three numbers"),
         ((*NETWORK, "--mean", "red"), "--mean is 'red', expected three numbers"),
         ((*NETWORK, "--std", "1,1,nan"), "--std is '1,1,nan', expected three numbers"),
-        ((*NETWORK, "--std", "1,1,0"), "std above 0"),
+        ((*NETWORK, "--std", "1,1,0"), "above 0 and at most"),
         ((*NETWORK, "--device", "gpu"), "give cpu, cuda or auto"),
         ((*NETWORK, "--weights", "/nowhere.pth"), "/nowhere.pth cannot be read: No such file"),
         ((*NETWORK, "--weights", "/tmp"), "/tmp cannot be read: it is a folder without model.safetensors.index.json"),

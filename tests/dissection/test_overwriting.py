@@ -65,6 +65,24 @@ def test_a_network_is_refused_before_it_is_dissected(tmp_path: Path) -> None:
     assert contents(out) == before
 
 
+def test_a_dissection_that_does_not_state_where_its_mean_comes_from_is_the_same_dissection(tmp_path: Path) -> None:
+    """Older versions did not store `preprocessing`; the numbers decide, not their origin."""
+    out = tmp_path / "out"
+    words = ["dissect", NETWORK, "--layer", "stage1", "--concepts", CONCEPTS, "--out", out, "--device", "cpu"]
+    assert typed(*words).exit_code == 0
+    path = out / "stage1" / "summary.json"
+    before = contents(out)
+    summary = json.loads(path.read_text())
+    assert summary["settings"].pop("preprocessing").startswith("the default, mean and standard deviation of ImageNet")
+    path.write_text(json.dumps(summary))
+    assert typed(*words).exit_code == 0
+    assert contents(out) == before
+    given = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
+    assert typed(*words, *given).exit_code == 0
+    assert json.loads(path.read_text())["settings"]["preprocessing"] == "given"
+    assert "  mean: [0.485, 0.456, 0.406] there, [0.5" in refused(*words, "--mean", "0.5,0.5,0.5")
+
+
 def test_each_of_several_weights_files_is_looked_for(tmp_path: Path) -> None:
     from prunescope.networks.weights import save_weights
 

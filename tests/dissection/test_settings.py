@@ -12,13 +12,12 @@ from typer.testing import CliRunner
 from prunescope import dissect, dissect_activations, import_netdissect
 from prunescope.cli import app
 from prunescope.dissection import Settings
-from prunescope.dissection.settings import Normalisation
 from prunescope.errors import InputError
 from prunescope.store.recipe import DissectionSettings
 
 
 def test_functions_and_recipes_have_the_defaults_of_the_settings() -> None:
-    defaults = Settings().model_dump() | Normalisation().model_dump()
+    defaults = Settings().model_dump()
     for function in (dissect, dissect_activations, import_netdissect):
         own = {name: one.default for name, one in inspect.signature(function).parameters.items()}
         assert {name: own[name] for name in defaults.keys() & own.keys()} == {
@@ -52,13 +51,6 @@ def test_a_setting_out_of_range_is_refused_stating_what_was_expected(given: dict
         Settings.checked(**given)
 
 
-@pytest.mark.parametrize("std", [(1, 1), (1, 1, 0), (1, 1, float("nan")), "abc"])
-def test_colors_out_of_range_are_refused(std: Any) -> None:
-    with pytest.raises(InputError, match=r"mean .* and std .*: expected three numbers each, std above 0"):
-        Normalisation.checked(std=std)
-
-
 def test_numbers_of_numpy_are_settings_too() -> None:
     found = Settings.checked(quantile=np.float32(0.25), batch_size=np.int64(7))
     assert (found.quantile, found.batch_size) == (0.25, 7)
-    assert Normalisation.checked(np.zeros(3), np.ones(3)).std == (1.0, 1.0, 1.0)

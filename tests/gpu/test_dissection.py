@@ -18,7 +18,9 @@ from prunescope.dissection import Budget, dissect, dissect_activations
 from prunescope.dissection import tally_on_device as tally
 from prunescope.dissection.on_cpu import CpuKernels
 from prunescope.dissection.workers import Workers
+from prunescope.errors import InputError
 from prunescope.networks import build_network
+from prunescope.networks.preprocessing import Preprocessing, arrange
 from tests.dissection.test_on_device import CONCEPTS, same
 from tests.dissection.worlds import GOLDEN, World, write_world
 
@@ -123,3 +125,19 @@ def test_a_packed_copy_and_files_give_the_same(tmp_path: Path) -> None:
     from_files = dissect(model, layers=["stage3"], concepts=folder, device=GPU)
     pack_concepts(folder)
     same(dissect(model, layers=["stage3"], concepts=folder, device=GPU)["stage3"], from_files["stage3"])
+
+
+def test_a_network_comes_back_to_its_device_and_mode_even_after_an_error() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    dissect(model, layers=["1"], concepts=CONCEPTS)
+    model[0].weight.data.fill_(torch.nan)
+    with pytest.raises(InputError, match="nan"):
+        dissect(model, layers=["0"], concepts=CONCEPTS, device=GPU)
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"cpu"}
+    assert all(module.training for module in model.modules())
+
+
+def test_gray_images_are_the_same_as_on_the_cpu() -> None:
+    pixels = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8)
+    gray = Preprocessing((0.5,), (0.5,))
+    assert torch.equal(arrange(pixels.to(GPU), gray).cpu(), arrange(pixels, gray))

@@ -197,16 +197,15 @@ def commands(recipe: Path, network: str, layer: str, out: Path) -> dict[str, lis
 @pytest.mark.parametrize(
     ("function", "layer", "said"),
     [
-        ("gray", "0", "its first convolution, '0', takes 1 channel, and images have 3"),
         ("four", "0", "its first convolution, '0', takes 4 channels, and images have 3"),
         (
             "digits",
             "1",
-            "its module '1' is a Linear of 784 features, those of an image of 1 channel and 28 x 28 pixels",
+            "its module '1' is a Linear of 784 features, which fits an image of 1 channel and 28 x 28 pixels",
         ),
         ("two", "conv", "its forward needs 2 inputs"),
-        ("dictionary", "conv", "it looks for a part of its input by name, as in a dictionary"),
-        ("video", "conv", "its module 'conv' is a Conv3d, for videos or volumes"),
+        ("dictionary", "conv", "it accesses parts of its input by name, as in a dictionary"),
+        ("video", "conv", "its module 'conv' is a Conv3d, which takes videos or volumes"),
         ("frames", "conv", "another number of dimensions (not enough values to unpack (expected 5, got 4))"),
         ("scripted", "0", "is a torch.jit.ScriptModule, whose layers cannot be observed"),
         ("exported", "0", "is an exported program, which has one mode and no layers"),
@@ -221,6 +220,22 @@ def test_all_commands_refuse_a_network_in_the_same_words_and_leave_nothing(
     assert len(found) == 1
     assert said in found.pop()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_for_gray_images_is_listed_and_dissected_but_not_trained(
+    recipe: Path, networks: Path, tmp_path: Path
+) -> None:
+    words = commands(recipe, f"{networks}:gray", "0", tmp_path / "out")
+    assert typed(*words["layers"]).exit_code == 0
+    assert typed(*words["dissect"]).exit_code == 0
+    (summary,) = (tmp_path / "out").rglob("summary.json")
+    settings = json.loads(summary.read_text())["settings"]
+    assert settings["mean"] == [pytest.approx(0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406)]
+    study = [*words["study"], "--out", tmp_path / "study"]
+    assert "its first convolution, '0', takes 1 channel, and images have 3; wrap it" in refused(*study)
+    assert "expected three numbers, one for each of R, G and B" in refused(
+        *words["dissect"], "--channels", 3, "--std", 1
+    )
 
 
 @pytest.mark.parametrize("function", ["half", "brain", "double"])
@@ -317,3 +332,16 @@ def test_weights_that_only_training_uses_and_unregistered_ones_are_named(
     said = typed(*words, "--images-per-second", "100").stderr
     assert "the network uses help.weight in training mode only" in said
     assert "parameters that are not registered in it, of shape 3 x 3 x 3 x 3" in said
+
+
+def test_doubts_about_the_preprocessing_are_noted_once_for_all_levels(recipe: Path, tmp_path: Path) -> None:
+    """The mean and the standard deviation are for pixels from 0 to 255, but images are scaled to 0..1."""
+    words = ["study", recipe, "--set", "trials=1", "--set", "pruning.levels=1", "--device", "cpu"]
+    doubted = ["--set", "data.mean=[124, 116, 104]", "--set", "data.std=[58, 57, 57]", "--out", tmp_path / "doubted"]
+    result = typed(*words, *doubted)
+    assert result.exit_code == 0
+    assert " ".join(result.stderr.split()).count("(data.mean and data.std of the recipe) do not fit images") == 1
+    assert len(list((tmp_path / "doubted").rglob("stage3/summary.json"))) == 2
+    plain = typed(*words, "--out", tmp_path / "plain")
+    assert plain.exit_code == 0
+    assert "data.std" not in plain.stderr

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.dissection.batches import Batch
-from prunescope.dissection.settings import Normalisation, Precision
+from prunescope.dissection.settings import Precision
 from prunescope.errors import InputError
 from prunescope.networks.checks import explain_failures
 from prunescope.networks.observing import observe
+from prunescope.networks.preprocessing import Preprocessing, arrange
 
 Key = tuple[str, str]  # network, layer
 Take = Callable[[Key, Tensor, Batch], None]
@@ -34,8 +35,8 @@ class ForwardPasses:
         For each network name and layer name, the axis of the layer's output that holds the units.
     device
         The device that the networks are on.
-    normalisation
-        The mean and standard deviation of each color channel, which normalise images scaled to 0..1.
+    preprocessing
+        How pixels are turned into the input of the networks.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class ForwardPasses:
         models: Mapping[str, nn.Module],
         axes: Mapping[str, Mapping[str, int]],
         device: torch.device,
-        normalisation: Normalisation,
+        preprocessing: Preprocessing,
     ) -> None:
         self._models, self._axes, self.device = models, axes, device
-        self._mean = torch.tensor(normalisation.mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(normalisation.std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        self._preprocessing = preprocessing
+        self._mean = torch.tensor(preprocessing.mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        self._std = torch.tensor(preprocessing.std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
         self.on_gpu = device.type == "cuda"
         self._waiting: Callable[[], None] = _nothing
         if self.on_gpu:
@@ -70,7 +72,8 @@ class ForwardPasses:
         InputError
             If a network cannot process images of this size in either type. The message gives the reason.
         """
-        random = torch.rand(2, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(self.device)
+        generator = torch.Generator().manual_seed(0)
+        random = torch.rand(2, self._preprocessing.channels, *image_size, generator=generator).to(self.device)
         for name, model in self._models.items():
             own = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
             try:
@@ -139,6 +142,7 @@ class ForwardPasses:
         waiting()
 
     def _normalised(self, pixels: Tensor) -> Tensor:
+        pixels = arrange(pixels, self._preprocessing)
         return (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
 
     def _forward(

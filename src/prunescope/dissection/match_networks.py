@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from prunescope.concepts.broden import as_concepts
 from prunescope.concepts.protocol import Concepts
+from prunescope.devices import choose_device
 from prunescope.dissection.batches import Batch, batches
 from prunescope.dissection.forward import ForwardPasses, Key, arithmetic
 from prunescope.dissection.matching import UnitMatcher, UnitMatching
-from prunescope.dissection.settings import DEFAULTS, IMAGENET, Normalisation, Precision, Settings, check_precision
+from prunescope.dissection.settings import DEFAULTS, Precision, Settings, check_precision
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.networks.checks import check_ready, without_wrapper
+from prunescope.networks.chosen_preprocessing import choose_preprocessing
 from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.networks.observing import check_layers
 from prunescope.networks.random_weights import random_weights
-from prunescope.networks.running import evaluating
+from prunescope.networks.running import evaluating, moved_to
 from prunescope.processes import connected_processes
 from prunescope.progress import Progress, silent
 
@@ -34,10 +36,11 @@ def match_units(
     concepts: Concepts | str | Path,
     units_axis: UnitsAxis | None = None,
     batch_size: int = DEFAULTS.batch_size,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     precision: Precision = DEFAULTS.precision,
-    mean: Sequence[float] = IMAGENET.mean,
-    std: Sequence[float] = IMAGENET.std,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, UnitMatching]:
     """Match the units of network B one-to-one to the units of network A that respond most alike.
@@ -55,7 +58,8 @@ def match_units(
     Parameters
     ----------
     model_a, model_b
-        Two networks, or twice the same, that take images [n, 3, ih, iw].
+        Two networks, or twice the same, that take images [n, channels, ih, iw]. They are left on the device
+        and in the mode that they were in, also after an error.
     layers
         The names of the layers in `named_modules()`, if they are the same in both networks; otherwise a mapping from
         the names in A to the names in B. The layers' outputs must be such that `dissect` can dissect them.
@@ -63,8 +67,11 @@ def match_units(
         The images: a folder in Broden's format, or a data set returned by `open_concepts`. Its labels are not used.
     units_axis
         The axis of the layers' outputs that holds the units, as in `dissect`. It applies to both networks.
-    batch_size, device, precision, mean, std
+    batch_size, device, precision
         As in `dissect`.
+    mean, std, channels
+        As in `dissect`. Both networks are given the same images, so `mean` and `std` must be given if their published
+        weights were trained with different ones.
     progress
         A function that is called with the number of images done and the total number of images of this process.
 
@@ -77,12 +84,14 @@ def match_units(
     ------
     InputError
         If a layer does not exist, its output has an unsupported shape, or the axis of its units cannot be determined;
-        if the data set cannot be read; if an activation is not finite; or if an argument is out of range.
+        if the data set cannot be read; if an activation is not finite; if an argument is out of range; or if the
+        networks were trained with different preprocessing, and `mean` and `std` are not given.
 
     Warns
     -----
     UserWarning
-        If a network has random weights from `build_network`.
+        If a network has random weights from `build_network`, or if the preprocessing does not seem to fit a network or
+        the images (see `doubts`).
 
     Examples
     --------
@@ -92,7 +101,7 @@ def match_units(
         prunescope.consistency(found_dense["layer4"], found_pruned["layer4"], units=matching.units)
     """
     settings = Settings.checked(batch_size=batch_size, precision=precision)
-    normalisation = Normalisation.checked(mean, std)
+    device = choose_device("auto") if device == "auto" else device
     check_precision(settings.precision, device)
     refuse_text(layers, "layers")
     pairs = dict(layers) if isinstance(layers, Mapping) else dict(zip(layers, layers, strict=True))
@@ -108,11 +117,9 @@ def match_units(
                 stacklevel=2,
             )
     data = as_concepts(concepts)
+    preprocessing = choose_preprocessing(models, data.image_size, mean, std, channels)
     axes: dict[str, dict[str, int]] = {}
-    for name, given in _given_axes(wanted, units_axis).items():
-        models[name].to(device)
-        axes[name] = units_axes(models[name], wanted[name], data.image_size, given)
-    forward = ForwardPasses(models, axes, torch.device(device), normalisation)
+    given_axes = _given_axes(wanted, units_axis)
     matchers = {pair: UnitMatcher(f"{pair[0]} of network A", f"{pair[1]} of network B") for pair in pairs.items()}
     outputs: dict[Key, Tensor] = {}
 
@@ -126,6 +133,12 @@ def match_units(
 
     keys = [(name, layer) for name, own in wanted.items() for layer in own]
     with ExitStack() as stack:
+        for name, model in models.items():
+            stack.enter_context(moved_to(model, device))
+            axes[name] = units_axes(
+                model, wanted[name], data.image_size, given_axes[name], channels=preprocessing.channels
+            )
+        forward = ForwardPasses(models, axes, torch.device(device), preprocessing)
         processes = stack.enter_context(connected_processes())
         if len(data) < processes.count:
             raise InputError(f"{data.root} has {len(data)} images, fewer than the {processes.count} processes")

@@ -250,7 +250,8 @@ def refuse_other(directory: str | Path, layer: str, settings: Mapping[str, Any],
     settings
         The settings of the new dissection, as its summary stores them.
     known
-        Whether to compare only the settings given. Before a dissection runs, not all its settings are known.
+        Whether to compare only the settings given. Before a dissection runs, not all its settings are known. The
+        setting `preprocessing`, which describes where the mean and the standard deviation come from, is never compared.
 
     Raises
     ------
@@ -268,7 +269,9 @@ def refuse_other(directory: str | Path, layer: str, settings: Mapping[str, Any],
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} exists but cannot be read as a dissection's summary; {way_out}") from error
     given = json.loads(json.dumps(dict(settings)))
-    names = given if known else {**held, **given}
+    # The mean, the standard deviation and the order of the channels decide the results, not where they come from, which
+    # dissections of older versions do not state.
+    names = [name for name in (given if known else {**held, **given}) if name != "preprocessing"]
     different = [name for name in names if held.get(name) != given.get(name)]
     if different:
         lines = [f"  {name}: {_shown(held, name)} there, {_shown(given, name)} now" for name in different]

@@ -15,6 +15,7 @@ from torch import nn
 from prunescope.arrays import Array
 from prunescope.concepts.broden import as_concepts
 from prunescope.concepts.protocol import Concepts
+from prunescope.devices import choose_device
 from prunescope.dissection.backend import choose_backend
 from prunescope.dissection.counting import count_pixels
 from prunescope.dissection.forward import ForwardPasses, Key, arithmetic
@@ -23,9 +24,7 @@ from prunescope.dissection.result import Dissection, LayerDissection
 from prunescope.dissection.scores import Score, score_function
 from prunescope.dissection.settings import (
     DEFAULTS,
-    IMAGENET,
     Align,
-    Normalisation,
     Precision,
     Presence,
     Settings,
@@ -36,11 +35,13 @@ from prunescope.dissection.storage import Budget, Storage
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks.checks import check_ready, without_wrapper
+from prunescope.networks.chosen_preprocessing import choose_preprocessing
 from prunescope.networks.geometry import Geometry, receptive_fields
 from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.networks.observing import check_layers
+from prunescope.networks.preprocessing import Preprocessing
 from prunescope.networks.random_weights import random_weights
-from prunescope.networks.running import evaluating
+from prunescope.networks.running import evaluating, moved_to
 from prunescope.processes import Processes, connected_processes
 from prunescope.progress import Progress, silent
 
@@ -56,10 +57,11 @@ def dissect(
     presence: Presence = DEFAULTS.presence,
     align: Align = DEFAULTS.align,
     batch_size: int = DEFAULTS.batch_size,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     precision: Precision = DEFAULTS.precision,
-    mean: Sequence[float] = IMAGENET.mean,
-    std: Sequence[float] = IMAGENET.std,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels: int | None = None,
     score: str | Score = "iou",
     budget: Budget = Budget(),  # noqa: B008 - frozen
     settings: Mapping[str, Any] | None = None,
@@ -74,10 +76,13 @@ def dissect(
     Parameters
     ----------
     model
-        A network that takes images [n, 3, ih, iw].
+        A network that takes images [n, channels, ih, iw]. Its own output is ignored. It is left on the device and in
+        the mode that it was in, also after an error.
     layers
         The names of the layers in `named_modules()`. The layers' outputs must have the shape [n, units, h, w],
         [n, h, w, units] or [n, units], or consist of tokens that form a grid, [n, tokens, units] or [n, units, tokens].
+        If a layer returns a tuple, list or mapping, its first output of this kind is taken, and `LAYER:NAME` selects
+        another (see `list_layers`).
     concepts
         Labelled images: a folder in Broden's format, a data set returned by `open_concepts`, or an object of your own
         that has the members of `prunescope.concepts.Concepts`.
@@ -99,12 +104,16 @@ def dissect(
     batch_size
         The number of images in a batch.
     device
-        The device that the network runs on.
+        The device that the network runs on. With `auto`, this is a GPU if there is one, and otherwise the CPU.
     precision
         The precision of the forward pass: `fp32`, `tf32` (on NVIDIA GPUs that support it) or `bf16` (mixed precision).
     mean, std
-        The mean and standard deviation of each color channel, which normalise images scaled to 0..1; those of ImageNet
-        by default.
+        The mean and standard deviation of each channel, which normalise images scaled to 0..1. By default, they are
+        those that the network's published weights were trained with (see `preprocessing_of`), or those of ImageNet if
+        the network does not state any. Images are not resized.
+    channels
+        The number of channels of the images that the network is given: 3 for RGB, or 1 for gray. By default, it is 1
+        if the network's first convolution takes one channel, and otherwise 3.
     score
         The score by which a unit's concept is chosen: `iou`, or a function that computes scores from pixel counts (see
         `prunescope.dissection.scores.Score`). With a function, the tables have an additional column `score`, and a unit
@@ -135,7 +144,8 @@ def dissect(
     Warns
     -----
     UserWarning
-        If the network has random weights from `build_network`.
+        If the network has random weights from `build_network`, or if the preprocessing does not seem to fit the network
+        or the images (see `doubts`).
 
     Examples
     --------
@@ -144,14 +154,16 @@ def dissect(
         found = prunescope.dissect(model, layers=["layer4"], concepts="broden1_224")
         found.units.query("iou > 0.05").groupby("category").size()
     """
+    chosen = Settings.checked(
+        quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
+    )
+    data = as_concepts(concepts)
     found = dissect_networks(
         {"": model},
         layers=layers,
-        concepts=concepts,
-        settings=Settings.checked(
-            quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
-        ),
-        normalisation=Normalisation.checked(mean, std),
+        concepts=data,
+        settings=chosen,
+        preprocessing=choose_preprocessing({"": model}, data.image_size, mean, std, channels),
         units_axis=units_axis,
         score=score,
         device=device,
@@ -168,10 +180,10 @@ def dissect_networks(
     layers: Sequence[str],
     concepts: Concepts | str | Path,
     settings: Settings = DEFAULTS,
-    normalisation: Normalisation = IMAGENET,
+    preprocessing: Preprocessing | None = None,
     units_axis: UnitsAxis | None = None,
     score: str | Score = "iou",
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     budget: Budget = Budget(),  # noqa: B008 - frozen
     metadata: Mapping[str, Any] | None = None,
     progress: Progress = silent,
@@ -184,8 +196,9 @@ def dissect_networks(
         The networks by name. All of them must have the given layers.
     settings
         The settings of the dissection.
-    normalisation
-        The normalisation of the images.
+    preprocessing
+        How pixels are turned into the input of the networks. A given preprocessing is used without checking whether it
+        fits the networks. By default, `choose_preprocessing` chooses that of the networks' published weights.
     layers, concepts, units_axis, score, device, budget, progress
         As in `dissect`.
     metadata
@@ -206,6 +219,7 @@ def dissect_networks(
     UserWarning
         As in `dissect`.
     """
+    device = choose_device("auto") if device == "auto" else device
     check_precision(settings.precision, device)
     score_of = score_function(score)
     models = {name: without_wrapper(model) for name, model in models.items()}
@@ -220,16 +234,19 @@ def dissect_networks(
             stacklevel=3 if name == "" else 2,
         )
     data = as_concepts(concepts)
+    if preprocessing is None:
+        preprocessing = choose_preprocessing(models, data.image_size)
+    channels = preprocessing.channels
     geometry: dict[Key, Geometry] = {}
     axes: dict[str, dict[str, int]] = {}
-    for name, model in models.items():
-        model.to(device)
-        axes[name] = units_axes(model, layers, data.image_size, units_axis)
-        if settings.align == "receptive-field":
-            fields = receptive_fields(model, layers, data.image_size, units_axis=axes[name])
-            geometry |= {(name, layer): field for layer, field in fields.items()}
-    forward = ForwardPasses(models, axes, torch.device(device), normalisation)
     with ExitStack() as stack:
+        for name, model in models.items():
+            stack.enter_context(moved_to(model, device))
+            axes[name] = units_axes(model, layers, data.image_size, units_axis, channels=channels)
+            if settings.align == "receptive-field":
+                fields = receptive_fields(model, layers, data.image_size, units_axis=axes[name], channels=channels)
+                geometry |= {(name, layer): field for layer, field in fields.items()}
+        forward = ForwardPasses(models, axes, torch.device(device), preprocessing)
         processes = stack.enter_context(connected_processes())
         mine = processes.share_of(len(data))
         if len(data) < processes.count:
@@ -247,7 +264,7 @@ def dissect_networks(
         source = NetworkMaps(forward, keys, data, mine, settings.batch_size)
         measured = count_pixels(source, resources, processes, geometry=geometry, progress=progress)
     noted = _noted(data, settings) | {"align": settings.align, "precision": settings.precision}
-    noted |= {"mean": list(normalisation.mean), "std": list(normalisation.std)} | _noted_score(score)
+    noted |= preprocessing.noted() | _noted_score(score)
     noted |= dict(metadata or {})
     if units_axis is not None:
         noted |= {"units_axis": dict(units_axis) if isinstance(units_axis, Mapping) else units_axis}

@@ -6,23 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prunescope.concepts.broden import as_concepts
 from prunescope.concepts.protocol import Concepts
 from prunescope.devices import choose_device
 from prunescope.dissection.activations import read_activations
 from prunescope.dissection.result import Dissection, LayerDissection, refuse_other
 from prunescope.dissection.run import dissect_activations, dissect_networks
-from prunescope.dissection.settings import (
-    DEFAULTS,
-    IMAGENET,
-    Align,
-    Normalisation,
-    Precision,
-    Presence,
-    Settings,
-)
+from prunescope.dissection.settings import DEFAULTS, Align, Precision, Presence, Settings
 from prunescope.dissection.storage import Budget
 from prunescope.errors import InputError, refuse_text
 from prunescope.files import check_folder, expanded, inside
+from prunescope.networks.chosen_preprocessing import choose_preprocessing
 from prunescope.networks.layers import UnitsAxis
 from prunescope.networks.source import build_network, default_layers
 from prunescope.processes import join_processes
@@ -48,8 +42,9 @@ def dissect_checkpoints(
     batch_size: int = DEFAULTS.batch_size,
     device: str = "auto",
     precision: Precision = DEFAULTS.precision,
-    mean: Sequence[float] = IMAGENET.mean,
-    std: Sequence[float] = IMAGENET.std,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels: int | None = None,
     budget: Budget = Budget(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> dict[Path, Dissection]:
@@ -82,7 +77,8 @@ def dissect_checkpoints(
         The number of outputs of the network and the seed of random weights, as in `build_network`.
     device
         The device that the network runs on: `cpu`, `cuda`, `cuda:1`, ...; `auto` uses a GPU if there is one.
-    concepts, units_axis, quantile, iou, presence, align, batch_size, precision, mean, std, budget, progress
+    concepts, units_axis, quantile, iou, presence, align, batch_size, precision, mean, std, channels, budget, \
+    progress
         As in `dissect`.
 
     Returns
@@ -136,29 +132,31 @@ def dissect_checkpoints(
     settings = Settings.checked(
         quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
     )
-    normalisation = Normalisation.checked(mean, std)
+    data = as_concepts(concepts)
+    models = {
+        name: build_network(
+            network, classes=classes, seed=seed, weights=file, key=weights_key, masks=masks_of.get(name)
+        )
+        for name, file in files.items()
+    }
+    preprocessing = choose_preprocessing(models, data.image_size, mean, std, channels)
     metadata: dict[str, Any] = {"network": network, "weights": [str(file) for file in weights], "seed": seed}
     metadata |= {"weights_key": weights_key} if weights_key is not None else {}
     metadata |= {"masks": [str(file) for file in masks]} if masks else {}
     # This is checked before the work, because an existing dissection would not be overwritten after it.
-    known: dict[str, Any] = {"iou": iou, "align": align, "precision": precision, **normalisation.model_dump()}
-    known |= _given(concepts, quantile, presence)
+    known: dict[str, Any] = {"iou": iou, "align": align, "precision": precision}
+    known |= {"order": None, **preprocessing.noted(), **_given(concepts, quantile, presence)}
     known |= {"weights_key": None, "masks": None, **(metadata if weights else {"network": network, "seed": seed})}
     for folder in folders.values():
         for layer in chosen:
             refuse_other(folder, layer, known, known=True)
     with join_processes("cpu") as processes:
         found = dissect_networks(
-            {
-                name: build_network(
-                    network, classes=classes, seed=seed, weights=file, key=weights_key, masks=masks_of.get(name)
-                )
-                for name, file in files.items()
-            },
+            models,
             layers=chosen,
-            concepts=concepts,
+            concepts=data,
             settings=settings,
-            normalisation=normalisation,
+            preprocessing=preprocessing,
             units_axis=units_axis,
             device=choose_device(device, processes.rank),
             budget=budget,

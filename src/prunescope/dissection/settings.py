@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -17,8 +16,6 @@ Presence = Literal["image", "overlap"]
 Align = Literal["half-pixel", "receptive-field"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _EXPECTED = {
     "quantile": "expected a fraction between 0 and 1 (0.005 keeps the top 0.5 %)",
@@ -95,32 +92,7 @@ def _out_of_range(name: str, given: Any) -> InputError:
     return InputError(f"{what} is {shown(given)}; {nearest(str(given), choices)}")
 
 
-class Normalisation(Strict):
-    """The mean and the standard deviation of each color channel, which normalise images scaled to 0..1."""
-
-    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
-    std: tuple[Std, Std, Std] = IMAGENET_STD
-
-    @classmethod
-    def checked(cls, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Self:
-        """Return the normalisation with these values.
-
-        Raises
-        ------
-        InputError
-            If `mean` or `std` does not consist of three numbers in range.
-        """
-        mean, std = list(mean), list(std)
-        try:
-            return cls(mean=tuple(mean), std=tuple(std))  # type: ignore[arg-type]
-        except ValidationError:
-            raise InputError(
-                f"mean {mean} and std {std}: expected three numbers each, std above 0, at most {MOST_COLOR:g}"
-            ) from None
-
-
 DEFAULTS = Settings()
-IMAGENET = Normalisation()
 
 
 def check_precision(precision: Precision, device: object) -> None:

@@ -17,6 +17,7 @@ from prunescope.networks.checkpoint_keys import read_checkpoint
 from prunescope.networks.checks import uncompiled
 from prunescope.networks.classifiers import build_classifier, check_classifier
 from prunescope.networks.hf_classifiers import build_hf, has_weights, read_config
+from prunescope.networks.published_preprocessing import preprocessing_of, remember_preprocessing
 from prunescope.networks.random_weights import remember_random
 from prunescope.networks.timm_classifiers import build_timm, check_timm
 from prunescope.networks.weights import classes_in, fit_weights
@@ -111,6 +112,7 @@ def build_network(
     make = _maker(name, classes, own_weights=weights is None)
     if weights is None:
         model = _initialised(make, classes, seed)
+        remember_preprocessing(model, preprocessing_of(name))
         if not _may_load_weights(name):
             remember_random(model, seed)
         return model
@@ -125,6 +127,7 @@ def build_network(
     if trained_for is not None:
         model = _initialised(make, trained_for, seed)
     fit_weights(model, checkpoint.tensors, weights, checkpoint.masks)
+    remember_preprocessing(model, preprocessing_of(name))
     return model
 
 

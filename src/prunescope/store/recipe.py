@@ -15,10 +15,11 @@ from prunescope.bounds import (
     MOST_TRIALS,
     MOST_WORKERS,
 )
-from prunescope.dissection.settings import IMAGENET_MEAN, IMAGENET_STD, Mean, Settings, Std
+from prunescope.dissection.settings import Mean, Settings, Std
 from prunescope.errors import InputError
 from prunescope.files import file_name
 from prunescope.miniature.write import LARGEST, SMALLEST
+from prunescope.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from prunescope.networks.source import default_layers
 from prunescope.store.pruning_settings import PruningSettings, misfit, pruning_seed
 from prunescope.tasks.sources import Augmentation, Cifar, HuggingFace
@@ -82,6 +83,10 @@ class Data(Strict):
     std: tuple[Std, Std, Std] = IMAGENET_STD
     in_memory: Annotated[bool, Field(description="hold all images decoded; for small data sets")] = False
     workers: Annotated[int, Field(ge=0, le=MOST_WORKERS, description="processes that decode images")] = 0
+
+    def preprocessing(self) -> Preprocessing:
+        """Return the preprocessing of the images that the network is trained and dissected on."""
+        return Preprocessing(self.mean, self.std, source="data.mean and data.std of the recipe")
 
 
 def _axes(given: Any, info: ValidationInfo) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks.checks import check_ready, explain_failures
+from prunescope.networks.doubts import doubts
 from prunescope.networks.layers import units_axes
 from prunescope.networks.observing import check_layers, observe
 from prunescope.networks.running import evaluating
@@ -83,7 +84,7 @@ def check_recipe(
     mask = dense_mask(model, recipe.pruning)
     coverage = Coverage.of(model, mask)
     check_training(model, recipe.network, classes if classes_known else None, size)
-    notes = [coverage.note()]
+    notes = [coverage.note(), *doubts(model, recipe.data.preprocessing(), image_size)]
     check_pruning(model, mask, recipe)
     if recipe.pruning.scope != "filters":
         notes += _weights_used(model, mask, _two_images(size, size))

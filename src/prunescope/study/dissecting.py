@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prunescope.dissection.result import Dissection
 from prunescope.dissection.run import dissect_networks
-from prunescope.dissection.settings import Normalisation
 from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.pruning import unit_numbers
 from prunescope.study.context import StudyContext
@@ -40,7 +39,7 @@ def dissect_level(level: Level, study: StudyContext) -> Dissection:
         layers=settings.layers,
         concepts=study.concepts,
         settings=settings,
-        normalisation=Normalisation(mean=recipe.data.mean, std=recipe.data.std),
+        preprocessing=recipe.data.preprocessing(),
         units_axis=_units_axis(level, study),
         device=study.device,
         metadata={"network": recipe.network, "trial": level.trial, "level": level.level},
