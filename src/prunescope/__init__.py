@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prunescope.networks import build_network, list_layers, load_weights
     from prunescope.pruning import Mask, prune
     from prunescope.runs import list_stages, plan, run_studies, studies
+    from prunescope.series import Series, sweep
     from prunescope.store import Recipe, list_recipes, read_recipe, recipe_schema, show_recipe
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "LayerDissection",
     "Mask",
     "Recipe",
+    "Series",
     "Study",
     "UnitMatching",
     "build_network",
@@ -71,6 +73,7 @@ __all__ = [
     "run_studies",
     "show_recipe",
     "studies",
+    "sweep",
     "write_outcome",
 ]
 
@@ -117,6 +120,7 @@ _HOMES = {
         "run_studies",
         "studies",
     ),
+    "prunescope.series": ("Series", "sweep"),
     "prunescope.store": (
         "Recipe",
         "list_recipes",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from prunescope.concepts import open_concepts
 from prunescope.devices import choose_device
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.evidence import curves, write_evidence
@@ -16,7 +17,7 @@ from prunescope.files import refuse_links_out
 from prunescope.processes import join_processes
 from prunescope.report import draw_figures, write_report
 from prunescope.store.layout import StudyDirectory
-from prunescope.store.reading import read_recipe
+from prunescope.store.reading import read_recipe, read_series
 from prunescope.store.recipe import Recipe
 from prunescope.store.stored import open_study
 from prunescope.study.data import study_concepts
@@ -156,12 +157,14 @@ def write_outcome(out: str | Path) -> pd.DataFrame:
         The evidence, with a row per trial, level and layer; see `curves`.
     """
     directory = StudyDirectory(Path(out))
-    open_study(directory.root)
-    recipe = read_recipe(directory.recipe)
+    study = open_study(directory.root)
     refuse_links_out(directory.root, ("figures", "report", "report/sheets"))
     evidence = write_evidence(directory.root)
-    draw_figures(evidence, directory.root / "figures")
-    concepts = study_concepts(recipe, directory)
+    draw_figures(evidence, directory.root / "figures", axis=study.settings.axis)
+    if study.settings.is_series:
+        concepts = open_concepts(str(read_series(directory.recipe).dissection.concepts))
+    else:
+        concepts = study_concepts(read_recipe(directory.recipe), directory)
     if changed := changed_concepts(directory, concepts):
         warnings.warn(
             "the labelled images have changed since the study began; the numbers are those of the earlier images, but "

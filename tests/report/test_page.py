@@ -115,7 +115,7 @@ def test_the_figures_stand_in_the_page_with_words_for_what_they_show(page: str) 
     for _, figure in figures:
         assert figure.count("<svg") == 2
         assert "currentColor" in figure
-    assert "Top-1 accuracy (%) 89.5 at 100 %, 69.5 at 25 %" in figures[0][1]
+    assert "Top-1 accuracy (%) 89.5 at 100 % of weights, 69.5 at 25 % of weights" in figures[0][1]
 
 
 def test_units_are_listed_best_first_with_what_they_detect(page: str) -> None:

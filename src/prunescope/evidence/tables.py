@@ -16,6 +16,7 @@ from prunescope.store.stored import StoredStudy, open_study
 
 COUNTED = ("trial", "level", "layer", "weights_remaining", "accuracy", "top5", "loss", "units", "dead", "interpretable")
 CONSISTENT = ("still_interpretable", "same_concept")
+POSITIONS = ("at", "at_label")  # of a series that has a horizontal axis of its own
 
 
 def curves(study_dir: str | Path) -> pd.DataFrame:
@@ -36,7 +37,8 @@ def curves(study_dir: str | Path) -> pd.DataFrame:
         - units (the number that the layer still has if filters were removed), dead and interpretable;
         - concepts (the number of distinct best concepts of the interpretable units, told apart by their numbers);
         - one column per category (the number of those concepts in the category);
-        - still_interpretable and same_concept (see `consistency`; also NaN if the trial's level 0 is not finished).
+        - still_interpretable and same_concept (see `consistency`; also NaN if the trial's level 0 is not finished);
+        - for a series with a horizontal axis of its own, at (a number) and at_label (its text).
 
     Raises
     ------
@@ -73,7 +75,7 @@ def gather(study: StoredStudy) -> pd.DataFrame:
                     "level": level,
                     "layer": layer,
                     "weights_remaining": measured.weights_remaining,
-                    "accuracy": measured.top1,
+                    "accuracy": _or_nan(measured.top1),
                     "top5": _or_nan(measured.top5),
                     "loss": _or_nan(measured.loss),
                     "units": len(units),
@@ -82,15 +84,29 @@ def gather(study: StoredStudy) -> pd.DataFrame:
                     "concepts": len(found),
                     "still_interpretable": still,
                     "same_concept": same,
+                    "at": measured.at,
                 }
             )
             counts.append({category: int((found["category"] == category).sum()) for category in _categories(units)})
     columns = [*COUNTED, "concepts", *CONSISTENT]
-    categories = {category: _column(category, columns) for row in counts for category in row}
+    if study.settings.axis is not None:
+        columns += POSITIONS
+        _add_positions(rows)
+    categories = {category: _column(category, [*columns, *POSITIONS]) for row in counts for category in row}
     table = pd.DataFrame(rows, columns=columns)
     for index, (category, column) in enumerate(categories.items()):
         table.insert(len(COUNTED) + 1 + index, column, [row.get(category, 0) for row in counts])
     return table
+
+
+def _add_positions(rows: list[dict[str, object]]) -> None:
+    """Turn the positions of checkpoints into numbers, and name them; labels are numbered in the order of the levels."""
+    given = list(dict.fromkeys(row["at"] for row in sorted(rows, key=lambda row: int(str(row["level"])))))
+    numeric = all(isinstance(value, int | float) for value in given)
+    for row in rows:
+        value = row["at"]
+        row["at_label"] = f"{value:g}" if isinstance(value, int | float) else str(value)
+        row["at"] = float(str(value)) if numeric else float(given.index(value))
 
 
 def _check_counts(study: StoredStudy) -> None:
@@ -101,12 +117,18 @@ def _check_counts(study: StoredStudy) -> None:
         before = earlier.setdefault(trial, measured)
         earlier[trial] = measured
         where = f"{study.root}: trial {trial}, level {level}"
-        if None not in (measured.prunable, before.prunable) and measured.prunable != before.prunable:
+        both_known = None not in (measured.prunable, before.prunable)
+        if both_known and not study.settings.is_series and measured.prunable != before.prunable:
             raise InputError(
                 f"{where}: measured.json has {measured.prunable} prunable weights, but the level before has "
                 f"{before.prunable}; remove the file that is wrong and run the study again"
             )
-        if study.settings.pruning.schedule == "iterative" and measured.weights_remaining > before.weights_remaining:
+        pruning = study.settings.pruning
+        if (
+            pruning is not None
+            and pruning.schedule == "iterative"
+            and measured.weights_remaining > before.weights_remaining
+        ):
             raise InputError(
                 f"{where}: measured.json states that {measured.weights_remaining:.4g} of the weights remain, more than "
                 f"the {before.weights_remaining:.4g} of the level before; remove the file that is wrong and run the "
@@ -116,7 +138,8 @@ def _check_counts(study: StoredStudy) -> None:
 
 def category_columns(table: pd.DataFrame) -> list[str]:
     """Return the names of the columns of `curves` that count the detected concepts of a category."""
-    return list(table.columns[len(COUNTED) + 1 : -len(CONSISTENT)])
+    others = {*COUNTED, "concepts", *CONSISTENT, *POSITIONS}
+    return [column for column in table.columns if column not in others]
 
 
 def _categories(units: pd.DataFrame) -> list[str]:

@@ -81,12 +81,16 @@ class Panel:
 
 
 def draw_figures(
-    curves: pd.DataFrame, directory: str | Path, formats: Sequence[str] = ("svg", "pdf", "png")
+    curves: pd.DataFrame,
+    directory: str | Path,
+    formats: Sequence[str] = ("svg", "pdf", "png"),
+    *,
+    axis: str | None = None,
 ) -> list[Path]:
     """Draw figures 1 to 4 and save them to files.
 
     Each trial is one line. The horizontal axis shows the weights remaining, on a logarithmic scale that decreases from
-    100 %.
+    100 %, or the positions of a series that has an axis of its own. Figure 1 is left out if no accuracy was measured.
 
     Parameters
     ----------
@@ -98,6 +102,8 @@ def draw_figures(
         layer's name.
     formats : sequence of str
         The file formats to write: any of svg, pdf and png (300 dots per inch).
+    axis : str or None
+        The label of the horizontal axis for curves that have a column ``at``.
 
     Returns
     -------
@@ -112,7 +118,7 @@ def draw_figures(
     for layer in curves["layer"].unique():
         inside(directory, layer, "the layer")
     with mpl.rc_context(STYLE):
-        for name, figure in figures(curves).items():
+        for name, figure in figures(curves, axis=axis).items():
             for ending in formats:
                 path = Path(directory) / f"{name}.{ending}"
                 with replacing(path) as beside:
@@ -121,7 +127,7 @@ def draw_figures(
     return files
 
 
-def figures(curves: pd.DataFrame, width: float = PAGE_WIDE) -> dict[str, Figure]:
+def figures(curves: pd.DataFrame, width: float = PAGE_WIDE, *, axis: str | None = None) -> dict[str, Figure]:
     """Return the figures by name, at most `width` inches wide; narrow figures have fewer panels side by side."""
     narrow = width < (PAGE_WIDE + PAGE_NARROW) / 2
     drawn = {}
@@ -130,7 +136,7 @@ def figures(curves: pd.DataFrame, width: float = PAGE_WIDE) -> dict[str, Figure]
         columns = min(len(panels), most - 1 if narrow else most)
         single = min(width, 4.4) if len(panels) == 1 else width
         with mpl.rc_context(STYLE):
-            drawn[name] = _draw(rows, panels, columns, single)
+            drawn[name] = _draw(rows, panels, columns, single, axis)
     return drawn
 
 
@@ -138,7 +144,10 @@ def panels_by_figure(curves: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, list
     """Return, for each figure by name, the rows of `curves` that it shows and its panels."""
     layers = list(curves["layer"].unique())
     first = curves[curves["layer"] == layers[0]]
-    made = {"figure1-accuracy": (first, [Panel("accuracy", "Top-1 accuracy (%)", percent=True, from_zero=False)])}
+    made = {}
+    if first["accuracy"].notna().any():
+        accuracy = Panel("accuracy", "Top-1 accuracy (%)", percent=True, from_zero=False)
+        made["figure1-accuracy"] = (first, [accuracy])
     for layer in layers:
         rows = curves[curves["layer"] == layer]
         suffix = f"-{layer}" if len(layers) > 1 else ""
@@ -175,15 +184,20 @@ def percent(fraction: float) -> str:
     return f"{value:.1f}".removesuffix(".0") if value >= 1 else f"{value:.2g}"
 
 
-def _draw(rows: pd.DataFrame, panels: Sequence[Panel], columns: int, width: float) -> Figure:
+def _draw(rows: pd.DataFrame, panels: Sequence[Panel], columns: int, width: float, name: str | None) -> Figure:
     lines = math.ceil(len(panels) / columns)
     height = (2.1 if len(panels) > 2 else 2.75) * lines + 0.35
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03))
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for place, (axis, panel) in enumerate(zip(axes, panels, strict=False)):
         _draw_panel(axis, rows, panel)
-        _weights_axis(axis, rows, most_ticks=8 if width / columns > 3 else 5)
-        axis.set_xlabel(WEIGHTS if place + columns >= len(panels) else "")
+        most_ticks = 8 if width / columns > 3 else 5
+        if "at" in rows:
+            _own_axis(axis, rows, most_ticks)
+        else:
+            _weights_axis(axis, rows, most_ticks)
+        label = (name or "") if "at" in rows else WEIGHTS
+        axis.set_xlabel(label if place + columns >= len(panels) else "")
         axis.set_ylabel(panel.label if len(panels) <= 2 or place % columns == 0 else "")
         axis.set_title(panel.title)
     for axis in axes[len(panels) :]:
@@ -198,7 +212,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel) -> None:
     scale = 100 if panel.percent else 1
     for place, (trial, line) in enumerate(rows.groupby("trial", sort=True)):
         axis.plot(
-            line["weights_remaining"],
+            line["at" if "at" in line else "weights_remaining"],
             line[panel.column] * scale,
             color=COLORS[place % len(COLORS)],
             marker=MARKERS[place % len(MARKERS)],
@@ -228,6 +242,22 @@ def _weights_axis(axis: Axes, rows: pd.DataFrame, most_ticks: int) -> None:
     axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(ticks, [percent(tick) for tick in ticks])
+
+
+def _own_axis(axis: Axes, rows: pd.DataFrame, most_ticks: int) -> None:
+    """Set up the horizontal axis of a series that has its own: its positions, in the direction of the levels."""
+    named = rows.sort_values("level", kind="stable").drop_duplicates("at").set_index("at")["at_label"]
+    positions = sorted(named.index, reverse=bool(named.index[0] > named.index[-1]))
+    low, high = min(positions), max(positions)
+    if low > 0 and high / low > 20:
+        axis.set_xscale("log")
+    margin = (high / low) ** 0.03 if axis.get_xscale() == "log" else 0.04 * (high - low) or 0.5
+    ends = (low / margin, high * margin) if axis.get_xscale() == "log" else (low - margin, high + margin)
+    axis.set_xlim(*(ends if positions[0] == low else reversed(ends)))
+    ticks = [positions[place] for place in _spaced(len(positions), most_ticks)]
+    axis.xaxis.set_major_locator(FixedLocator(ticks))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticks(ticks, [str(named[tick]) for tick in ticks])
 
 
 def _spaced(count: int, most: int) -> list[int]:

@@ -119,10 +119,10 @@ def write_report(study_dir: str | Path, concepts: Concepts) -> Path:
     script = _source(environment, "page.js")
     page = environment.get_template("page.html").render(
         settings=study.settings,
-        method=" ".join(filter(None, [method(study.settings.pruning), counted(study.measured(*study.finished[0]))])),
+        method=" ".join(filter(None, [_method(study), counted(study.measured(*study.finished[0]))])),
         dissected=_dissection_settings(study),
-        facts=_facts(curves),
-        drawings=_drawings(curves),
+        facts=_facts(curves, study.settings.axis),
+        drawings=_drawings(curves, study.settings.axis),
         curves=curves.to_dict("records"),
         categories=category_columns(curves),
         layers=list(curves["layer"].unique()),
@@ -161,8 +161,15 @@ def _parts(study: StoredStudy, curves: pd.DataFrame, concepts: Concepts, folder:
         yield Part(trial, level, layer, {str(name): value for name, value in facts.items()}, listing)
 
 
-def _drawings(curves: pd.DataFrame) -> list[Drawing]:
-    wide, narrow = figures(curves), figures(curves, PAGE_NARROW)
+def _method(study: StoredStudy) -> str:
+    pruning = study.settings.pruning
+    if pruning is not None:
+        return method(pruning)
+    return "The levels are checkpoints that existed already; nothing was trained."
+
+
+def _drawings(curves: pd.DataFrame, axis: str | None) -> list[Drawing]:
+    wide, narrow = figures(curves, axis=axis), figures(curves, PAGE_NARROW, axis=axis)
     layers = list(curves["layer"].unique())
     drawings = []
     for name, (rows, panels) in panels_by_figure(curves).items():
@@ -170,7 +177,7 @@ def _drawings(curves: pd.DataFrame) -> list[Drawing]:
         layer = str(rows["layer"].iloc[0])
         words = "; ".join(
             f"{f'{panel.title}: ' if panel.title else ''}{panel.label} "
-            f"{_between(rows, panel.column, 100 if panel.percent else 1)}"
+            f"{_between(rows, panel.column, 100 if panel.percent else 1, axis)}"
             for panel in panels
         )
         drawings.append(
@@ -187,26 +194,30 @@ def _drawings(curves: pd.DataFrame) -> list[Drawing]:
     return drawings
 
 
-def _between(rows: pd.DataFrame, column: str, scale: float) -> str:
+def _between(rows: pd.DataFrame, column: str, scale: float, axis: str | None) -> str:
     """Describe the first and the last point of a curve, averaged over trials."""
-    means = rows.groupby("level")[[column, "weights_remaining"]].mean()
-    ends = means.iloc[[0, -1]] if len(means) > 1 else means
-    return ", ".join(
-        f"{_number(scale * float(row[column]))} at {percent(float(row['weights_remaining']))} %"
-        for row in ends.to_dict("records")
-    )
+    first, last = rows["level"].min(), rows["level"].max()
+    ends = [rows[rows["level"] == level] for level in ([first, last] if last > first else [first])]
+    return ", ".join(f"{_number(scale * float(end[column].mean()))} at {_position(end, axis)}" for end in ends)
 
 
-def _facts(curves: pd.DataFrame) -> list[dict[str, Any]]:
+def _position(rows: pd.DataFrame, axis: str | None) -> str:
+    """Describe where a level lies on the horizontal axis of the figures."""
+    if axis is not None:
+        return f"{rows['at_label'].iloc[0]} ({axis})"
+    return f"{percent(rows['weights_remaining'].mean())} % of weights"
+
+
+def _facts(curves: pd.DataFrame, axis: str | None) -> list[dict[str, Any]]:
     """Return the headline numbers, measured at the first and at the last finished level."""
     first, last = curves["level"].min(), curves["level"].max()
     facts: list[dict[str, Any]] = []
     for layer in curves["layer"].unique():
         of_layer = curves[curves["layer"] == layer]
         ends = [of_layer[of_layer["level"] == level] for level in ([first, last] if last > first else [first])]
-        where = [f"{percent(rows['weights_remaining'].mean())} %" for rows in ends]
+        where = [_position(rows, axis) for rows in ends]
         several = f", {layer}" if curves["layer"].nunique() > 1 else ""
-        if not facts:
+        if not facts and of_layer["accuracy"].notna().any():
             facts.append({"name": "Top-1 accuracy", "values": _pairs(where, ends, "accuracy", 100, " %"), "note": ""})
         facts.append(
             {

@@ -38,6 +38,12 @@ class Measured(BaseModel):
         The names of parameters that look like weights but are never pruned.
     empty
         The names of the layers that have no weights left.
+    at
+        The position on the axis of a series, if it does not show the weights remaining: a number or a label.
+    weights_digest
+        A hash of the weights of a checkpoint of a series.
+    recalibrated
+        The number of images from which the statistics of normalisation layers were estimated after pruning.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -48,11 +54,14 @@ class Measured(BaseModel):
     kept: Count | None = None
     prunable: Count | None = None
     steps: Count | None = None
-    top1: Share
+    top1: Share | None = None
     top5: Share | None = None
     loss: float | None = None
     parameters: Count | None = None
     never_pruned: tuple[str, ...] = ()
+    at: float | str | None = None
+    weights_digest: str | None = None
+    recalibrated: Count | None = None
     empty: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -67,13 +76,13 @@ class Measured(BaseModel):
             raise ValueError(
                 f"weights_remaining is {self.weights_remaining}, but kept / prunable is {self.kept} / {self.prunable}"
             )
-        if self.level == 0 and self.kept != self.prunable:
+        if self.level == 0 and self.kept != self.prunable and self.weights_digest is None:
             raise ValueError(f"level 0 keeps {self.kept} of {self.prunable} weights, expected all of them")
         return self
 
     @model_validator(mode="after")
     def _top5_holds_top1(self) -> Self:
-        if self.top5 is not None and self.top5 < self.top1:
+        if self.top5 is not None and self.top1 is not None and self.top5 < self.top1:
             raise ValueError(f"top5 is {self.top5}, below top1, {self.top1}")
         return self
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from prunescope.bounds import shown
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.files import text_problem
 from prunescope.store.recipe import FORMS, Recipe
+from prunescope.store.series import SeriesRecipe
 from prunescope.store.values import UnreadableError, loaded
 
 MOST_BASES = 50
 Field = tuple[str, ...]
+Model = TypeVar("Model", Recipe, SeriesRecipe)
 Lines = dict[Field, str]  # the origin of each field for messages: file and line, or the change that sets it
 
 # These fields are alternatives to each other: setting one removes the others that the base recipe has set.
@@ -123,7 +125,41 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         news = [parts[:length] for length in range(1, len(parts)) if parts[:length] not in lines]
         changed = dict.fromkeys([*news, parts], f"{where}, --set {change}")
         content, lines = _merged((content, lines), (parsed, changed))
-    return _validated(where, content, lines)
+    return _validated(Recipe, where, content, lines)
+
+
+def read_series(name: str | Path) -> SeriesRecipe:
+    """Read and validate the description of a series from a YAML file.
+
+    Parameters
+    ----------
+    name
+        The path of the file. Paths in it are relative to the working directory, as in a recipe.
+
+    Returns
+    -------
+    SeriesRecipe
+        The validated series.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is not valid. The message lists every problem with its file, line and field.
+    """
+    where, text = recipe_text(name)
+    content, lines = _parse(where, text)
+    return _validated(SeriesRecipe, where, content, lines)
+
+
+def validate_series(content: Mapping[str, Any]) -> SeriesRecipe:
+    """Validate the description of a series that was not read from a file.
+
+    Raises
+    ------
+    InputError
+        If it is not valid. The message lists every problem with its field.
+    """
+    return _validated(SeriesRecipe, "series", dict(content), {})
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -243,12 +279,12 @@ def _refuse_fields_of_values(content: Mapping[str, Any], field: Field, change: s
             raise InputError(f"--set {change!r}: {part} is a value and has no fields")
 
 
-def _validated(where: str, content: dict[str, Any], lines: Lines) -> Recipe:
+def _validated(model: type[Model], where: str, content: dict[str, Any], lines: Lines) -> Model:
     try:
-        return Recipe.model_validate(_without_nulls(content))
+        return model.model_validate(_without_nulls(content))
     except ValidationError as error:
         problems = _without_other_forms(error.errors(include_url=False))
-        described = dict.fromkeys(_described(where, problem, lines) for problem in problems)
+        described = dict.fromkeys(_described(model, where, problem, lines) for problem in problems)
         raise InputError("\n".join(described)) from error
 
 
@@ -275,7 +311,7 @@ def _without_other_forms(problems: Sequence[Any]) -> list[Any]:
     return kept
 
 
-def _described(where: str, problem: Any, lines: Lines) -> str:
+def _described(model: type[BaseModel], where: str, problem: Any, lines: Lines) -> str:
     # A problem of the recipe as a whole carries in its context the field that has to be changed.
     problem = problem | problem.get("ctx", {})
     given = tuple(str(part) for part in problem.get("field", problem["loc"]))
@@ -283,19 +319,20 @@ def _described(where: str, problem: Any, lines: Lines) -> str:
     at = next((field[:length] for length in range(len(field), 0, -1) if field[:length] in lines), ())
     location = lines[at] if at else where
     if problem["type"] == "extra_forbidden":
-        return f"{location}: {'.'.join(field)} is not a field of a recipe; {nearest(field[-1], _fields_beside(field))}"
+        known = _fields_beside(model, field)
+        return f"{location}: {'.'.join(field)} is not a field of a recipe; {nearest(field[-1], known)}"
     if problem["type"] == "missing":
         return f"{location}: {'.'.join(field)} is missing"
     message = _IN_YAML.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     # A default value has no location in a file, so its field is named even if only a parent field was found.
-    named = field if problem["type"] == "misfit" else at
+    named = field if problem["type"] == "misfit" or not lines else at
     return (
         f"{location}: {'.'.join(named)} is {shown(problem['input'])}: {message}" if named else f"{location}: {message}"
     )
 
 
-def _fields_beside(field: Sequence[str]) -> list[str]:
-    part: Any = Recipe
+def _fields_beside(model: type[BaseModel], field: Sequence[str]) -> list[str]:
+    part: Any = model
     for name in field[:-1]:
         part = getattr(part, "model_fields", {}).get(name)
         part = getattr(part, "annotation", None)

@@ -62,7 +62,10 @@ class Settings(BaseModel):
     name: str = "study"
     network: Any = None
     trials: Annotated[int, Field(ge=1, le=MOST_TRIALS, strict=True)]
-    pruning: Pruning
+    pruning: Pruning | None = None
+    checkpoints: tuple[int, ...] | None = None  # of a series: the number of checkpoints of each trial
+    axis: str | None = None
+    data: dict[str, Any] | None = None
     layers: Annotated[
         tuple[Annotated[str, AfterValidator(file_name)], ...],
         Field(min_length=1, validation_alias=AliasPath("dissection", "layers")),
@@ -71,16 +74,48 @@ class Settings(BaseModel):
     iou: Annotated[float, Field(ge=0, lt=1, validation_alias=AliasPath("dissection", "iou"))] = 0.05
     dissection: dict[str, Any] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _counts_checkpoints(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("trials"), list):
+            return given
+        trials = given["trials"]
+        if not all(isinstance(trial, list) and trial for trial in trials):
+            raise ValueError("trials: each trial of a series is a list of at least one checkpoint")
+        given = {name: value for name, value in given.items() if name != "pruning"}
+        return given | {"trials": len(trials), "checkpoints": [len(trial) for trial in trials]}
+
+    @model_validator(mode="after")
+    def _is_study_or_series(self) -> Self:
+        if self.pruning is None and self.checkpoints is None:
+            raise ValueError("pruning is missing")
+        return self
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the levels are checkpoints that existed already, so that nothing was trained."""
+        return self.checkpoints is not None
+
     @property
     def dissected_with(self) -> dict[str, Any]:
         """The settings of the recipe that the summary of every dissection must repeat."""
-        stated = {"network": self.network} | {name: self.dissection.get(name) for name in REPEATED}
+        network = None if self.is_series else self.network  # a checkpoint of a series may have a network of its own
+        stated = {"network": network} | {name: self.dissection.get(name) for name in REPEATED}
         return {name: value for name, value in stated.items() if value is not None}
 
     @property
     def levels(self) -> int:
-        """The number of times that the network is pruned."""
+        """The highest level: the number of times that the network is pruned."""
+        if self.checkpoints is not None:
+            return max(self.checkpoints) - 1
+        assert self.pruning is not None
         return self.pruning.levels or len(self.pruning.remaining or ())
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """The trial and the level of every network of the study."""
+        levels = self.checkpoints or (self.levels + 1,) * self.trials
+        return [(trial, level) for trial, count in enumerate(levels) for level in range(count)]
 
 
 @dataclass(frozen=True)
@@ -180,7 +215,7 @@ def open_study(study_dir: str | Path) -> StoredStudy:
         raise InputError(f"{path}: cannot be read as YAML ({error})") from error
     except ValidationError as error:
         raise InputError(f"{path}: {first_problem(error)}") from error
-    levels = [(trial, level) for trial in range(settings.trials) for level in range(settings.levels + 1)]
+    levels = settings.keys
     done = [
         (trial, level)
         for trial, level in levels

@@ -71,6 +71,10 @@ class ProgressReporter:
             yield stage
             self._done += SHARE[stage.work]
 
+    def finish_level(self, trial: int, level: int, **known: Any) -> None:
+        """Report a finished level, with further `Event` fields in `known`."""
+        self._report(replace(self._event, trial=trial, level=level, fraction=1.0, **known))
+
     def update(self, fraction: float, **known: Any) -> None:
         """Report the fraction of the current stage that is done, with further `Event` fields in `known`."""
         overall = (self._done + fraction * SHARE[self._event.work]) / self._total

@@ -12,8 +12,10 @@ from prunescope.errors import InputError
 from prunescope.tasks.source import Files, Source
 
 
-def open_folders(root: Path) -> tuple[Source, Source]:
+def open_folders(root: Path, *, training: bool = True) -> tuple[Source, Source]:
     """Open the images of `root/train/CLASS/*` and `root/val/CLASS/*`, as listed by torchvision's ImageFolder.
+
+    Without `training`, only the validation images are opened, and are returned twice.
 
     Returns
     -------
@@ -25,6 +27,9 @@ def open_folders(root: Path) -> tuple[Source, Source]:
     InputError
         If a folder is missing or empty, or if `val` has other classes than `train`.
     """
+    if not training and not (root / "train").is_dir():
+        val = _list_files(root, "val")
+        return val, val
     train, val = (_list_files(root, split) for split in ("train", "val"))
     if val.classes != train.classes:
         odd = sorted(set(train.classes) ^ set(val.classes))

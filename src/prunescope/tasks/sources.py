@@ -60,7 +60,7 @@ class HuggingFace(Strict):
 
 
 def open_sources(
-    origin: str | Path | Cifar | HuggingFace, size: int, progress: Progress = silent
+    origin: str | Path | Cifar | HuggingFace, size: int, progress: Progress = silent, *, training: bool = True
 ) -> tuple[str, Source, Source]:
     """Open the training and validation images of a task.
 
@@ -72,6 +72,8 @@ def open_sources(
         The height and width of the network's input images, in pixels. It has to be 32 for CIFAR.
     progress
         Called with the number of bytes downloaded and the total number of bytes.
+    training
+        Whether training images are needed; see `open_task`.
 
     Returns
     -------
@@ -96,7 +98,7 @@ def open_sources(
     from prunescope.tasks.folders import open_folders
 
     root = expanded(origin)
-    return str(root), *open_folders(root)
+    return str(root), *open_folders(root, training=training)
 
 
 def cifar_files(origin: Cifar, progress: Progress = silent) -> list[Path]:

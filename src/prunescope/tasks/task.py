@@ -114,6 +114,7 @@ def open_task(
     std: Sequence[float],
     in_memory: bool = False,
     workers: int = 0,
+    training: bool = True,
     progress: Progress = silent,
 ) -> Task:
     """Open a classification task.
@@ -127,6 +128,9 @@ def open_task(
     in_memory
         Whether to hold all images decoded in memory. This is meant for small data sets whose images have the right size
         already. CIFAR is always held in memory.
+    training
+        Whether training images are needed. If not, a folder needs no `train/CLASS/*`, and the validation images stand
+        for the training images.
     progress
         Called with the number of bytes downloaded and the total number of bytes.
 
@@ -141,7 +145,7 @@ def open_task(
         If the images do not exist or are not as expected, if images to be held in memory cannot be read or have another
         size, or if images held in memory are to be augmented with `imagenet`.
     """
-    name, train, val = open_sources(origin, size, progress)
+    name, train, val = open_sources(origin, size, progress, training=training)
     if in_memory:
         train, val = hold(train, size), hold(val, size)
     if train.pixels is not None and augmentation == "imagenet":

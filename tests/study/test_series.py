@@ -1,0 +1,250 @@
+"""Series of checkpoints and sweeps: a study's results without training."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import prunescope
+from prunescope.dissection import Budget
+from prunescope.errors import InputError
+from prunescope.networks import build_network
+from prunescope.study.reporting import Event
+
+NETWORK, CLASSES = "prunescope:resnet8x4", 16
+LAYERS = ["stage3", "stage1"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A dense checkpoint and three pruned from it, as torch.save writes them."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    network, mask, found = build_network(NETWORK, classes=CLASSES, seed=0), None, {}
+    for name in ("dense", "half", "quarter", "eighth"):
+        if name != "dense":
+            mask = prunescope.prune(network, mask, fraction=0.5)
+            mask.apply(network)
+        found[name] = folder / f"{name}.pt"
+        torch.save(network.state_dict(), found[name])
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(recipe: Path) -> Path:
+    return recipe.parent / "concepts"
+
+
+def series(files: dict[str, Path], names: str, out: Path, concepts: Path, **options: object) -> prunescope.Series:
+    options = {"layers": LAYERS, "classes": CLASSES, "device": "cpu"} | options
+    return prunescope.Series(NETWORK, [files[name] for name in names.split()], out, concepts=concepts, **options)  # type: ignore[arg-type]
+
+
+def test_each_checkpoint_is_a_level_with_what_its_own_dissection_finds(
+    files: dict[str, Path], tmp_path: Path, data: Path
+) -> None:
+    run = series(files, "dense half quarter", tmp_path / "out", data)
+    evidence = run.run()
+    assert evidence["weights_remaining"].unique().tolist() == [1.0, 0.5, 0.25]
+    assert evidence["accuracy"].isna().all()
+    for level, name in enumerate(("dense", "half", "quarter")):
+        network = build_network(NETWORK, classes=CLASSES, weights=files[name])
+        alone = prunescope.dissect(network, layers=LAYERS, concepts=data, device="cpu")
+        for layer in LAYERS:
+            pd.testing.assert_frame_equal(run.units(0, level, layer), alone[layer].units)
+    figures = {path.name for path in (tmp_path / "out" / "figures").glob("*.svg")}
+    assert "figure1-accuracy.svg" not in figures
+    assert "figure4-consistency-stage3.svg" in figures
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "Series of checkpoints" in page
+
+
+def test_only_checkpoints_that_were_added_are_run(files: dict[str, Path], tmp_path: Path, data: Path) -> None:
+    out, levels = tmp_path / "out", []
+
+    def report(event: Event) -> None:
+        if event.summaries:
+            levels.append(event.level)
+
+    series(files, "dense half", out, data).run(report)
+    first = (out / "trial-0" / "level-00" / "measured.json").stat().st_mtime_ns
+    series(files, "dense half quarter eighth", out, data).run(report)
+    assert levels == [0, 1, 2, 3]
+    assert (out / "trial-0" / "level-00" / "measured.json").stat().st_mtime_ns == first
+    whole = series(files, "dense half quarter eighth", tmp_path / "whole", data).run()
+    pd.testing.assert_frame_equal(prunescope.curves(out), whole)
+
+
+def test_checkpoints_that_do_not_fit_into_memory_together_take_several_passes(
+    files: dict[str, Path], tmp_path: Path, data: Path
+) -> None:
+    together = series(files, "dense half quarter", tmp_path / "one", data).run()
+    little = Budget(memory=2000, disk=10**9)
+    alone = series(files, "dense half quarter", tmp_path / "three", data, budget=little).run()
+    pd.testing.assert_frame_equal(together, alone)
+
+
+def test_accuracy_is_measured_on_validation_images_alone(files: dict[str, Path], tmp_path: Path, data: Path) -> None:
+    shutil.copytree(data / "classification" / "val", tmp_path / "images" / "val")
+    found = series(files, "dense half", tmp_path / "out", data, data=tmp_path / "images", layers=["stage3"]).run()
+    assert found["accuracy"].between(0, 1).all()
+    assert (tmp_path / "out" / "figures" / "figure1-accuracy.svg").is_file()
+
+
+def test_a_file_describes_several_trials_with_networks_of_their_own(
+    files: dict[str, Path], tmp_path: Path, data: Path
+) -> None:
+    wide = tmp_path / "wide.pt"
+    torch.save(build_network("prunescope:resnet8x6", classes=CLASSES, seed=1).state_dict(), wide)
+    (tmp_path / "series.yaml").write_text(f"""\
+name: two trials
+network: {NETWORK}
+classes: {CLASSES}
+trials:
+  - [{files["dense"]}, {{weights: {files["half"]}, remaining: 0.45}}]
+  - [{{weights: {wide}, network: "prunescope:resnet8x6"}}]
+dissection: {{layers: [stage3], concepts: {data}}}
+""")
+    found = prunescope.Series.read(tmp_path / "series.yaml", tmp_path / "out", device="cpu").run()
+    assert found["trial"].tolist() == [0, 0, 1]
+    assert found["weights_remaining"].tolist() == [1.0, 0.45, 1.0]
+    assert found["units"].tolist() == [16, 16, 24]
+
+
+def test_checkpoints_are_placed_on_an_axis_of_their_own(files: dict[str, Path], tmp_path: Path, data: Path) -> None:
+    found = series(
+        files, "dense half quarter", tmp_path / "bits", data, layers=["stage3"], at=[32, 8, 4], axis="Bits per weight"
+    ).run()
+    assert found["at"].tolist() == [32, 8, 4]
+    assert "at 32 (Bits per weight)" in (tmp_path / "bits" / "report" / "index.html").read_text()
+    labelled = series(
+        files, "dense half", tmp_path / "labels", data, layers=["stage3"], at=["float", "int8"], axis="Type"
+    ).run()
+    assert labelled[["at", "at_label"]].to_numpy().tolist() == [[0.0, "float"], [1.0, "int8"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"names": "dense quarter"}, "has other weights now than when it was dissected"),
+        ({"names": "half dense"}, "trial 0, level 0 .*has other weights now"),
+        ({"dissection": {"quantile": 0.01}}, "contains another series"),
+        ({"layers": ["stage3"]}, "contains another series"),
+        ({"at": [1, 2], "axis": "Bits"}, "contains another series"),
+    ],
+)
+def test_a_directory_keeps_its_series(
+    files: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    data: Path,
+    change: dict[str, object],
+    message: str,
+) -> None:
+    out = tmp_path_factory.getbasetemp() / "kept-series"
+    if not out.exists():
+        series(files, "dense half", out, data).run()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    names = str(change.pop("names", "dense half"))
+    with pytest.raises(InputError, match=message):
+        series(files, names, out, data, **change).run()
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"at": [1]}, "at has 1 positions for 2 checkpoints"),
+        ({"at": [1, 2]}, "expected a name for the axis"),
+        ({"axis": "Bits"}, "expected `at` for every checkpoint"),
+        ({"classes": 0}, "classes is 0"),
+        ({"dissection": {"quantile": 2}}, "dissection.quantile is 2"),
+        ({"nonsense": 1}, "nonsense is no"),
+        ({"layers": ["stage9"]}, "stage9"),
+        ({"classes": 5}, "trial 0, level 0 .*dense.pt.*fc.weight: the network has .5, 16., the file .16, 16."),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(
+    files: dict[str, Path], tmp_path: Path, data: Path, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=f"(?s){message}"):
+        series(files, "dense half", tmp_path / "out", data, **arguments).run()
+    assert not (tmp_path / "out" / "trial-0").exists()
+
+
+def test_a_directory_of_other_files_is_left_alone(files: dict[str, Path], tmp_path: Path, data: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="exists and does not contain a series"):
+        series(files, "dense half", tmp_path / "out", data).run()
+
+
+def calibrated(network: nn.Module, images: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Compute each normalisation layer's mean and variance of its input when it normalises by the batch itself."""
+    found = {}
+
+    def note(name: str) -> object:
+        def hook(_module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            values = inputs[0].double().transpose(0, 1).flatten(1)
+            found[name] = (values.mean(1), values.var(1))
+
+        return hook
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+            module.register_forward_pre_hook(note(name))  # type: ignore[arg-type]
+    with torch.no_grad():
+        network(images)
+    return found
+
+
+def test_a_sweep_prunes_one_network_and_estimates_its_statistics_again(
+    files: dict[str, Path], tmp_path: Path, data: Path
+) -> None:
+    run = prunescope.sweep(
+        NETWORK, weights=files["dense"], classes=CLASSES, remaining=[1, 0.5, 0.1], layers=["stage3"], concepts=data,
+        out=tmp_path / "out", device="cpu",
+    )  # fmt: skip
+    found = run.run()
+    assert found["weights_remaining"].tolist() == pytest.approx([1, 0.5, 0.1], abs=1e-3)
+    network = build_network(NETWORK, classes=CLASSES, weights=files["dense"]).eval()
+    prunescope.prune(network, remaining=0.1).apply(network)
+    concepts = prunescope.open_concepts(data)
+    pixels = torch.stack([torch.from_numpy(concepts.image(i).copy()) for i in range(len(concepts))])
+    mean, std = (torch.tensor(color).view(1, 3, 1, 1) for color in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    statistics = calibrated(network, (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std)
+    for name, module in network.named_modules():
+        if name in statistics:
+            module.running_mean.copy_(statistics[name][0])  # type: ignore[operator, union-attr]
+            module.running_var.copy_(statistics[name][1])  # type: ignore[operator, union-attr]
+    expected = prunescope.dissect(network, layers=["stage3"], concepts=data, device="cpu")["stage3"].units
+    units = run.units(0, 2)
+    pd.testing.assert_frame_equal(units, expected, check_exact=False, rtol=1e-4)
+
+
+def test_a_network_in_memory_is_swept_and_stays_as_it_was(tmp_path: Path, data: Path) -> None:
+    network = build_network(NETWORK, classes=CLASSES, seed=3).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    run = prunescope.sweep(
+        network, remaining=[1, 0.5], scope="filters", layers=["stage3"], concepts=data, out=tmp_path / "out"
+    )
+    found = run.run()
+    assert found["units"].iloc[1] < 16
+    assert set(run.units(0, 1)["unit"]) <= set(range(16))
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_without_recalibration_only_the_weights_differ(files: dict[str, Path], tmp_path: Path, data: Path) -> None:
+    run = prunescope.sweep(
+        NETWORK, weights=files["dense"], classes=CLASSES, remaining=[1, 0.5], layers=["stage3"], concepts=data,
+        out=tmp_path / "out", recalibrate=False, device="cpu",
+    )  # fmt: skip
+    run.run()
+    network = build_network(NETWORK, classes=CLASSES, weights=files["half"])
+    expected = prunescope.dissect(network, layers=["stage3"], concepts=data, device="cpu")["stage3"].units
+    pd.testing.assert_frame_equal(run.units(0, 1), expected)
