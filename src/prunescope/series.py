@@ -20,8 +20,9 @@ from prunescope.networks import default_layers, load_weights
 from prunescope.store.reading import read_series, validate_series
 from prunescope.store.series import Checkpoint, SeriesRecipe
 from prunescope.store.stored import open_study
+from prunescope.study.checkpoints import Build, build_checkpoint
 from prunescope.study.reporting import Report, unreported
-from prunescope.study.series import Build, build_checkpoint, run_series
+from prunescope.study.series import run_series
 
 Network: TypeAlias = str | nn.Module
 Given: TypeAlias = str | Path | nn.Module | Mapping[str, Any] | Checkpoint
@@ -194,6 +195,8 @@ def sweep(
     concepts: str | Path,
     out: str | Path,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
+    masks: str | Path | None = None,
     remaining: Sequence[float] = (1.0, 0.8, 0.6, 0.4, 0.2),
     layers: Sequence[str] | None = None,
     data: str | Path | Mapping[str, Any] | None = None,
@@ -213,8 +216,8 @@ def sweep(
         The trained network, by name (with published weights, or with `weights`) or as a module.
     concepts, out, layers, data, name
         As for `Series`.
-    weights
-        A file of weights.
+    weights, weights_key, masks
+        A file of weights, the key of the weights in it and a file of masks to apply to them, as in `build_network`.
     remaining
         The weights remaining of each level, from 0 to 1. The first is level 0.
     criterion, scope, exclude, seed
@@ -242,7 +245,8 @@ def sweep(
     """
     refuse_text(exclude, "exclude")
     file = None if weights is None else str(weights)
-    checkpoints = [{"weights": file, "prune_to": float(share)} for share in remaining]
+    given = {"weights": file, "key": weights_key, "masks": None if masks is None else str(masks)}
+    checkpoints = [{**given, "prune_to": float(share)} for share in remaining]
     pruning = {
         "criterion": criterion, "scope": scope, "exclude": list(exclude), "seed": seed, "recalibrate": recalibrate,
     }  # fmt: skip

@@ -39,7 +39,16 @@ def test_a_row_stands_for_every_trial_level_and_layer_in_order(study: Path) -> N
     assert list(zip(table.trial, table.level, table.layer, strict=True)) == [(t, n, "layer4") for t, n in sorted(UNITS)]
     assert list(table.columns) == [
         *["trial", "level", "layer", "weights_remaining", "accuracy", "top5", "loss", "units", "dead", "interpretable"],
-        *["concepts", "color", "object", "scene", "still_interpretable", "same_concept"],
+        *[
+            "concepts",
+            "color",
+            "object",
+            "scene",
+            "still_interpretable",
+            "same_concept",
+            "concepts_still_detected",
+            "matched_by_concept",
+        ],
     ]
     assert category_columns(table) == list(CATEGORIES)
     assert table.weights_remaining.tolist() == [1, 0.5, 0.25, 1, 0.5, 0.25]
@@ -146,6 +155,7 @@ def test_the_document_says_the_same_by_trial_and_sums_up_by_level(study: Path) -
     assert first["layers"]["layer4"] == {
         **{"units": 8, "dead": 1, "interpretable": 5, "concepts": 4},
         **{"by_category": {"color": 0, "object": 3, "scene": 1}, "still_interpretable": 0.8, "same_concept": 0.75},
+        **{"concepts_still_detected": 0.75, "matched_by_concept": 0.6},
     }
     assert document["trials"][1]["levels"][0]["layers"]["layer4"]["same_concept"] is None
     for entry in document["summary"]:

@@ -9,13 +9,14 @@ import pandas as pd
 
 from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
+from prunescope.evidence.by_concept import concepts_still_detected, matched_by_concept
 from prunescope.evidence.consistency import compare_units
 from prunescope.evidence.units import other_numbers
 from prunescope.store.measured import Measured
 from prunescope.store.stored import StoredStudy, open_study
 
 COUNTED = ("trial", "level", "layer", "weights_remaining", "accuracy", "top5", "loss", "units", "dead", "interpretable")
-CONSISTENT = ("still_interpretable", "same_concept")
+CONSISTENT = ("still_interpretable", "same_concept", "concepts_still_detected", "matched_by_concept")
 POSITIONS = ("at", "at_label")  # of a series that has a horizontal axis of its own
 
 
@@ -37,7 +38,9 @@ def curves(study_dir: str | Path) -> pd.DataFrame:
         - units (the number that the layer still has if filters were removed), dead and interpretable;
         - concepts (the number of distinct best concepts of the interpretable units, told apart by their numbers);
         - one column per category (the number of those concepts in the category);
-        - still_interpretable and same_concept (see `consistency`; also NaN if the trial's level 0 is not finished);
+        - still_interpretable and same_concept (see `consistency`; also NaN if the trial's level 0 is not finished, or
+          if it is unknown which units of a series correspond);
+        - concepts_still_detected and matched_by_concept (see the functions of these names);
         - for a series with a horizontal axis of its own, at (a number) and at_label (its text).
 
     Raises
@@ -61,14 +64,17 @@ def gather(study: StoredStudy) -> pd.DataFrame:
             if level == 0:
                 dense[trial, layer] = units
             found = units[interpretable(units, study.settings.iou)].drop_duplicates(concept_columns(units))
-            still, same = float("nan"), float("nan")
+            still, same, still_detected, matched = (float("nan") for _ in CONSISTENT)
             if (trial, layer) in dense:
                 if problem := other_numbers(dense[trial, layer], units):
                     raise InputError(
                         f"{study.root}: trial {trial}, level {level}, layer {layer}: {problem}; remove the level's "
                         "dissection and run the study again"
                     )
-                still, same = compare_units(dense[trial, layer], units, study.settings.iou)
+                still_detected = concepts_still_detected(dense[trial, layer], units, study.settings.iou)
+                matched = matched_by_concept(dense[trial, layer], units, study.settings.iou)
+                if _units_correspond(study, trial, level, layer):
+                    still, same = compare_units(dense[trial, layer], units, study.settings.iou)
             rows.append(
                 {
                     "trial": trial,
@@ -84,6 +90,8 @@ def gather(study: StoredStudy) -> pd.DataFrame:
                     "concepts": len(found),
                     "still_interpretable": still,
                     "same_concept": same,
+                    "concepts_still_detected": still_detected,
+                    "matched_by_concept": matched,
                     "at": measured.at,
                 }
             )
@@ -97,6 +105,14 @@ def gather(study: StoredStudy) -> pd.DataFrame:
     for index, (category, column) in enumerate(categories.items()):
         table.insert(len(COUNTED) + 1 + index, column, [row.get(category, 0) for row in counts])
     return table
+
+
+def _units_correspond(study: StoredStudy, trial: int, level: int, layer: str) -> bool:
+    """Return whether it is known which units of the trial's level 0 those of a level correspond to."""
+    if not study.settings.is_series or level == 0:
+        return True
+    settings = study.summary(trial, level, layer).get("settings", {})
+    return not (isinstance(settings, dict) and settings.get("unit_numbers") == "unknown")
 
 
 def _add_positions(rows: list[dict[str, object]]) -> None:

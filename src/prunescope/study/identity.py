@@ -98,15 +98,15 @@ class Fingerprinter:
     def __init__(self, hashes: Hashes, progress: Callable[[str], Progress] = lambda _doing: silent) -> None:
         self._hashes, self._progress = hashes, progress
 
-    def task(self, origin: Origin, size: int) -> Identity:
-        """Take the fingerprint of the classification task.
+    def task(self, origin: Origin, size: int, *, training: bool = True) -> Identity:
+        """Take the fingerprint of the classification task, or of its validation images alone.
 
         Raises
         ------
         InputError
             If the data do not exist, or a file cannot be read.
         """
-        listing = list_task(origin, self._progress("listing the task's data"))
+        listing = list_task(origin, self._progress("listing the task's data"), training=training)
         found = self._taken(TASK, listing, _location(origin), all_content=False)
         classes = classes_of(origin, size)
         if classes is None:

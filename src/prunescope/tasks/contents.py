@@ -19,7 +19,9 @@ from prunescope.tasks.source import Source
 from prunescope.tasks.sources import Cifar, HuggingFace, cifar_files, open_sources
 
 
-def list_task(origin: str | Path | Cifar | HuggingFace, progress: Progress = silent) -> Listing:
+def list_task(
+    origin: str | Path | Cifar | HuggingFace, progress: Progress = silent, *, training: bool = True
+) -> Listing:
     """List the files that a task is read from.
 
     For a folder in ImageFolder's layout these are the images below `train` and `val`; for CIFAR, its files; for a
@@ -32,6 +34,8 @@ def list_task(origin: str | Path | Cifar | HuggingFace, progress: Progress = sil
         The origin of the images, as in `open_task`.
     progress
         Called with the number of folders listed and the number of folders known so far.
+    training
+        Whether a folder needs training images, as in `open_task`.
 
     Raises
     ------
@@ -44,7 +48,7 @@ def list_task(origin: str | Path | Cifar | HuggingFace, progress: Progress = sil
         folder = expanded(origin.huggingface)
         return walk_files(folder, wanted=_is_data, progress=progress) if folder.is_dir() else list_files(())
     root = expanded(origin)
-    splits = [split_folder(root, split).name for split in ("train", "val")]
+    splits = [split_folder(root, split).name for split in (("train", "val") if training else ("val",))]
     import_torchvision()
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
