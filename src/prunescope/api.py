@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunescope.concepts import open_concepts
 from prunescope.devices import choose_device
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.evidence import curves, write_evidence
@@ -24,6 +23,7 @@ from prunescope.study.data import study_concepts
 from prunescope.study.recording import changed_concepts
 from prunescope.study.reporting import Report, unreported
 from prunescope.study.run import run_study
+from prunescope.study.series import series_concepts
 from prunescope.study.stages import Stage, stages
 from prunescope.training.steps import Step
 
@@ -162,7 +162,7 @@ def write_outcome(out: str | Path) -> pd.DataFrame:
     evidence = write_evidence(directory.root)
     draw_figures(evidence, directory.root / "figures", axis=study.settings.axis)
     if study.settings.is_series:
-        concepts = open_concepts(str(read_series(directory.recipe).dissection.concepts))
+        concepts = series_concepts(read_series(directory.recipe))
     else:
         concepts = study_concepts(read_recipe(directory.recipe), directory)
     if changed := changed_concepts(directory, concepts):

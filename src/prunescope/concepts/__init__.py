@@ -7,6 +7,7 @@ from prunescope.concepts.packed import pack_concepts, packed_size
 from prunescope.concepts.pixels import ImageLabels
 from prunescope.concepts.problems import Problem
 from prunescope.concepts.protocol import Concepts
+from prunescope.concepts.sample import sample_concepts
 
 __all__ = [
     "Check",
@@ -20,4 +21,5 @@ __all__ = [
     "pack_concepts",
     "packed_size",
     "permute_labels",
+    "sample_concepts",
 ]

@@ -9,6 +9,7 @@ import dataclasses
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,13 @@ from prunescope.errors import InputError
 from prunescope.files import expanded
 
 
+class Sample(NamedTuple):
+    """A description of a sample of a data set's images."""
+
+    of: int  # the number of images of the whole data set
+    seed: int
+
+
 @dataclass(frozen=True, eq=False)
 class ConceptData:
     """A data set in Broden's format, with images and labels that are read on demand.
@@ -37,7 +45,7 @@ class ConceptData:
     categories : tuple of str
         The categories, in the order of category.csv.
     names, splits : tuple of str
-        The columns `image` and `split` of index.csv.
+        The columns `image` and `split` of index.csv, for each image.
     image_size, label_size : tuple of int
         The height and width of the images (ih, iw) and of their labels (sh, sw), in pixels.
     labels : DataFrame
@@ -45,9 +53,13 @@ class ConceptData:
         primary category, in which the concept covers most pixels) and `categories` (all of its categories).
     rows : tuple of Row
         The rows of index.csv.
+    images_from : int64 array [images]
+        For each image, the index of its row in index.csv. All rows are used in order, except in a sample.
     labels_from : int64 array [images]
-        For each image, the index of the image that provides its labels. This is the image itself, except in data
-        returned by `permute_labels`.
+        For each image, the index of the row that provides its labels. This is its own row, except in data returned by
+        `permute_labels`.
+    sample : Sample or None
+        Which sample of the images this is, or None for all images.
     packed : PackedFile or None
         The packed copy from which images and labels are read, or None if they are read from the files.
     """
@@ -60,11 +72,13 @@ class ConceptData:
     label_size: tuple[int, int]
     labels: pd.DataFrame
     rows: tuple[Row, ...]
+    images_from: np.ndarray
     labels_from: np.ndarray
     packed: PackedFile | None
+    sample: Sample | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.images_from)
 
     def image(self, i: int) -> np.ndarray:
         """Return image `i` in RGB as a uint8 array [ih, iw, 3].
@@ -75,8 +89,8 @@ class ConceptData:
             If the file is missing or damaged, or if its size differs from that in index.csv.
         """
         if self.packed is not None:
-            return self.packed.image(i)
-        return clean(read_image(self.root, self.rows[i]))
+            return self.packed.image(self.images_from[i])
+        return clean(read_image(self.root, self.rows[self.images_from[i]]))
 
     def image_labels(self, i: int) -> ImageLabels:
         """Return the labels of image `i`.
@@ -131,6 +145,7 @@ def open_concepts(directory: str | Path) -> ConceptData:
         label_size=(size.sh, size.sw),
         labels=tables.labels,
         rows=tables.rows,
+        images_from=np.arange(len(tables.rows)),
         labels_from=np.arange(len(tables.rows)),
         packed=_packed(root, tables),
     )
@@ -181,5 +196,5 @@ def permute_labels(data: ConceptData | str | Path, seed: int) -> ConceptData:
         raise InputError(f"{data.root}: one image only; labels can be exchanged among two or more")
     cycle = np.random.default_rng(seed).permutation(len(data))
     labels_from = np.empty_like(cycle)
-    labels_from[cycle] = np.roll(cycle, 1)
+    labels_from[cycle] = data.labels_from[np.roll(cycle, 1)]
     return dataclasses.replace(data, labels_from=labels_from)

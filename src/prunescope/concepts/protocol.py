@@ -68,5 +68,9 @@ class PackedConcepts(Concepts, Protocol):
         """The packed copy, or None if there is none."""
 
     @property
+    def images_from(self) -> NDArray[np.int64]:
+        """For each image, its index in the packed copy."""
+
+    @property
     def labels_from(self) -> NDArray[np.int64]:
         """For each image, the index of the image in the packed copy that provides its labels."""

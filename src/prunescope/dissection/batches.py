@@ -78,7 +78,8 @@ class _Reader(AbstractContextManager["_Reader"]):
         threads = os.cpu_count() or 1
         self._packed: PackedFile | None = None
         if isinstance(concepts, PackedConcepts):
-            self._packed, self._labels_from = concepts.packed, concepts.labels_from
+            self._packed = concepts.packed
+            self._images_from, self._labels_from = concepts.images_from, concepts.labels_from
         self.ahead = 1 if self._packed is None else min(threads, 4)
         self._readers = ThreadPoolExecutor(threads)
         self._last = ThreadPoolExecutor(self.ahead)
@@ -144,8 +145,12 @@ class _Reader(AbstractContextManager["_Reader"]):
         )
 
         def fill(out: NDArray[np.uint8]) -> None:
-            packed.verify(images=indices)
-            np.copyto(out, packed.images[indices.start : indices.stop])
+            rows = self._images_from[indices.start : indices.stop]
+            packed.verify(images=rows)
+            if rows[-1] - rows[0] == len(rows) - 1:
+                np.copyto(out, packed.images[rows[0] : rows[-1] + 1])
+            else:
+                np.take(packed.images, rows, axis=0, out=out)
 
         return self._batch(indices, labels, fill)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prunescope.arrays import Array
-from prunescope.concepts.broden import as_concepts
+from prunescope.concepts.broden import ConceptData, as_concepts
 from prunescope.concepts.protocol import Concepts
 from prunescope.devices import choose_device
 from prunescope.dissection.backend import choose_backend
@@ -360,9 +360,12 @@ def _noted_score(score: str | Score) -> dict[str, str]:
 
 def _noted(data: Concepts, settings: Settings) -> dict[str, Any]:
     """Return the settings that the summary of every dissection stores."""
-    return {
+    noted: dict[str, Any] = {
         "quantile": settings.quantile,
         "presence": settings.presence,
         "concepts": str(data.root),
         "images": len(data),
     }
+    if isinstance(data, ConceptData) and data.sample is not None:
+        noted["sample"] = {"of": data.sample.of, "seed": data.sample.seed}
+    return noted

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from pydantic_core import PydanticCustomError
 
 from prunescope.bounds import (
+    MOST_COUNT,
     MOST_DRAWN,
     MOST_SEED,
     MOST_SIZE,
@@ -112,6 +113,9 @@ class _Dissected(Strict):
         tuple[LayerName, ...], Field(min_length=1, description="those that the network was published with unless told")
     ]
     concepts: Concepts
+    images: Annotated[
+        int | None, Field(ge=1, le=MOST_COUNT, description="a sample of so many labelled images; all by default")
+    ] = None
     units_axis: Annotated[
         Axis | dict[str, Axis] | None,
         Field(

@@ -10,6 +10,7 @@ from pathlib import Path
 from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.concepts.contents import refuse_missing
 from prunescope.concepts.packed import pack_concepts
+from prunescope.concepts.sample import sample_concepts
 from prunescope.hashes import Hashes
 from prunescope.miniature import make_miniature
 from prunescope.progress import Progress, silent
@@ -69,7 +70,7 @@ def study_concepts(
         _draw(origin, "concepts", recipe, directory, branches, progress)
         drawn = concepts_place(recipe, directory.data)
         pack_concepts(drawn)
-        return open_concepts(drawn)
+        return _sampled(open_concepts(drawn), recipe)
     concepts = open_concepts(origin)
     if concepts.packed is None:
         # Missing files are reported now, not after the dense network has been trained for days.
@@ -79,7 +80,13 @@ def study_concepts(
             f"`prunescope concepts pack {origin}` saves that",
             stacklevel=1,  # this line's location, so that the warning appears once whoever calls this function
         )
-    return concepts
+    return _sampled(concepts, recipe)
+
+
+def _sampled(concepts: ConceptData, recipe: Recipe) -> ConceptData:
+    """Return the sample of the labelled images that the recipe asks for, or all of them."""
+    images = recipe.dissection.images
+    return concepts if images is None else sample_concepts(concepts, images, recipe.seed)
 
 
 def _draw(

@@ -240,6 +240,7 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> DataSi
         notes[f"{concepts} does not exist: Broden's {labelled:,} images are assumed"] = None
     if training < 1:
         raise InputError(f"the number of training images is {training}, expected at least 1")
+    labelled = min(labelled, recipe.dissection.images or labelled)
     return DataSizes(training, validation, classes, labelled, number, read, classes_known, image_size)
 
 

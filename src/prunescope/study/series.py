@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunescope.arrays import Array
 from prunescope.concepts.broden import ConceptData, open_concepts
+from prunescope.concepts.sample import sample_concepts
 from prunescope.dissection.labels import BLOCKS
 from prunescope.dissection.match_networks import match_units
 from prunescope.dissection.matching import UnitMatching
@@ -86,7 +87,7 @@ def run_series(
     progress = ProgressReporter(report)
     with directory.locked():
         refuse_other_series(directory, recipe)
-        concepts = open_concepts(str(recipe.dissection.concepts))
+        concepts = series_concepts(recipe)
         task = _open_task(recipe, concepts)
         hashes = Hashes(directory.hashes)
         fingerprinter = Fingerprinter(hashes, progress.preparing)
@@ -106,6 +107,12 @@ def run_series(
         stages = [Stage(group[0].trial, group[0].level, "dissect", False) for group in groups]
         for _, group in zip(progress.follow(stages), groups, strict=True):
             run.dissect(group, budget)
+
+
+def series_concepts(recipe: SeriesRecipe) -> ConceptData:
+    """Open the labelled images of a series, or the sample of them that it asks for."""
+    concepts, images = open_concepts(str(recipe.dissection.concepts)), recipe.dissection.images
+    return concepts if images is None else sample_concepts(concepts, images, recipe.pruning.seed)
 
 
 @dataclass(frozen=True)
