@@ -40,7 +40,8 @@ class Series:
         The network, by name or as a module. A checkpoint may have its own.
     checkpoints
         The checkpoints of one trial in order: files of weights, networks, `Checkpoint` objects or mappings with their
-        fields. The first one is level 0, which the others are compared with.
+        fields, such as `weights`, `remaining` or `units`, or `model` for a network in memory. The first one is level 0,
+        which the others are compared with.
     out
         The directory of the series. Checkpoints that are complete there are not run again, and further ones can be
         added at the end.
@@ -104,7 +105,7 @@ class Series:
             refuse_text(layers, "layers")
         if at is not None and len(at) != len(checkpoints):
             raise InputError(f"at has {len(at)} positions for {len(checkpoints)} checkpoints; give one for each")
-        models = {level: one for level, one in enumerate(checkpoints) if isinstance(one, nn.Module)}
+        models = {level: model for level, one in enumerate(checkpoints) if (model := _model_of(one)) is not None}
         described = [_described(one) for one in checkpoints]
         for one, position in zip(described, at or (), strict=False):
             one["at"] = position
@@ -255,9 +256,17 @@ def sweep(
     )
 
 
+def _model_of(given: Given) -> nn.Module | None:
+    """Return the network of a checkpoint that is in memory."""
+    model = given.get("model") if isinstance(given, Mapping) else given
+    return model if isinstance(model, nn.Module) else None
+
+
 def _described(given: Given) -> dict[str, Any]:
-    if isinstance(given, nn.Module):
-        return {"network": _class_of(given)}
+    model = _model_of(given)
+    if model is not None:
+        others = given if isinstance(given, Mapping) else {}
+        return {"network": _class_of(model)} | _described({name: others[name] for name in others if name != "model"})
     if isinstance(given, Checkpoint):
         return given.model_dump(exclude_none=True)
     if isinstance(given, Mapping):

@@ -170,7 +170,10 @@ def test_an_option_out_of_bounds_is_refused_before_anything_is_written(
         (("layers", "prunescope:resnet8x4", "--size", str(10**9)), "size is 1000000000"),
         (("layers", "prunescope:resnet8x4", "--size", "-1"), "size is -1"),
         (("concepts", "make", "miniature", "out", "--images", str(10**12)), "the number of images is 1000000000000"),
-        (("concepts", "make", "miniature", "out", "--images", "5", "--seed", str(2**64)), "seed is 18446744073709551616"),
+        (
+            ("concepts", "make", "miniature", "out", "--images", "5", "--seed", str(2**64)),
+            "seed is 18446744073709551616",
+        ),
         (("concepts", "make", "miniature", "out", "--images", "5", "--size", str(10**30)), "size is 1000000"),
     ],
 )

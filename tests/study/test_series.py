@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import prunescope
+from prunescope.concepts import sample_concepts
 from prunescope.dissection import Budget
 from prunescope.errors import InputError
 from prunescope.networks import build_network
+from prunescope.pruning import prune_filters, shrink, unit_numbers
 from prunescope.study.reporting import Event
 
 NETWORK, CLASSES = "prunescope:resnet8x4", 16
@@ -248,3 +251,53 @@ def test_without_recalibration_only_the_weights_differ(files: dict[str, Path], t
     network = build_network(NETWORK, classes=CLASSES, weights=files["half"])
     expected = prunescope.dissect(network, layers=["stage3"], concepts=data, device="cpu")["stage3"].units
     pd.testing.assert_frame_equal(run.units(0, 1), expected)
+
+
+def test_units_of_a_smaller_network_are_compared_by_concept_by_match_or_by_given_numbers(
+    files: dict[str, Path], tmp_path: Path, data: Path
+) -> None:
+    dense = build_network(NETWORK, classes=CLASSES, weights=files["dense"])
+    small = build_network(NETWORK, classes=CLASSES, weights=files["dense"])
+    filters = prune_filters(small, remaining=0.5, image_size=32)
+    shrink(small, filters, 32)
+    numbers = unit_numbers(dense, small, filters, ["stage3"], 32)["stage3"]
+    assert len(numbers) < 16
+    notes: list[str] = []
+
+    def report(event: Event) -> None:
+        notes.extend(filter(None, [event.note]))
+
+    def run(out: str, second: nn.Module, units: Path | None = None, **options: object) -> pd.DataFrame:
+        options = {"layers": ["stage3"], "device": "cpu"} | options
+        checkpoint = second if units is None else {"model": second, "units": units}
+        return prunescope.Series(dense, [dense, checkpoint], tmp_path / out, concepts=data, **options).run(report)  # type: ignore[arg-type]
+
+    unknown = run("unknown", small)
+    assert unknown.loc[1, ["still_interpretable", "same_concept"]].isna().all()
+    assert unknown.loc[1, "concepts_still_detected"] >= 0
+    assert any("it is unknown which units correspond" in note for note in notes)
+    matched = run("matched", small, match=True)
+    table = pd.read_parquet(
+        tmp_path / "matched" / "trial-0" / "level-01" / "dissection" / "stage3" / "matching.parquet"
+    )
+    assert len(table) == len(numbers)
+    assert table["matched_unit"].is_unique
+    assert matched.loc[1, "still_interpretable"] >= 0
+    np.save(tmp_path / "numbers.npy", numbers)
+    given = run("given", small, units=tmp_path / "numbers.npy")
+    alone = [prunescope.dissect(model, layers=["stage3"], concepts=data, device="cpu") for model in (dense, small)]
+    expected = prunescope.consistency(alone[0], alone[1], units=numbers)
+    np.testing.assert_array_equal(given.loc[1, ["still_interpretable", "same_concept"]].astype(float), expected)
+
+
+def test_a_sample_of_the_images_is_dissected_and_the_page_says_so(
+    files: dict[str, Path], tmp_path: Path, data: Path
+) -> None:
+    run = series(files, "dense", tmp_path / "out", data, layers=["stage3"], dissection={"images": 20})
+    run.run()
+    network = build_network(NETWORK, classes=CLASSES, weights=files["dense"])
+    part = sample_concepts(data, 20)
+    expected = prunescope.dissect(network, layers=["stage3"], concepts=part, device="cpu")["stage3"].units
+    pd.testing.assert_frame_equal(run.units(0, 0), expected)
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "a sample of 20 of 64 labelled images" in page
