@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from prunescope.bounds import MOST_COUNT, MOST_LEVELS, MOST_SIZE, MOST_TRIALS, MOST_WORKERS
-from prunescope.dissection.settings import IMAGENET, Mean, Std
+from prunescope.dissection.settings import Mean, Std
 from prunescope.store.recipe import DissectionSettings, Folder
 from prunescope.tasks.sources import Cifar, HuggingFace
 from prunescope.validation import Strict, Text
@@ -98,8 +98,8 @@ class SeriesRecipe(Strict):
         How checkpoints that have a `prune_to` are pruned.
     data
         The images on which accuracy is measured; it is left out without them.
-    mean, std
-        The mean and standard deviation of each color channel, which normalise images scaled to 0..1.
+    mean, std, channels
+        How the images are normalised, as in `prunescope.dissect`; by default, as the network's weights were trained.
     dissection
         The layers, the labelled images and the settings of the dissection.
     """
@@ -115,8 +115,9 @@ class SeriesRecipe(Strict):
     match: bool = False
     pruning: SeriesPruning = SeriesPruning()
     data: SeriesData | None = None
-    mean: tuple[Mean, Mean, Mean] = IMAGENET.mean
-    std: tuple[Std, Std, Std] = IMAGENET.std
+    mean: Annotated[tuple[Mean, ...] | None, Field(min_length=1, max_length=3)] = None
+    std: Annotated[tuple[Std, ...] | None, Field(min_length=1, max_length=3)] = None
+    channels: Literal[1, 3] | None = None
     dissection: DissectionSettings
 
     @model_validator(mode="before")

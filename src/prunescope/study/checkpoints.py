@@ -17,6 +17,7 @@ from prunescope.arrays import Array
 from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.unit_numbers import read_unit_numbers
 from prunescope.errors import InputError
+from prunescope.networks.preprocessing import Preprocessing, arrange
 from prunescope.networks.source import build_network
 from prunescope.networks.statistics import estimate_statistics
 from prunescope.pruning import Coverage, Mask, prune, prune_filters, shrink, unit_numbers
@@ -99,6 +100,7 @@ def prepare_checkpoint(
     recipe: SeriesRecipe,
     *,
     concepts: Concepts,
+    preprocessing: Preprocessing,
     task: Task | None,
     first: int | None,
     device: str,
@@ -115,6 +117,8 @@ def prepare_checkpoint(
         The series.
     concepts
         The labelled images, on which statistics of normalisation layers are estimated after pruning.
+    preprocessing
+        How the images become the input of the network.
     task
         The images to measure the accuracy on; None to leave it out.
     first
@@ -144,7 +148,7 @@ def prepare_checkpoint(
             model, mask, filter_numbers = _pruned(model, checkpoint.prune_to, recipe, concepts.image_size)
             kept, numbers = mask.kept, numbers or filter_numbers
             if pruning.recalibrate:
-                measured["recalibrated"] = recalibrate(model, recipe, concepts, device)
+                measured["recalibrated"] = recalibrate(model, recipe, concepts, preprocessing, device)
         prunable = first or whole.prunable
         if checkpoint.remaining is not None:
             measured["weights_remaining"] = checkpoint.remaining
@@ -170,15 +174,19 @@ def prunable_mask(model: nn.Module, recipe: SeriesRecipe) -> Mask:
     return Mask.dense(model, recipe.pruning.exclude if recipe.pruning.scope != "filters" else ())
 
 
-def recalibrate(model: nn.Module, recipe: SeriesRecipe, concepts: Concepts, device: str) -> int:
+def recalibrate(
+    model: nn.Module, recipe: SeriesRecipe, concepts: Concepts, preprocessing: Preprocessing, device: str
+) -> int:
     """Estimate the statistics of the normalisation layers on labelled images; return the number of images used."""
     chosen = calibration_images(len(concepts), recipe.pruning.seed)
-    mean, std = (torch.tensor(color, device=device).view(1, -1, 1, 1) for color in (recipe.mean, recipe.std))
+    mean, std = (
+        torch.tensor(color, device=device).view(1, -1, 1, 1) for color in (preprocessing.mean, preprocessing.std)
+    )
 
     def batches() -> Iterator[Tensor]:
         for part in np.array_split(chosen, max(1, round(len(chosen) / CALIBRATION_BATCH))):
             pixels = torch.from_numpy(np.stack([concepts.image(int(i)) for i in part])).to(device)
-            yield (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+            yield (arrange(pixels, preprocessing).permute(0, 3, 1, 2).float() / 255 - mean) / std
 
     return len(chosen) if estimate_statistics(model, batches()) else 0
 

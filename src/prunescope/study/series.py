@@ -19,14 +19,17 @@ from prunescope.dissection.match_networks import match_units
 from prunescope.dissection.matching import UnitMatching
 from prunescope.dissection.result import Dissection, layer_folder, read_summary, read_units
 from prunescope.dissection.run import dissect_networks
-from prunescope.dissection.settings import Normalisation, check_precision
+from prunescope.dissection.settings import check_precision
 from prunescope.dissection.storage import Budget
 from prunescope.errors import InputError
 from prunescope.files import write_json, write_text
 from prunescope.hashes import Hashes
 from prunescope.networks.checks import explain_failures
+from prunescope.networks.chosen_preprocessing import choose_preprocessing
 from prunescope.networks.layers import units_axes
-from prunescope.networks.observing import evaluating, observe
+from prunescope.networks.observing import observe
+from prunescope.networks.preprocessing import Preprocessing
+from prunescope.networks.running import blank_images, evaluating
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.series import SeriesRecipe
 from prunescope.study.checkpoints import (
@@ -88,25 +91,27 @@ def run_series(
     with directory.locked():
         refuse_other_series(directory, recipe)
         concepts = series_concepts(recipe)
-        task = _open_task(recipe, concepts)
         hashes = Hashes(directory.hashes)
         fingerprinter = Fingerprinter(hashes, progress.preparing)
         identity = fingerprinter.concepts(concepts.root) | fingerprinter.packed(concepts.packed)
-        if task is not None and recipe.data is not None:
-            identity |= fingerprinter.task(recipe.data.task, task.size, training=False)
+        if recipe.data is not None:
+            identity |= fingerprinter.task(recipe.data.task, _task_size(recipe, concepts), training=False)
         refuse_changes(directory, identity)
-        run = _Run(recipe, directory, concepts, task, device, build, progress)
+        run = _Run(recipe, directory, concepts, device, build, progress)
         run.check_finished()
-        run.check_first()
+        missing = [level for level in run.levels() if not run.is_finished(level)]
+        preprocessing = run.check_missing(missing)
+        task = None if preprocessing is None else _open_task(recipe, concepts, preprocessing)
         if note := record(directory, identity):
             progress.note(note)
         write_text(directory.recipe, recipe.to_yaml())
         hashes.save()
-        missing = [level for level in run.levels() if not run.is_finished(level)]
-        groups = run.groups(missing, budget)
+        if preprocessing is None:
+            return
+        groups = run.groups(missing, preprocessing, budget)
         stages = [Stage(group[0].trial, group[0].level, "dissect", False) for group in groups]
         for _, group in zip(progress.follow(stages), groups, strict=True):
-            run.dissect(group, budget)
+            run.dissect(group, preprocessing, task, budget)
 
 
 def series_concepts(recipe: SeriesRecipe) -> ConceptData:
@@ -120,7 +125,6 @@ class _Run:
     recipe: SeriesRecipe
     directory: StudyDirectory
     concepts: ConceptData
-    task: Task | None
     device: str
     build: Build
     progress: ProgressReporter
@@ -149,21 +153,39 @@ class _Run:
                     "dissect it again"
                 )
 
-    def check_first(self) -> None:
-        """Raise if a checkpoint cannot be built, before any work that would be lost."""
-        for level in self.levels():
-            if not self.is_finished(level):
-                self._build(level)
+    def check_missing(self, missing: Sequence[SeriesLevel]) -> Preprocessing | None:
+        """Raise if a checkpoint cannot be built, before any work that would be lost.
 
-    def groups(self, levels: Sequence[SeriesLevel], budget: Budget) -> list[list[SeriesLevel]]:
+        Returns
+        -------
+        Preprocessing or None
+            The preprocessing that the first of these networks was trained with, or that the series gives; None if all
+            checkpoints are finished.
+        """
+        found = None
+        recipe = self.recipe
+        for level in missing:
+            model = self._build(level)
+            with level.naming():
+                if found is None:
+                    found = choose_preprocessing(
+                        {"": model}, self.concepts.image_size, recipe.mean, recipe.std, recipe.channels
+                    )
+        return found
+
+    def groups(
+        self, levels: Sequence[SeriesLevel], preprocessing: Preprocessing, budget: Budget
+    ) -> list[list[SeriesLevel]]:
         """Divide levels into groups whose counts fit into memory together, each of which shares one pass."""
-        if not levels:
-            return []
         memory = budget.on(torch.device(self.device)).memory
-        most = len(levels) if memory is None else max(1, memory // max(1, self._bytes_of(levels[0])))
+        most = len(levels)
+        if memory is not None:
+            most = max(1, memory // max(1, self._bytes_of(levels[0], preprocessing.channels)))
         return [list(levels[first : first + most]) for first in range(0, len(levels), most)]
 
-    def dissect(self, group: Sequence[SeriesLevel], budget: Budget) -> None:
+    def dissect(
+        self, group: Sequence[SeriesLevel], preprocessing: Preprocessing, task: Task | None, budget: Budget
+    ) -> None:
         """Prepare the networks of a group, measure them, dissect them in one pass and write the results."""
         settings = self.recipe.dissection
         prepared = {
@@ -172,7 +194,8 @@ class _Run:
                 self._build(level),
                 self.recipe,
                 concepts=self.concepts,
-                task=self.task,
+                preprocessing=preprocessing,
+                task=task,
                 first=self._prunable_at_first(level),
                 device=self.device,
             )
@@ -183,14 +206,14 @@ class _Run:
             layers=settings.layers,
             concepts=self.concepts,
             settings=settings,
-            normalisation=Normalisation(mean=self.recipe.mean, std=self.recipe.std),
+            preprocessing=preprocessing,
             units_axis=settings.units_axis,
             device=self.device,
             budget=budget,
             progress=lambda done, total: self.progress.update(done / total * 0.99),
         )
         for name, one in prepared.items():
-            self._write(one, found[name])
+            self._write(one, found[name], preprocessing)
 
     def _build(self, level: SeriesLevel) -> nn.Module:
         with level.naming():
@@ -207,16 +230,16 @@ class _Run:
         known = self.directory.read_measured(level.trial, 0).get("prunable") if measured.is_file() else None
         return known or prunable_mask(self._build(self._first(level)), self.recipe).prunable
 
-    def _bytes_of(self, level: SeriesLevel) -> int:
+    def _bytes_of(self, level: SeriesLevel, channels: int) -> int:
         """Estimate the memory that the counts of one network take during a pass."""
-        units = self._units(self._build(level))
+        units = self._units(self._build(level), channels)
         return BLOCKS * units * (4 * len(self.concepts.labels) + 8 * len(self.concepts.categories) + 8)
 
-    def _units(self, model: nn.Module) -> int:
+    def _units(self, model: nn.Module, channels: int) -> int:
         """Count the units of all dissected layers by running the network on one blank image."""
         layers, size, counts = self.recipe.dissection.layers, self.concepts.image_size, []
-        axes = units_axes(model, layers, size, self.recipe.dissection.units_axis)
-        image = torch.zeros(1, 3, *size)
+        axes = units_axes(model, layers, size, self.recipe.dissection.units_axis, channels=channels)
+        image = blank_images(model, 1, size, channels)
 
         def count(_layer: str, output: Tensor) -> None:
             counts.append(output.shape[1])
@@ -230,12 +253,12 @@ class _Run:
             model(image)
         return sum(counts)
 
-    def _write(self, one: Prepared, found: Dissection) -> None:
+    def _write(self, one: Prepared, found: Dissection, preprocessing: Preprocessing) -> None:
         trial, level = one.level.trial, one.level.level
         folder = self.directory.dissection(trial, level)
         numbers, matched = one.numbers, {}
         if self.recipe.match and level > 0 and numbers is None:
-            matched = self._match(one)
+            matched = self._match(one, preprocessing)
             numbers = {layer: _numbers(matching) for layer, matching in matched.items()}
         named: dict[str, Any] = {"network": one.level.checkpoint.network or self.recipe.network}
         named |= {"trial": trial, "level": level}
@@ -272,7 +295,7 @@ class _Run:
         )
         return {"unit_numbers": "unknown"}
 
-    def _match(self, one: Prepared) -> dict[str, UnitMatching]:
+    def _match(self, one: Prepared, preprocessing: Preprocessing) -> dict[str, UnitMatching]:
         """Match the units of a checkpoint to those of the first one by their activations."""
         settings = self.recipe.dissection
         return match_units(
@@ -284,8 +307,9 @@ class _Run:
             batch_size=settings.batch_size,
             device=self.device,
             precision=settings.precision,
-            mean=self.recipe.mean,
-            std=self.recipe.std,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+            channels=preprocessing.channels,
         )
 
 
@@ -298,16 +322,26 @@ def _numbers(matching: UnitMatching) -> Array:
     return numbers
 
 
-def _open_task(recipe: SeriesRecipe, concepts: ConceptData) -> Task | None:
-    if recipe.data is None:
-        return None
+def _task_size(recipe: SeriesRecipe, concepts: ConceptData) -> int:
+    """Return the height and width of the images to classify, in pixels."""
     height, width = concepts.image_size
-    size = recipe.data.size
-    if size is None and height != width:
+    if recipe.data is not None and recipe.data.size is not None:
+        return recipe.data.size
+    if height != width:
         raise InputError(
             f"the labelled images are {height} x {width} pixels, and images to classify are square; give `data.size`"
         )
+    return height
+
+
+def _open_task(recipe: SeriesRecipe, concepts: ConceptData, preprocessing: Preprocessing) -> Task | None:
+    if recipe.data is None:
+        return None
+    if preprocessing.channels != 3 or preprocessing.order != "RGB":
+        raise InputError(
+            "accuracy can only be measured for networks that take RGB images, in this order; leave out `data` (--data)"
+        )
     return open_task(
-        recipe.data.task, size=size or height, augmentation="none", mean=recipe.mean, std=recipe.std,
-        workers=recipe.data.workers, training=False,
+        recipe.data.task, size=_task_size(recipe, concepts), augmentation="none", mean=preprocessing.mean,
+        std=preprocessing.std, workers=recipe.data.workers, training=False,
     )  # fmt: skip
