@@ -80,6 +80,11 @@ class Study:
         refuse_text(snapshots, "snapshots")
         self.snapshots = tuple(Step.parse(step) if isinstance(step, str) else step for step in snapshots)
 
+    @property
+    def levels(self) -> int:
+        """The number of times that the network is pruned."""
+        return self.recipe.pruning.levels
+
     def stages(self) -> list[Stage]:
         """List the stages in order, each with whether it is complete."""
         return stages(self.recipe, self.out)

@@ -157,6 +157,11 @@ class Series:
         self.recipe, self.out, self.device = recipe, Path(out), choose_device(device)
         self._budget, self._build = budget, build
 
+    @property
+    def levels(self) -> int:
+        """The highest level of any trial."""
+        return self.recipe.levels
+
     def run(self, report: Report = unreported) -> pd.DataFrame:
         """Dissect the checkpoints that are not complete, then write the evidence, the figures and the report.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from prunescope.api import Study
     from prunescope.progress import Progress
+    from prunescope.series import Series
     from prunescope.study import Event
 
 out = Console(highlight=False, soft_wrap=True, markup=False)
@@ -99,7 +100,7 @@ def progress_of(what: str, shown: bool = True) -> Iterator[Progress]:
 
 
 @contextmanager
-def study_progress(named: bool) -> Iterator[Callable[[Study, Event], None]]:
+def study_progress(named: bool) -> Iterator[Callable[[Study | Series, Event], None]]:
     """Show the progress of studies: a line for every finished level and, on a terminal, a bar for the current stage.
 
     If `named` is true, every line begins with the name of the study.
@@ -113,9 +114,9 @@ def study_progress(named: bool) -> Iterator[Callable[[Study, Event], None]]:
     ) as bar:  # fmt: skip
         task = bar.add_task("starting", total=1.0)
 
-        def show(study: Study, event: Event) -> None:
+        def show(study: Study | Series, event: Event) -> None:
             name = f"{study.recipe.name}: " if named else ""
-            stage = _stage_line(event, study.recipe.pruning.levels)
+            stage = _stage_line(event, study.levels)
             bar.update(task, completed=event.overall, description=name + stage)
             for line in filter(None, [event.note, _level_line(event) if event.summaries else ""]):
                 bar.console.print(name + line)
@@ -142,9 +143,10 @@ def _level_line(event: Event) -> str:
         f"{counted(found['concepts'], 'concept')}"
         for layer, found in event.summaries.items()
     )
+    accuracy = "" if event.top1 is None else f", top-1 {event.top1:.1%}"
     return (
-        f"trial {event.trial}, level {event.level:2d}: {event.weights_remaining:6.1%} of the weights, top-1 "
-        f"{event.top1:.1%}; {units}{_left(event)}"
+        f"trial {event.trial}, level {event.level:2d}: {event.weights_remaining:6.1%} of the weights{accuracy}; "
+        f"{units}{_left(event)}"
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunescope.bounds import MOST_SEED, check_count
-from prunescope.concepts.broden import ConceptData, Sample, open_concepts
+from prunescope.concepts.broden import ConceptData, Sample, as_concepts, open_concepts
+from prunescope.concepts.protocol import Concepts
 from prunescope.errors import InputError
 
 
@@ -72,6 +73,25 @@ def sample_concepts(data: ConceptData | str | Path, images: int, seed: int = 0) 
         labels_from=data.labels_from[chosen],
         sample=Sample(len(data), seed),
     )
+
+
+def as_sample(given: Concepts | str | Path, images: int | None) -> Concepts:
+    """Return an open data set, or a sample of `images` of its images, drawn with seed 0, if `images` is given.
+
+    Raises
+    ------
+    InputError
+        If a sample is wanted of a data set of one's own, which has no index to draw from.
+    """
+    data = as_concepts(given)
+    if images is None:
+        return data
+    if not isinstance(data, ConceptData):
+        raise InputError(
+            f"images={images}: samples are drawn from data sets in Broden's format, and {data.root} is an object of "
+            f"{type(data).__name__}; give an object with fewer images"
+        )
+    return sample_concepts(data, images)
 
 
 def _strata(data: ConceptData) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from torch import nn
 from prunescope.arrays import Array
 from prunescope.concepts.broden import ConceptData, as_concepts
 from prunescope.concepts.protocol import Concepts
+from prunescope.concepts.sample import as_sample
 from prunescope.devices import choose_device
 from prunescope.dissection.backend import choose_backend
 from prunescope.dissection.counting import count_pixels
@@ -64,6 +65,7 @@ def dissect(
     channels: int | None = None,
     score: str | Score = "iou",
     budget: Budget = Budget(),  # noqa: B008 - frozen
+    images: int | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Dissection:
@@ -121,6 +123,9 @@ def dissect(
     budget
         The amounts of memory and disk space in which activation maps may be stored until the thresholds are known. A
         layer that needs more than both together gets a second forward pass.
+    images
+        The number of images of a stratified sample to dissect on, for a quick look (see
+        `prunescope.concepts.sample_concepts`); by default, all images. The summary states that it is a sample.
     settings
         Further settings to store in the summary, such as the name of the network.
     progress
@@ -157,7 +162,7 @@ def dissect(
     chosen = Settings.checked(
         quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
     )
-    data = as_concepts(concepts)
+    data = as_sample(concepts, images)
     found = dissect_networks(
         {"": model},
         layers=layers,

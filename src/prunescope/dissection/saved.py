@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunescope.concepts.broden import as_concepts
 from prunescope.concepts.protocol import Concepts
+from prunescope.concepts.sample import as_sample
 from prunescope.devices import choose_device
 from prunescope.dissection.activations import read_activations
 from prunescope.dissection.result import Dissection, LayerDissection, refuse_other
@@ -46,6 +46,7 @@ def dissect_checkpoints(
     std: Sequence[float] | None = None,
     channels: int | None = None,
     budget: Budget = Budget(),  # noqa: B008 - frozen
+    images: int | None = None,
     progress: Progress = silent,
 ) -> dict[Path, Dissection]:
     """Dissect a network given by its name, with one or several files of weights, and save the results.
@@ -77,7 +78,7 @@ def dissect_checkpoints(
         The number of outputs of the network and the seed of random weights, as in `build_network`.
     device
         The device that the network runs on: `cpu`, `cuda`, `cuda:1`, ...; `auto` uses a GPU if there is one.
-    concepts, units_axis, quantile, iou, presence, align, batch_size, precision, mean, std, channels, budget, \
+    concepts, units_axis, quantile, iou, presence, align, batch_size, precision, mean, std, channels, budget, images, \
     progress
         As in `dissect`.
 
@@ -132,7 +133,7 @@ def dissect_checkpoints(
     settings = Settings.checked(
         quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
     )
-    data = as_concepts(concepts)
+    data = as_sample(concepts, images)
     models = {
         name: build_network(
             network, classes=classes, seed=seed, weights=file, key=weights_key, masks=masks_of.get(name)
@@ -145,7 +146,7 @@ def dissect_checkpoints(
     metadata |= {"masks": [str(file) for file in masks]} if masks else {}
     # This is checked before the work, because an existing dissection would not be overwritten after it.
     known: dict[str, Any] = {"iou": iou, "align": align, "precision": precision}
-    known |= {"order": None, **preprocessing.noted(), **_given(concepts, quantile, presence)}
+    known |= {"images": len(data), "order": None, **preprocessing.noted(), **_given(concepts, quantile, presence)}
     known |= {"weights_key": None, "masks": None, **(metadata if weights else {"network": network, "seed": seed})}
     for folder in folders.values():
         for layer in chosen:

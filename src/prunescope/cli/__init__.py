@@ -11,17 +11,48 @@ from typing import Annotated, Any
 import typer
 
 import prunescope
-from prunescope.bounds import MOST_COUNT, MOST_GIGABYTES, check_number
+from prunescope.bounds import MOST_COUNT
+from prunescope.cli.checkpoints import series, sweep
+from prunescope.cli.options import (
+    LABELLED,
+    MASKS_HELP,
+    NETWORKS,
+    Align,
+    BatchSize,
+    BranchFrom,
+    Changes,
+    Channels,
+    Classes,
+    Data,
+    Device,
+    Images,
+    Iou,
+    Layer,
+    Mean,
+    Memory,
+    Network,
+    Out,
+    Precision,
+    Presence,
+    Quantile,
+    Recipes,
+    Spill,
+    SpillIn,
+    Std,
+    StudyConcepts,
+    UnitsAxis,
+    Weights,
+    WeightsKey,
+    axes_of,
+    budget_of,
+    check_out,
+    chosen,
+    colors_of,
+)
 from prunescope.errors import InputError
-from prunescope.files import check_folder
 from prunescope.terminal import Commands, counted, err, in_hours, out, print_table, progress_of, study_progress
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
-NETWORKS = (
-    "torchvision:resnet50[@WEIGHTS], timm:NAME[@TAG], hf:FOLDER, hf:OWNER/NAME, prunescope:resnet14x32 or "
-    "path/to/file.py:function."
-)
-
 
 app = typer.Typer(
     cls=Commands,
@@ -39,104 +70,14 @@ app.add_typer(concepts_app, name="concepts")
 concepts_app.add_typer(make_app, name="make")
 app.add_typer(import_app, name="import")
 app.add_typer(recipe_app, name="recipe")
-
-
-def _folder(path: Path) -> Path:
-    check_folder(path)
-    return path
+app.command()(series)
+app.command()(sweep)
 
 
 def _print_version(asked: bool) -> None:
     if asked:
         out.print(f"prunescope {prunescope.__version__}")
         raise typer.Exit
-
-
-Out = Annotated[Path, typer.Option("--out", help="The folder for the results.", show_default=False, callback=_folder)]
-Device = Annotated[
-    str, typer.Option(help="The device to run on: cpu, cuda, cuda:1, ...; auto uses a GPU if there is one.")
-]
-Weights = Annotated[
-    Path | None, typer.Option(help="A file of weights in safetensors or torch format. No code in it is run.")
-]
-WeightsKey = Annotated[
-    str | None,
-    typer.Option(
-        "--weights-key",
-        metavar="KEY",
-        help="The key of the weights in the file, such as `ema` or `ema.module`. By default, the usual keys are tried.",
-    ),
-]
-MASKS_HELP = "A file of masks by the names of weights; weights whose mask is 0 are set to zero."
-Classes = Annotated[
-    int | None, typer.Option(help="The number of outputs of the network, if it differs from the network's default.")
-]
-UnitsAxis = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--units-axis",
-        metavar="[LAYER=]AXIS",
-        help="The axis of the layers' outputs that holds the units: 1 for [n, units, h, w], -1 if the units are last. "
-        "By default, it is measured. May be repeated with the names of layers.",
-    ),
-]
-Channels = Annotated[
-    int | None,
-    typer.Option(
-        help="The number of channels of the network's images: 3 for RGB, 1 for gray. By default, 1 if its first "
-        "convolution takes one channel, and otherwise 3."
-    ),
-]
-Network = Annotated[str, typer.Argument(help=NETWORKS)]
-Data = Annotated[Path | None, typer.Option(help="The images to classify: a folder with train/CLASS and val/CLASS.")]
-LABELLED = "A folder of labelled images in Broden's format."
-StudyConcepts = Annotated[Path | None, typer.Option(help=LABELLED)]
-Recipes = Annotated[
-    list[str],
-    typer.Argument(help="Names of recipes (see `prunescope recipe list`) or paths of files.", show_default=False),
-]
-BranchFrom = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--branch-from",
-        metavar="STUDY",
-        help="A finished study. Its dense networks, and for controls its masks, are reused if both recipes agree on "
-        "them. May be repeated.",
-    ),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="A change to a field of the recipe, such as training.length=2ep. May be repeated.",
-    ),
-]
-Quantile = Annotated[
-    float | None, typer.Option(help="The fraction of positions above a unit's threshold.", show_default="0.005")
-]
-Iou = Annotated[float | None, typer.Option(help="A unit is interpretable above this IoU.", show_default="0.05")]
-Presence = Annotated[
-    str | None,
-    typer.Option(
-        help="The images in which a mask counts for a category: `image` (those with a label of it anywhere) or "
-        "`overlap` (those with one under the mask).",
-        show_default="image",
-    ),
-]
-Align = Annotated[
-    str | None,
-    typer.Option(
-        help="How maps are aligned with labels: `half-pixel` (stretched over the image) or `receptive-field` (placed "
-        "at the centres of the receptive fields).",
-        show_default="half-pixel",
-    ),
-]
-BatchSize = Annotated[int | None, typer.Option(help="The number of images in a batch.", show_default="32")]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="The precision of the forward pass: `fp32`, `tf32` or `bf16`.", show_default="fp32"),
-]
 
 
 @app.callback()
@@ -206,7 +147,7 @@ def concepts_download(
 
 @make_app.command("miniature")
 def concepts_make_miniature(
-    directory: Annotated[Path, typer.Argument(help="A new folder.", callback=_folder)],
+    directory: Annotated[Path, typer.Argument(help="A new folder.", callback=check_out)],
     images: Annotated[int, typer.Option(help="The number of images. A quarter of them are for validation.")],
     seed: Annotated[int, typer.Option(help="The seed. The same seed and size always give the same images.")] = 0,
     size: Annotated[int, typer.Option(help="The height and width of the images in pixels.")] = 64,
@@ -234,7 +175,7 @@ def layers(
     channels: Channels = None,
 ) -> None:
     """List the layers of a network with their output shapes and numbers of units."""
-    axes = _axes(units_axis)
+    axes = axes_of(units_axis)
     table = prunescope.list_layers(
         network,
         size,
@@ -256,14 +197,7 @@ def dissect(
     out_directory: Out,
     concepts: Annotated[Path, typer.Option(help=LABELLED)],
     network: Annotated[str | None, typer.Argument(help=NETWORKS)] = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="The name of a layer. May be repeated. By default, the layers for which dissections of this network "
-            "have been published.",
-        ),
-    ] = None,
+    layer: Layer = None,
     activations: Annotated[
         Path | None,
         typer.Option(
@@ -296,29 +230,13 @@ def dissect(
     batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Precision = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="The memory in GB for maps that wait for the thresholds. By default, 1 GiB, or on a GPU half of its "
-            "free memory.",
-        ),
-    ] = None,
-    spill: Annotated[
-        float, typer.Option(min=0, help="The disk space in GB for maps that do not fit into the memory.")
-    ] = 64.0,
-    spill_in: Annotated[
-        Path | None, typer.Option(help="The folder for these maps. By default, the system's temporary folder.")
-    ] = None,
+    memory: Memory = None,
+    spill: Spill = 64.0,
+    spill_in: SpillIn = None,
     channels: Channels = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            help="The mean of each channel for images scaled to 0..1: R,G,B. By default, that of the network's "
-            "published weights, or that of ImageNet."
-        ),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="The standard deviation of each channel, like --mean.")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    images: Images = None,
 ) -> None:
     """Find out which concept each unit of a layer detects.
 
@@ -327,7 +245,7 @@ def dissect(
     """
     if (network is None) == (activations is None):
         raise InputError("give either NETWORK or --activations FILE.npz")
-    common = {"concepts": concepts} | _chosen(quantile=quantile, iou=iou, presence=presence)
+    common = {"concepts": concepts} | chosen(quantile=quantile, iou=iou, presence=presence)
     if activations is not None:
         if layer or weights or weights_key or masks or classes or units_axis:
             raise InputError(
@@ -339,10 +257,9 @@ def dissect(
         _print_dissection(part, out_directory)
         return
     assert network is not None
-    common |= {name: _colors(f"--{name}", text) for name, text in (("mean", mean), ("std", std)) if text is not None}
-    given = None if memory is None else _bytes("--memory", memory)
-    budget = prunescope.Budget(given, _bytes("--spill", spill), spill_in)
-    axes = _axes(units_axis)
+    common |= colors_of(mean, std)
+    budget = budget_of(memory, spill, spill_in)
+    axes = axes_of(units_axis)
     with progress_of("dissecting", shown=_is_main()) as progress:
         found = prunescope.dissect_checkpoints(
             network,
@@ -357,9 +274,10 @@ def dissect(
             channels=channels,
             device=device,
             budget=budget,
+            images=images,
             progress=progress,
             **common,
-            **_chosen(align=align, batch_size=batch_size, precision=precision),
+            **chosen(align=align, batch_size=batch_size, precision=precision),
         )
     for folder, dissection in found.items() if _is_main() else ():
         for part in dissection.values():
@@ -373,7 +291,7 @@ def import_netdissect(
     iou: Iou = None,
 ) -> None:
     """Convert a published table of network dissection to prunescope's files."""
-    summary = prunescope.import_netdissect(file, out=out_directory, **_chosen(iou=iou)).summary
+    summary = prunescope.import_netdissect(file, out=out_directory, **chosen(iou=iou)).summary
     out.print(
         f"{counted(summary['units'], 'unit')}, {summary['interpretable']:,} interpretable, "
         f"{counted(summary['concepts'], 'concept')}: {out_directory}"
@@ -533,44 +451,6 @@ def _given(changes: list[str] | None, data: Path | None, concepts: Path | None) 
     given = [*(changes or [])]
     given += [f"data.task={json.dumps(str(data))}"] if data else []
     return given + ([f"dissection.concepts={json.dumps(str(concepts))}"] if concepts else [])
-
-
-def _chosen(**options: Any) -> dict[str, Any]:
-    """Return the options that are given; the others have the defaults of the public function."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _axes(given: list[str] | None) -> int | dict[str, int] | None:
-    """Parse the values of --units-axis: one `AXIS`, or several `LAYER=AXIS`."""
-    axes: dict[str, int] = {}
-    for text in given or ():
-        layer, _, axis = text.rpartition("=")
-        try:
-            number = int(axis)
-        except ValueError:
-            raise InputError(f"--units-axis is {text!r}, expected AXIS or LAYER=AXIS, such as 1 or block=-1") from None
-        if layer in axes:
-            raise InputError(f"--units-axis is given twice for {layer or 'all layers'}; give it once")
-        axes[layer] = number
-    if "" in axes and len(axes) > 1:
-        raise InputError("--units-axis: give either one AXIS for all layers or LAYER=AXIS for some, not both")
-    return axes.get("", axes or None)
-
-
-def _bytes(option: str, gigabytes: float) -> int:
-    check_number(option, gigabytes, 0, MOST_GIGABYTES, "in GB")
-    return round(gigabytes * 1e9)
-
-
-def _colors(option: str, text: str) -> tuple[float, ...]:
-    expected = f"{option} is {text!r}, expected three numbers such as 0.485,0.456,0.406, or one for gray images"
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(expected) from error
-    if len(numbers) not in (1, 3) or not all(math.isfinite(number) for number in numbers):
-        raise InputError(expected)
-    return numbers
 
 
 def _speeds(text: str | None) -> float | tuple[float, float] | None:
