@@ -150,7 +150,7 @@ def test_a_recipe_that_is_a_pipe_or_extends_without_end_is_refused(small: Path) 
         (("--batch-size", "0"), "batch size is 0"),
         (("--memory", "1e300"), "--memory is 1e+300"),
         (("--spill", "inf"), "--spill is inf"),
-        (("--std", "1e-300,1,1"), "std above 0"),
+        (("--std", "1e-300,1,1"), "std is [1e-300, 1.0, 1.0]"),
         (("--mean", "1e300,1,1"), "expected three numbers"),
         (("--seed", str(2**63)), "seed 9223372036854775808 cannot be used"),
         (("--classes", str(10**12)), "a network cannot have 1000000000000 classes"),

@@ -162,6 +162,7 @@ def dissect(
     chosen = Settings.checked(
         quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
     )
+    check_ready(without_wrapper(model))  # before a data set is opened, which may take longer
     data = as_sample(concepts, images)
     found = dissect_networks(
         {"": model},
