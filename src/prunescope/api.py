@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from prunescope.devices import choose_device
-from prunescope.errors import InputError, nearest, refuse_text
+from prunescope.errors import refuse_text
 from prunescope.evidence import curves, write_evidence
 from prunescope.files import refuse_links_out
 from prunescope.processes import join_processes
@@ -18,7 +18,7 @@ from prunescope.report import draw_figures, write_report
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.reading import read_recipe, read_series
 from prunescope.store.recipe import Recipe
-from prunescope.store.stored import open_study
+from prunescope.store.stored import open_study, stored_units
 from prunescope.study.data import study_concepts
 from prunescope.study.recording import changed_concepts
 from prunescope.study.reporting import Report, unreported
@@ -137,15 +137,7 @@ class Study:
         InputError
             If the level is not dissected, or if the study does not dissect this layer.
         """
-        layers = self.recipe.dissection.layers
-        layer = layer or layers[0]
-        if layer not in layers:
-            raise InputError(f"{self.out}: the study does not dissect layer {layer!r}; {nearest(layer, layers)}")
-        if not StudyDirectory(self.out).is_dissected(trial, level, (layer,)):
-            raise InputError(
-                f"{self.out}: layer {layer!r} of trial {trial}, level {level} is not dissected yet; run the study"
-            )
-        return open_study(self.out).units(trial, level, layer)
+        return stored_units(self.out, self.recipe.dissection.layers, trial, level, layer)
 
 
 def write_outcome(out: str | Path) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from prunescope.evidence import curves
 from prunescope.networks import default_layers, load_weights
 from prunescope.store.reading import read_series, validate_series
 from prunescope.store.series import Checkpoint, SeriesRecipe
-from prunescope.store.stored import open_study
+from prunescope.store.stored import stored_units
 from prunescope.study.checkpoints import Build, build_checkpoint
 from prunescope.study.reporting import Report, unreported
 from prunescope.study.series import run_series
@@ -191,8 +191,13 @@ class Series:
             The trial and the index of the checkpoint, counted from 0.
         layer
             The name of the layer; by default, the first one of the series.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint is not dissected, or if the series does not dissect this layer.
         """
-        return open_study(self.out).units(trial, level, layer or self.recipe.dissection.layers[0])
+        return stored_units(self.out, self.recipe.dissection.layers, trial, level, layer)
 
 
 def sweep(

@@ -247,13 +247,10 @@ def _run(what: Series) -> None:
 
 
 def _checkpoints(weights: list[str], key: str | None, masks: list[str] | None) -> list[dict[str, str]]:
-    if masks and len(masks) != len(weights):
-        raise InputError(
-            f"--masks is given for {len(masks)} and --weights for {len(weights)} files; give one file of masks for "
-            "each file of weights, in the same order"
-        )
-    masks_of = dict(enumerate(masks or []))
-    return [{"weights": file} | chosen(key=key, masks=masks_of.get(i)) for i, file in enumerate(weights)]
+    from prunescope.networks.weight_masks import pair_masks
+
+    pairs = zip(weights, pair_masks(weights, masks or ()), strict=True)
+    return [{"weights": file} | chosen(key=key, masks=mask) for file, mask in pairs]
 
 
 def _task(data: str | None, size: int | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from prunescope.concepts.protocol import Concepts
 from prunescope.errors import InputError
 
 
-def sample_concepts(data: ConceptData | str | Path, images: int, seed: int = 0) -> ConceptData:
+def sample_concepts(data: ConceptData | str | Path, images: int | None, seed: int = 0) -> ConceptData:
     """Return a data set with a stratified random sample of the images.
 
     Images are grouped by the set of categories that they have labels of. The sample has images of each group in
@@ -26,9 +26,9 @@ def sample_concepts(data: ConceptData | str | Path, images: int, seed: int = 0) 
     ----------
     data : ConceptData or path
         The data set.
-    images : int
-        The number of images of the sample, from 1 to that of the data set. If it is that of the data set, the data set
-        itself is returned.
+    images : int or None
+        The number of images of the sample, from 1 to that of the data set. If it is that of the data set, or None, the
+        data set itself is returned.
     seed : int
         The seed of the draw.
 
@@ -44,6 +44,8 @@ def sample_concepts(data: ConceptData | str | Path, images: int, seed: int = 0) 
     """
     if not isinstance(data, ConceptData):
         data = open_concepts(data)
+    if images is None:
+        return data
     check_count("images", images, 1, len(data), "the size of the sample")
     check_count("seed", seed, 0, MOST_SEED, "the seed of the sample")
     if images == len(data):
@@ -84,14 +86,14 @@ def as_sample(given: Concepts | str | Path, images: int | None) -> Concepts:
         If a sample is wanted of a data set of one's own, which has no index to draw from.
     """
     data = as_concepts(given)
-    if images is None:
-        return data
-    if not isinstance(data, ConceptData):
+    if isinstance(data, ConceptData):
+        return sample_concepts(data, images)
+    if images is not None:
         raise InputError(
             f"images={images}: samples are drawn from data sets in Broden's format, and {data.root} is an object of "
             f"{type(data).__name__}; give an object with fewer images"
         )
-    return sample_concepts(data, images)
+    return data
 
 
 def _strata(data: ConceptData) -> NDArray[np.int64]:

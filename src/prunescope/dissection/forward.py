@@ -14,7 +14,7 @@ from prunescope.dissection.settings import Precision
 from prunescope.errors import InputError
 from prunescope.networks.checks import explain_failures
 from prunescope.networks.observing import observe
-from prunescope.networks.preprocessing import Preprocessing, arrange
+from prunescope.networks.preprocessing import Normaliser, Preprocessing
 
 Key = tuple[str, str]  # network, layer
 Take = Callable[[Key, Tensor, Batch], None]
@@ -47,9 +47,7 @@ class ForwardPasses:
         preprocessing: Preprocessing,
     ) -> None:
         self._models, self._axes, self.device = models, axes, device
-        self._preprocessing = preprocessing
-        self._mean = torch.tensor(preprocessing.mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(preprocessing.std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        self._channels, self._normalise = preprocessing.channels, Normaliser(preprocessing, device)
         self.on_gpu = device.type == "cuda"
         self._waiting: Callable[[], None] = _nothing
         if self.on_gpu:
@@ -73,7 +71,7 @@ class ForwardPasses:
             If a network cannot process images of this size in either type. The message gives the reason.
         """
         generator = torch.Generator().manual_seed(0)
-        random = torch.rand(2, self._preprocessing.channels, *image_size, generator=generator).to(self.device)
+        random = torch.rand(2, self._channels, *image_size, generator=generator).to(self.device)
         for name, model in self._models.items():
             own = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
             try:
@@ -116,7 +114,7 @@ class ForwardPasses:
         """
         assert batch.images is not None
         if not self.on_gpu:
-            self._forward(self._normalised(batch.images), wanted, partial(_hand_on, take, batch), to_the_end)
+            self._forward(self._normalise(batch.images), wanted, partial(_hand_on, take, batch), to_the_end)
             return
         with torch.cuda.stream(self._copies):
             pixels = batch.images.to(self.device, non_blocking=True)
@@ -127,7 +125,7 @@ class ForwardPasses:
             # Outputs are cloned because later layers may overwrite them, and the next batch will. Each map is made
             # contiguous so that single maps can be copied fast.
             self._forward(
-                self._normalised(pixels),
+                self._normalise(pixels),
                 wanted,
                 lambda key, output: taken.append((key, output.clone(memory_format=torch.contiguous_format))),
                 to_the_end,
@@ -140,10 +138,6 @@ class ForwardPasses:
         """Pass on the outputs of the last batch that have not been passed on yet."""
         waiting, self._waiting = self._waiting, _nothing
         waiting()
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        pixels = arrange(pixels, self._preprocessing)
-        return (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
 
     def _forward(
         self, images: Tensor, wanted: Sequence[Key], take: Callable[[Key, Tensor], None], to_the_end: bool

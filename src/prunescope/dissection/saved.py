@@ -19,6 +19,7 @@ from prunescope.files import check_folder, expanded, inside
 from prunescope.networks.chosen_preprocessing import choose_preprocessing
 from prunescope.networks.layers import UnitsAxis
 from prunescope.networks.source import build_network, default_layers
+from prunescope.networks.weight_masks import pair_masks
 from prunescope.processes import join_processes
 from prunescope.progress import Progress, silent
 
@@ -120,12 +121,7 @@ def dissect_checkpoints(
         raise InputError(
             "weights: two files have the same name, but the folders of their results are named after them; rename one"
         )
-    if masks and len(masks) != len(weights):
-        raise InputError(
-            f"--masks is given for {len(masks)} and --weights for {len(weights)} files; give one file of masks for "
-            "each file of weights, in the same order"
-        )
-    masks_of = dict(zip(files, masks, strict=True)) if masks else {}
+    masks_of = dict(zip(files, pair_masks(weights, masks), strict=False))
     folders = {
         name: inside(out, name, f"weights {file}: its stem") if len(files) > 1 else Path(out)
         for name, file in files.items()

@@ -47,8 +47,7 @@ def concepts_still_detected(dense: Units, pruned: Units, iou: float = 0.05) -> f
     >>> concepts_still_detected(dense, dense.assign(label=["sky", "sky", "sea"]))
     0.5
     """
-    before, after = _counts(dense, pruned, iou)
-    return int(before.index.isin(after.index).sum()) / len(before) if len(before) else float("nan")
+    return compare_concepts(*_tables(dense, pruned), iou)[0]
 
 
 def matched_by_concept(dense: Units, pruned: Units, iou: float = 0.05) -> float:
@@ -89,21 +88,27 @@ def matched_by_concept(dense: Units, pruned: Units, iou: float = 0.05) -> float:
     >>> matched_by_concept(dense, dense.assign(label=["sky", "sky", "dog", "cat"]))
     0.5
     """
-    before, after = _counts(dense, pruned, iou)
+    return compare_concepts(*_tables(dense, pruned), iou)[1]
+
+
+def compare_concepts(dense: pd.DataFrame, pruned: pd.DataFrame, iou: float) -> tuple[float, float]:
+    """Return `concepts_still_detected` and `matched_by_concept` of two valid tables of one layer."""
+    columns = concept_columns(dense, pruned)
+    before, after = (
+        table[interpretable(table, iou)].groupby(columns, dropna=False).size() for table in (dense, pruned)
+    )
     if not len(before):
-        return float("nan")
+        return float("nan"), float("nan")
     pairs = before.to_frame("before").join(after.rename("after"), how="inner").min(axis=1).sum()
-    return int(pairs) / int(before.sum())
+    return int(before.index.isin(after.index).sum()) / len(before), int(pairs) / int(before.sum())
 
 
-def _counts(dense: Units, pruned: Units, iou: float) -> tuple[pd.Series[int], pd.Series[int]]:
-    """Return the number of interpretable units of each concept in two networks, indexed by concept."""
+def _tables(dense: Units, pruned: Units) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the checked tables of two networks, and warn if they number their concepts differently."""
     tables = (
         units_table(dense, "the table of the dense network"),
         units_table(pruned, "the table of the pruned network"),
     )
     if problem := other_numbers(*tables):
         warnings.warn(f"{problem}; a concept is then only counted as the same if its number and name are", stacklevel=3)
-    columns = concept_columns(*tables)
-    before, after = (table[interpretable(table, iou)].groupby(columns, dropna=False).size() for table in tables)
-    return before, after
+    return tables

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
-from prunescope.evidence.by_concept import concepts_still_detected, matched_by_concept
+from prunescope.evidence.by_concept import compare_concepts
 from prunescope.evidence.consistency import compare_units
 from prunescope.evidence.units import other_numbers
 from prunescope.store.measured import Measured
@@ -60,7 +61,7 @@ def gather(study: StoredStudy) -> pd.DataFrame:
     for trial, level in study.finished:
         measured = study.measured(trial, level)
         for layer in study.settings.layers:
-            units = study.units(trial, level, layer)
+            units, summary = study.dissected(trial, level, layer)
             if level == 0:
                 dense[trial, layer] = units
             found = units[interpretable(units, study.settings.iou)].drop_duplicates(concept_columns(units))
@@ -71,9 +72,8 @@ def gather(study: StoredStudy) -> pd.DataFrame:
                         f"{study.root}: trial {trial}, level {level}, layer {layer}: {problem}; remove the level's "
                         "dissection and run the study again"
                     )
-                still_detected = concepts_still_detected(dense[trial, layer], units, study.settings.iou)
-                matched = matched_by_concept(dense[trial, layer], units, study.settings.iou)
-                if _units_correspond(study, trial, level, layer):
+                still_detected, matched = compare_concepts(dense[trial, layer], units, study.settings.iou)
+                if _units_correspond(summary):
                     still, same = compare_units(dense[trial, layer], units, study.settings.iou)
             rows.append(
                 {
@@ -107,11 +107,9 @@ def gather(study: StoredStudy) -> pd.DataFrame:
     return table
 
 
-def _units_correspond(study: StoredStudy, trial: int, level: int, layer: str) -> bool:
-    """Return whether it is known which units of the trial's level 0 those of a level correspond to."""
-    if not study.settings.is_series or level == 0:
-        return True
-    settings = study.summary(trial, level, layer).get("settings", {})
+def _units_correspond(summary: Mapping[str, Any]) -> bool:
+    """Return whether it is known which units of the trial's level 0 those of a dissection correspond to."""
+    settings = summary.get("settings", {})
     return not (isinstance(settings, dict) and settings.get("unit_numbers") == "unknown")
 
 

@@ -122,6 +122,30 @@ def arrange(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return pixels.flip(-1) if preprocessing.order == "BGR" else pixels
 
 
+class Normaliser:
+    """Turns RGB images into the input of a network.
+
+    Parameters
+    ----------
+    preprocessing
+        The channels of the network's input, and their mean and standard deviation.
+    device
+        The device that the images are on.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self._preprocessing = preprocessing
+        self._mean, self._std = (
+            torch.tensor(color, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+            for color in (preprocessing.mean, preprocessing.std)
+        )
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return the input for RGB images uint8 [n, h, w, 3], as float32 [n, channels, h, w]."""
+        arranged = arrange(pixels, self._preprocessing)
+        return (arranged.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
+
+
 def colors(given: Any) -> tuple[float, ...] | None:
     """Return the numbers of one or three channels as a tuple of floats, or None if they are something else."""
     if isinstance(given, int | float) and not isinstance(given, bool):

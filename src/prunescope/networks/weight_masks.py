@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -15,6 +16,22 @@ from prunescope.networks.checkpoint_keys import Masks
 from prunescope.networks.stored_weights import check_mask, masked
 
 _PARAMETRIZED = re.compile(r"(?:^|(?<=\.))parametrizations\.([^.]+)\.(?:\d+\.)?mask$")
+
+
+def pair_masks(weights: Sequence[str | Path], masks: Sequence[str | Path]) -> list[str | Path | None]:
+    """Return the file of masks of each file of weights; None for each if there are no masks.
+
+    Raises
+    ------
+    InputError
+        If there are masks, but not one file for each file of weights.
+    """
+    if masks and len(masks) != len(weights):
+        raise InputError(
+            f"--masks is given for {len(masks)} and --weights for {len(weights)} files; give one file of masks for "
+            "each file of weights, in the same order"
+        )
+    return [*masks] if masks else [None] * len(weights)
 
 
 def apply_masks(model: nn.Module, tensors: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:

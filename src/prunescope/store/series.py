@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from prunescope.bounds import MOST_COUNT, MOST_LEVELS, MOST_SIZE, MOST_TRIALS, MOST_WORKERS
 from prunescope.dissection.settings import Mean, Std
+from prunescope.store.pruning_settings import misfit
 from prunescope.store.recipe import DissectionSettings, Folder
 from prunescope.tasks.sources import Cifar, HuggingFace
 from prunescope.validation import Strict, Text
@@ -135,15 +135,9 @@ class SeriesRecipe(Strict):
     def _axis_has_positions(self) -> Self:
         placed = [one.at is not None for trial in self.trials for one in trial]
         if self.axis is None and any(placed):
-            raise PydanticCustomError(
-                "misfit", "{expected}",
-                {"field": ("axis",), "input": None, "expected": "expected a name for the axis that `at` is given for"},
-            )  # fmt: skip
+            raise misfit(("axis",), None, "expected a name for the axis that `at` is given for")
         if self.axis is not None and not all(placed):
-            raise PydanticCustomError(
-                "misfit", "{expected}",
-                {"field": ("axis",), "input": self.axis, "expected": "expected `at` for every checkpoint"},
-            )  # fmt: skip
+            raise misfit(("axis",), self.axis, "expected `at` for every checkpoint")
         return self
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, Va
 
 from prunescope.bounds import MOST_LEVELS, MOST_TRIALS
 from prunescope.dissection.result import layer_folder
-from prunescope.errors import InputError
+from prunescope.errors import InputError, nearest
 from prunescope.files import file_name
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.measured import Measured, first_problem, read_measured
@@ -149,7 +150,7 @@ class StoredStudy:
         InputError
             If a file cannot be read, or if the summary contradicts the table of units, the recipe or its folder.
         """
-        return self._read(trial, level, layer)[1]
+        return self.dissected(trial, level, layer)[1]
 
     def units(self, trial: int, level: int, layer: str) -> pd.DataFrame:
         """Read the table of a dissection, which has a row per unit, and check it against the summary beside it.
@@ -159,9 +160,10 @@ class StoredStudy:
         InputError
             If a file cannot be read, if the table contains an invalid value, or if it contradicts the summary.
         """
-        return self._read(trial, level, layer)[0]
+        return self.dissected(trial, level, layer)[0]
 
-    def _read(self, trial: int, level: int, layer: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def dissected(self, trial: int, level: int, layer: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Read the table of units and the summary of a dissection together; see `units` and `summary`."""
         folder = self.dissection(trial, level, layer)
         path = folder / "units.parquet"
         try:
@@ -184,6 +186,31 @@ class StoredStudy:
     def dissection(self, trial: int, level: int, layer: str) -> Path:
         """Return the folder of the dissection of a layer."""
         return layer_folder(StudyDirectory(self.root).dissection(trial, level), layer)
+
+
+def stored_units(root: Path, layers: Sequence[str], trial: int, level: int, layer: str | None = None) -> pd.DataFrame:
+    """Read the table of units of one layer at one level of a study or a series that may not be finished.
+
+    Parameters
+    ----------
+    root
+        Its directory.
+    layers
+        The layers that it dissects. The first one is read if `layer` is None.
+    trial, level, layer
+        The layer to read.
+
+    Raises
+    ------
+    InputError
+        If the layer is not among `layers`, or is not dissected yet; otherwise as in `StoredStudy.units`.
+    """
+    layer = layer or layers[0]
+    if layer not in layers:
+        raise InputError(f"{root}: the study does not dissect layer {layer!r}; {nearest(layer, layers)}")
+    if not StudyDirectory(root).is_dissected(trial, level, (layer,)):
+        raise InputError(f"{root}: layer {layer!r} of trial {trial}, level {level} is not dissected yet; run the study")
+    return open_study(root).units(trial, level, layer)
 
 
 def open_study(study_dir: str | Path) -> StoredStudy:

@@ -17,7 +17,7 @@ from prunescope.arrays import Array
 from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.unit_numbers import read_unit_numbers
 from prunescope.errors import InputError
-from prunescope.networks.preprocessing import Preprocessing, arrange
+from prunescope.networks.preprocessing import Normaliser, Preprocessing
 from prunescope.networks.source import build_network
 from prunescope.networks.statistics import estimate_statistics
 from prunescope.pruning import Coverage, Mask, prune, prune_filters, shrink, unit_numbers
@@ -64,6 +64,8 @@ class Prepared:
         The network on its device, pruned if the series prunes it.
     measured
         The content of its ``measured.json``.
+    prunable
+        The number of prunable weights that its kept weights are compared with: those of the trial's first checkpoint.
     mask
         The weights that were kept, if the series pruned the network.
     numbers
@@ -74,6 +76,7 @@ class Prepared:
     level: SeriesLevel
     model: nn.Module
     measured: dict[str, Any]
+    prunable: int
     mask: Mask | None = None
     numbers: dict[str, Array] | None = None
 
@@ -166,7 +169,7 @@ def prepare_checkpoint(
         measured |= {"parameters": coverage.parameters, "never_pruned": list(coverage.outside)}
         if task is not None and recipe.data is not None:
             measured |= measure(model, task, recipe.data.batch_size, device)._asdict()
-    return Prepared(level, model, measured, mask, numbers)
+    return Prepared(level, model, measured, prunable, mask, numbers)
 
 
 def prunable_mask(model: nn.Module, recipe: SeriesRecipe) -> Mask:
@@ -179,14 +182,11 @@ def recalibrate(
 ) -> int:
     """Estimate the statistics of the normalisation layers on labelled images; return the number of images used."""
     chosen = calibration_images(len(concepts), recipe.pruning.seed)
-    mean, std = (
-        torch.tensor(color, device=device).view(1, -1, 1, 1) for color in (preprocessing.mean, preprocessing.std)
-    )
+    normalise = Normaliser(preprocessing, torch.device(device))
 
     def batches() -> Iterator[Tensor]:
         for part in np.array_split(chosen, max(1, round(len(chosen) / CALIBRATION_BATCH))):
-            pixels = torch.from_numpy(np.stack([concepts.image(int(i)) for i in part])).to(device)
-            yield (arrange(pixels, preprocessing).permute(0, 3, 1, 2).float() / 255 - mean) / std
+            yield normalise(torch.from_numpy(np.stack([concepts.image(int(i)) for i in part])).to(device))
 
     return len(chosen) if estimate_statistics(model, batches()) else 0
 

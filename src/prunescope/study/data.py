@@ -70,7 +70,7 @@ def study_concepts(
         _draw(origin, "concepts", recipe, directory, branches, progress)
         drawn = concepts_place(recipe, directory.data)
         pack_concepts(drawn)
-        return _sampled(open_concepts(drawn), recipe)
+        return sample_concepts(drawn, recipe.dissection.images, recipe.seed)
     concepts = open_concepts(origin)
     if concepts.packed is None:
         # Missing files are reported now, not after the dense network has been trained for days.
@@ -80,13 +80,7 @@ def study_concepts(
             f"`prunescope concepts pack {origin}` saves that",
             stacklevel=1,  # this line's location, so that the warning appears once whoever calls this function
         )
-    return _sampled(concepts, recipe)
-
-
-def _sampled(concepts: ConceptData, recipe: Recipe) -> ConceptData:
-    """Return the sample of the labelled images that the recipe asks for, or all of them."""
-    images = recipe.dissection.images
-    return concepts if images is None else sample_concepts(concepts, images, recipe.seed)
+    return sample_concepts(concepts, recipe.dissection.images, recipe.seed)
 
 
 def _draw(

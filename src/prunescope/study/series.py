@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.arrays import Array
-from prunescope.concepts.broden import ConceptData, open_concepts
+from prunescope.concepts.broden import ConceptData
 from prunescope.concepts.sample import sample_concepts
 from prunescope.dissection.labels import BLOCKS
 from prunescope.dissection.match_networks import match_units
@@ -116,8 +116,7 @@ def run_series(
 
 def series_concepts(recipe: SeriesRecipe) -> ConceptData:
     """Open the labelled images of a series, or the sample of them that it asks for."""
-    concepts, images = open_concepts(str(recipe.dissection.concepts)), recipe.dissection.images
-    return concepts if images is None else sample_concepts(concepts, images, recipe.pruning.seed)
+    return sample_concepts(str(recipe.dissection.concepts), recipe.dissection.images, recipe.pruning.seed)
 
 
 @dataclass(frozen=True)
@@ -188,19 +187,23 @@ class _Run:
     ) -> None:
         """Prepare the networks of a group, measure them, dissect them in one pass and write the results."""
         settings = self.recipe.dissection
-        prepared = {
-            f"of trial {level.trial}, level {level.level}": prepare_checkpoint(
+        prepared: dict[str, Prepared] = {}
+        prunable: dict[int, int] = {}  # by trial: the prunable weights of its first checkpoint
+        for level in group:
+            if level.level > 0 and level.trial not in prunable:
+                prunable[level.trial] = self._prunable_at_first(level.trial)
+            one = prepare_checkpoint(
                 level,
                 self._build(level),
                 self.recipe,
                 concepts=self.concepts,
                 preprocessing=preprocessing,
                 task=task,
-                first=self._prunable_at_first(level),
+                first=prunable.get(level.trial),
                 device=self.device,
             )
-            for level in group
-        }
+            prunable.setdefault(level.trial, one.prunable)
+            prepared[f"of trial {level.trial}, level {level.level}"] = one
         found = dissect_networks(
             {name: one.model for name, one in prepared.items()},
             layers=settings.layers,
@@ -219,16 +222,14 @@ class _Run:
         with level.naming():
             return self.build(self.recipe, level.trial, level.level)
 
-    def _first(self, level: SeriesLevel) -> SeriesLevel:
-        return SeriesLevel(level.trial, 0, self.recipe.trials[level.trial][0])
+    def _build_first(self, trial: int) -> nn.Module:
+        return self._build(SeriesLevel(trial, 0, self.recipe.trials[trial][0]))
 
-    def _prunable_at_first(self, level: SeriesLevel) -> int | None:
-        """Return the number of prunable weights of the trial's first checkpoint; None for the first itself."""
-        if level.level == 0:
-            return None
-        measured = self.directory.measured(level.trial, 0)
-        known = self.directory.read_measured(level.trial, 0).get("prunable") if measured.is_file() else None
-        return known or prunable_mask(self._build(self._first(level)), self.recipe).prunable
+    def _prunable_at_first(self, trial: int) -> int:
+        """Return the number of prunable weights of a trial's first checkpoint."""
+        measured = self.directory.measured(trial, 0)
+        known = self.directory.read_measured(trial, 0).get("prunable") if measured.is_file() else None
+        return known or prunable_mask(self._build_first(trial), self.recipe).prunable
 
     def _bytes_of(self, level: SeriesLevel, channels: int) -> int:
         """Estimate the memory that the counts of one network take during a pass."""
@@ -299,7 +300,7 @@ class _Run:
         """Match the units of a checkpoint to those of the first one by their activations."""
         settings = self.recipe.dissection
         return match_units(
-            self._build(self._first(one.level)),
+            self._build_first(one.level.trial),
             one.model,
             layers=settings.layers,
             concepts=self.concepts,
