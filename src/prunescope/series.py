@@ -309,11 +309,10 @@ def _build(
 ) -> nn.Module:
     """Return a copy of a network in memory with a checkpoint's weights, or build the network by its name."""
     checkpoint = recipe.trials[trial][level]
-    if level in models:
-        return deepcopy(models[level])
-    if isinstance(network, str) or checkpoint.network is not None:
+    if level not in models and (isinstance(network, str) or checkpoint.network is not None):
         return build_checkpoint(recipe, trial, level)
-    model = deepcopy(network)
+    model = deepcopy(models.get(level, network))
+    assert isinstance(model, nn.Module)
     if checkpoint.weights is not None:
-        load_weights(model, checkpoint.weights)
+        load_weights(model, checkpoint.weights, key=checkpoint.key, masks=checkpoint.masks)
     return model

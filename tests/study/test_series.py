@@ -178,6 +178,15 @@ def test_bad_arguments_are_refused_before_anything_is_written(
     assert not (tmp_path / "out" / "trial-0").exists()
 
 
+@pytest.mark.parametrize("field", ["key", "masks"])
+def test_what_belongs_to_a_file_of_weights_is_refused_without_one(tmp_path: Path, data: Path, field: str) -> None:
+    network = build_network(NETWORK, classes=CLASSES, seed=0)
+    with pytest.raises(InputError, match=f"`{field}` belongs to a file of weights; give `weights` too"):
+        prunescope.Series(
+            network, [network, {"model": network, field: "x"}], tmp_path, concepts=data, layers=["stage3"]
+        )
+
+
 def test_a_directory_of_other_files_is_left_alone(files: dict[str, Path], tmp_path: Path, data: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
@@ -240,6 +249,29 @@ def test_a_network_in_memory_is_swept_and_stays_as_it_was(tmp_path: Path, data: 
     assert set(run.units(0, 1)["unit"]) <= set(range(16))
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_network_in_memory_gets_the_weights_under_a_key_and_their_masks(
+    files: dict[str, Path], tmp_path: Path, data: Path
+) -> None:
+    dense, half = (torch.load(files[name]) for name in ("dense", "half"))
+    torch.save({"ema": dense, "model": half}, tmp_path / "both.pt")
+    masks = prunescope.prune(build_network(NETWORK, classes=CLASSES, weights=files["dense"]), remaining=0.5)
+    masks.save(tmp_path / "masks.safetensors")
+    given = {"weights": tmp_path / "both.pt", "key": "ema"}
+    run = prunescope.Series(
+        build_network(NETWORK, classes=CLASSES, seed=7),
+        [given, given | {"masks": tmp_path / "masks.safetensors"}],
+        tmp_path / "out", concepts=data, layers=["stage3"], device="cpu",
+    )  # fmt: skip
+    assert run.run()["weights_remaining"].tolist() == [1.0, masks.weights_remaining]
+    network = build_network(NETWORK, classes=CLASSES, weights=files["dense"])
+    expected = prunescope.dissect(network, layers=["stage3"], concepts=data, device="cpu")["stage3"].units
+    pd.testing.assert_frame_equal(run.units(0, 0), expected)
+    with pytest.raises(InputError, match="does not dissect layer 'stage2'"):
+        run.units(0, 0, "stage2")
+    with pytest.raises(InputError, match="trial 0, level 5 is not dissected yet"):
+        run.units(0, 5)
 
 
 def test_without_recalibration_only_the_weights_differ(files: dict[str, Path], tmp_path: Path, data: Path) -> None:

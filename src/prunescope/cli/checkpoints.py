@@ -115,8 +115,14 @@ def series(
     """
     budget = budget_of(memory, spill, spill_in)
     if Path(network).suffix in (".yaml", ".yml"):
-        given = {"--weights": weights, "--concepts": concepts, "--layer": layer, "--data": data, "--at": at}
-        if wrong := [option for option, value in given.items() if value]:
+        given = {
+            "--weights": weights, "--weights-key": weights_key, "--masks": masks, "--concepts": concepts,
+            "--layer": layer, "--data": data, "--size": size, "--at": at, "--axis": axis, "--name": name,
+            "--match": match or None, "--classes": classes, "--units-axis": units_axis, "--quantile": quantile,
+            "--iou": iou, "--presence": presence, "--align": align, "--batch-size": batch_size,
+            "--precision": precision, "--images": images, "--channels": channels, "--mean": mean, "--std": std,
+        }  # fmt: skip
+        if wrong := [option for option, value in given.items() if value not in (None, [])]:
             raise InputError(f"{', '.join(wrong)}: the file {network} describes the series; change it there")
         _run(prunescope.Series.read(network, out_directory, device=device, budget=budget))
         return

@@ -49,6 +49,13 @@ class Checkpoint(Strict):
     prune_to: Share | None = None
     units: Text | None = None
 
+    @model_validator(mode="after")
+    def _belongs_to_weights(self) -> Self:
+        for name in ("key", "masks"):
+            if self.weights is None and getattr(self, name) is not None:
+                raise ValueError(f"`{name}` belongs to a file of weights; give `weights` too")
+        return self
+
 
 class SeriesPruning(Strict):
     """How the checkpoints of a sweep are pruned; see `prunescope.prune` and `prunescope.prune_filters`."""
