@@ -26,10 +26,10 @@ def fresh(network: nn.Module) -> nn.Module:
     return type(network)()
 
 
-def quietly(model: nn.Module, path: Path) -> None:
+def quietly(model: nn.Module, path: Path, **options: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_weights(model, path)
+        load_weights(model, path, **options)
 
 
 def pruned(model: nn.Module) -> nn.Module:
@@ -142,22 +142,23 @@ class Half(nn.Module):
         return weight / 2
 
 
-def test_a_parametrization_without_tensors_is_read_with_a_warning_and_its_way_out_works(
+def test_a_parametrization_without_tensors_is_refused_and_its_way_out_works(
     network: nn.Module, fresh: nn.Module, tmp_path: Path
 ) -> None:
     original = network.conv.weight.detach().clone()
     parametrize.register_parametrization(network.conv, "weight", Half())
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    with pytest.warns(UserWarning, match=r"w\.pth stores 1 weights as the original .* 'conv\.weight'.*remove_param"):
+    before = copy.deepcopy(fresh)
+    with pytest.raises(InputError, match=r"w\.pth cannot be used: of 1 weights \(conv\.weight\) .*remove_param"):
         load_weights(fresh, tmp_path / "w.pth")
-    assert torch.equal(fresh.conv.weight, original)
+    assert same_weights(fresh, before)
     parametrize.remove_parametrizations(network.conv, "weight")
     torch.save(network.state_dict(), tmp_path / "w.pth")
     quietly(fresh, tmp_path / "w.pth")
     assert torch.equal(fresh.conv.weight, original / 2)
 
 
-def test_masks_that_torchs_sparsifiers_leave_out_are_warned_of_and_both_ways_out_work(
+def test_weights_whose_masks_torchs_sparsifiers_leave_out_are_refused_and_both_ways_out_work(
     network: nn.Module, fresh: nn.Module, tmp_path: Path
 ) -> None:
     sparsifier = WeightNormSparsifier(sparsity_level=0.5, sparse_block_shape=(1, 1), zeros_per_block=1)
@@ -167,9 +168,15 @@ def test_masks_that_torchs_sparsifiers_leave_out_are_warned_of_and_both_ways_out
     assert (pruned == 0).any()
     torch.save(network.state_dict(), tmp_path / "w.pth")
     torch.save({"fc.weight": network.fc.parametrizations.weight[0].mask}, tmp_path / "masks.pth")
-    with pytest.warns(UserWarning, match=r"mask that is not in the file, as in torch\.ao\.pruning\. .*squash_mask\(\)"):
-        load_weights(fresh, tmp_path / "w.pth", masks=tmp_path / "masks.pth")
-    assert torch.equal(fresh.fc.weight, pruned)
+    prefixed = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": prefixed}, tmp_path / "prefixed.pth")
+    torch.save({"conv.weight": torch.ones_like(network.conv.weight)}, tmp_path / "others.pth")
+    for file, masks in (("w.pth", None), ("prefixed.pth", None), ("w.pth", tmp_path / "others.pth")):
+        with pytest.raises(InputError, match=r"\(fc\.weight\) .* torch\.ao\.pruning .*--masks .*squash_mask\(\)"):
+            load_weights(fresh, tmp_path / file, masks=masks)
+    for file in ("w.pth", "prefixed.pth"):
+        quietly(fresh, tmp_path / file, masks=tmp_path / "masks.pth")
+        assert torch.equal(fresh.fc.weight, pruned)
     sparsifier.squash_mask()
     torch.save(network.state_dict(), tmp_path / "w.pth")
     quietly(fresh, tmp_path / "w.pth")

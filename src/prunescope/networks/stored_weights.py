@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.errors import InputError
+from prunescope.networks.checkpoint_files import listed
 
 _PARAMETRIZED = re.compile(r"^((?:.+\.)?)parametrizations\.([^.]+)\.(.+)$")
 
@@ -33,8 +34,8 @@ class Computed(NamedTuple):
         The errors of weights that cannot be computed, whose parts are left as they are. They matter only if the network
         needs these weights; a checkpoint may also contain other networks, such as a teacher.
     originals
-        The names of weights for which the original of a parametrization is used, because the file contains nothing else
-        of it.
+        The names of weights of which the file contains only the original of a parametrization, so that `tensors` has
+        this original. It is the weight only once masks that are stored elsewhere are applied to it.
     """
 
     tensors: dict[str, Tensor]
@@ -57,7 +58,7 @@ def compute_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str |
     - `NAME_orig` and `NAME_mask`, by `torch.nn.utils.prune`: their product;
     - `NAME` and `NAME_mask`, or `weight` and `mask`: their product;
     - `parametrizations.NAME.original` and `parametrizations.NAME.0.mask`: their product; if there is no mask and
-      no other tensor, the original is used, although the parametrization may change it (the caller warns of this);
+      no other tensor, the original is returned and its name is in `originals`;
     - `NAME_g` and `NAME_v`, or `parametrizations.NAME.original0` and `original1`: weight normalisation, g v / |v|.
 
     Parts are left as they are where the network itself has them.
@@ -98,14 +99,15 @@ def compute_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str |
     return Computed({name: tensor for name, tensor in computed.items() if tensor is not None}, problems, originals)
 
 
-def originals_note(names: Sequence[str], path: str | Path) -> str:
-    """Return the text of a warning about weights for which the original of a parametrization is used."""
-    return (
-        f"{path} stores {len(names)} weights as the original of a parametrization that has no other tensors (first: "
-        f"{names[0]!r}). The original is used as the weight, but the parametrization may change it, for example by a "
-        "mask that is not in the file, as in torch.ao.pruning. If so, give the masks with --masks (masks=FILE in "
-        "Python); or call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') (for torch.ao.pruning, "
-        "sparsifier.squash_mask()) where the network was made, and save its state_dict() again"
+def unknown_parametrization(names: Sequence[str], path: str | Path) -> InputError:
+    """Return the error for weights of which the file contains only the original of a parametrization."""
+    return InputError(
+        f"the weights in {path} cannot be used: of {len(names)} weights ({listed(names)}) the file contains only the "
+        "original of a parametrization, and not the mask or other code that the network was run with. This is how "
+        "torch.ao.pruning stores pruned weights. Give the masks of these weights with --masks (masks=FILE in Python); "
+        "or call sparsifier.squash_mask() for torch.ao.pruning, otherwise "
+        "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), where the network was made, and save "
+        "its state_dict() again"
     )
 
 

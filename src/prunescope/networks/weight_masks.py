@@ -83,6 +83,16 @@ def apply_masks(model: nn.Module, tensors: Mapping[str, Tensor], masks: Masks) -
     return {**tensors, **pruned}
 
 
+def masked_weights(model: nn.Module, masks: Masks) -> set[str]:
+    """Return the names of the weights that masks belong to; none if the masks do not fit the network."""
+    try:
+        return set(_fit_masks(model, masks))
+    except InputError:
+        if masks.required:
+            raise
+        return set()
+
+
 def _fit_masks(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
     """Return the masks as dense bool tensors, by the names of the network's weights."""
     own: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))

@@ -20,8 +20,8 @@ from prunescope.files import replacing
 from prunescope.networks.checkpoint_files import listed
 from prunescope.networks.checkpoint_keys import Masks, read_checkpoint
 from prunescope.networks.prefixes import fit_names
-from prunescope.networks.stored_weights import compute_weights, originals_note
-from prunescope.networks.weight_masks import apply_masks
+from prunescope.networks.stored_weights import compute_weights, unknown_parametrization
+from prunescope.networks.weight_masks import apply_masks, masked_weights
 
 _SHOWN = 10
 
@@ -64,15 +64,15 @@ def load_weights(
     InputError
         If a file does not exist, is damaged, or contains code or no weights; if the weights or masks do not fit the
         network (the message lists the first ten tensors that are missing, unknown or of another shape); if two parts of
-        the file fit, such as a student and its teacher; or if a tensor's type cannot be converted to that of the
+        the file fit, such as a student and its teacher; if the file contains only the original of a parametrized weight
+        and no mask is given for it; or if a tensor's type cannot be converted to that of the
         network (quantised or complex, for example).
 
     Warns
     -----
     UserWarning
         If the checkpoint contains several sets of weights and no key is given; if masks in the checkpoint set weights
-        to zero; if tensors or masks of the file are ignored; if a parametrization cannot be computed; or if values are
-        not finite.
+        to zero; if tensors or masks of the file are ignored; or if values are not finite.
     """
     checkpoint = read_checkpoint(path, key=key, masks=masks)
     fit_weights(model, checkpoint.tensors, path, checkpoint.masks)
@@ -162,11 +162,14 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
             f"{len(other)} have another shape and {len(missing)} are missing from the file; {len(unknown)} in the file "
             f"are unknown to the network. {_way_out(own, given, other)}\n  " + "\n  ".join(lines[:_SHOWN] + more)
         )
+    # A parametrization such as torch.ao.pruning's keeps its mask out of the file, so its original may be unpruned.
+    originals = {name.removeprefix(fit.prefix) for name in computed.originals if name.startswith(fit.prefix)}
+    if originals and masks is not None:
+        originals -= masked_weights(model, masks)
+    if originals:
+        raise unknown_parametrization(sorted(originals), path)
     loadable = _loadable(model, given, path)
     model.load_state_dict(loadable if masks is None else apply_masks(model, loadable, masks), strict=False)
-    originals = [name for name in computed.originals if name.startswith(fit.prefix)]
-    if originals:
-        warnings.warn(originals_note(originals, path), stacklevel=3)
     if fit.ignored:
         warnings.warn(
             f"{path}: the tensors named {fit.prefix}* are the network's; the others are ignored: {listed(fit.ignored)}",
