@@ -86,6 +86,20 @@ def read_content(path: str | Path) -> Any:
     return _read_torch(path)
 
 
+def checkpoint_paths(path: str | Path) -> list[Path]:
+    """Return the files that `read_content` reads for a checkpoint: one file, or an index and the files that it lists.
+
+    Raises
+    ------
+    InputError
+        If a folder contains no weights, or if an index cannot be read or lists files that do not exist.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _in_folder(path)
+    return [path, *_shards(path, _weight_map(path)).values()] if path.suffix == ".json" else [path]
+
+
 def listed(names: Sequence[str]) -> str:
     """Return the first ten names, separated by commas, and the number of the others."""
     more = f", ... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -102,7 +116,8 @@ def _in_folder(folder: Path) -> Path:
     )
 
 
-def _read_index(path: Path) -> dict[str, Any]:
+def _weight_map(path: Path) -> dict[str, str]:
+    """Read an index of weights, and return the name of the file of each tensor."""
     try:
         content = json.loads(read_file(path))
     except (ValueError, RecursionError, OSError) as error:
@@ -113,16 +128,27 @@ def _read_index(path: Path) -> dict[str, Any]:
             f'{path} is not an index of weights: expected {{"weight_map": {{TENSOR: FILE, ...}}}}, as transformers '
             "writes it; give the file of weights itself"
         )
-    names: defaultdict[str, list[str]] = defaultdict(list)
-    for name, file in files.items():
-        names[file].append(name)
-    shards = {file: inside(path.parent, file, f"{path}: the file") for file in names}
+    return files
+
+
+def _shards(path: Path, files: Mapping[str, str]) -> dict[str, Path]:
+    """Return the path of each file that an index lists, by its name there."""
+    shards = {file: inside(path.parent, file, f"{path}: the file") for file in files.values()}
     absent = [file for file, shard in shards.items() if not shard.is_file()]
     if absent:
         raise InputError(
             f"{path} lists {len(shards)} files, and {len(absent)} of them are missing in {path.parent}: "
             f"{listed(absent)}. Put all of them there"
         )
+    return shards
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    files = _weight_map(path)
+    shards = _shards(path, files)
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for name, file in files.items():
+        names[file].append(name)
     tensors: dict[str, Any] = {}
     for file, shard in shards.items():
         part = _read_safetensors(shard) if shard.suffix == ".safetensors" else _read_torch(shard)

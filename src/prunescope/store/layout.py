@@ -112,10 +112,10 @@ class StudyDirectory:
         """Return whether a level's training is complete.
 
         If the recipe's `pruning` is given, the files that it needs besides the trained network have to exist as well:
-        the rewinding point for studies that rewind, and the kept filters for studies that remove filters.
+        the rewinding point for studies that rewind a level, and the kept filters for studies that remove filters.
         """
         files = [self.mask(trial, level), self.weights(trial, level), self.measured(trial, level)]
-        if pruning is not None and pruning.rewinds:
+        if pruning is not None and pruning.rewinds and pruning.levels:
             files.append(self.rewind(trial))
         if pruning is not None and pruning.scope == "filters" and level:
             files.append(self.filters(trial, level))

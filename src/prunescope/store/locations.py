@@ -14,6 +14,7 @@ from prunescope.tasks.sources import Cifar, HuggingFace
 # The parts of a study's files. Each part has a fingerprint under this name.
 TASK, IMAGES, LABELS = "task data", "labelled images", "labels"
 PACKED, NETWORK, MASKS = "packed copy", "network file", "masks"
+START, REWINDING = "starting weights", "rewinding weights"
 Origin = str | Path | Cifar | HuggingFace
 
 
@@ -35,7 +36,8 @@ def apart_from_places(content: dict[str, Any], known: Collection[str]) -> dict[s
     Parameters
     ----------
     content
-        The fields of a recipe as a nested dictionary. Any of `network`, `data` and `dissection` may be missing.
+        The fields of a recipe as a nested dictionary. Any of `network`, `start`, `data` and `dissection` may be
+        missing.
     known
         The names of the parts that have known fingerprints. Paths of other parts are made absolute.
 
@@ -53,14 +55,20 @@ def apart_from_places(content: dict[str, Any], known: Collection[str]) -> dict[s
         found["dissection"] = found["dissection"] | {"concepts": "a folder" if both else _absolute(concepts)}
     if "network" in found:
         found["network"] = network_apart(found["network"], NETWORK in known)
+    if found.get("start") is not None:
+        found["start"] = {
+            field: _files_apart(given, (REWINDING if field == "rewind_weights" else START) in known)
+            for field, given in found["start"].items()
+        }
     return found
 
 
 def with_places_of(recipe: Recipe, other: Recipe) -> Recipe:
-    """Return a copy of `recipe` that takes its data and its network from the locations given in `other`."""
+    """Return a copy of `recipe` that takes its data, network and given weights from the locations given in `other`."""
     return recipe.model_copy(
         update={
             "network": other.network,
+            "start": other.start,
             "data": recipe.data.model_copy(update={"task": other.data.task}),
             "dissection": recipe.dissection.model_copy(update={"concepts": other.dissection.concepts}),
         }
@@ -85,6 +93,13 @@ def network_apart(network: str, known: bool) -> str:
     if not own:
         return network
     return f".py:{function}" if known else f"{_absolute(file)}.py:{function}"
+
+
+def _files_apart(given: Any, known: bool) -> Any:
+    """Replace the paths in a field of `start`, which are a list, and leave `key`, which is not."""
+    if not isinstance(given, list):
+        return given
+    return ["a file" if known else _absolute(file) for file in given]
 
 
 def _absolute(path: str) -> str:

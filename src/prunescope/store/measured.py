@@ -27,7 +27,7 @@ class Measured(BaseModel):
     kept, prunable
         The number of kept weights and of prunable weights.
     steps
-        The number of steps for which the level was trained.
+        The number of steps for which the level was trained; 0 for a level 0 whose weights were given.
     top1, top5
         The top-1 and top-5 accuracy on the validation images, as fractions.
     loss
@@ -76,7 +76,8 @@ class Measured(BaseModel):
             raise ValueError(
                 f"weights_remaining is {self.weights_remaining}, but kept / prunable is {self.kept} / {self.prunable}"
             )
-        if self.level == 0 and self.kept != self.prunable and self.weights_digest is None:
+        # Only weights that were given, to a study or a series, can be pruned already at level 0.
+        if self.level == 0 and self.kept != self.prunable and self.weights_digest is None and self.steps != 0:
             raise ValueError(f"level 0 keeps {self.kept} of {self.prunable} weights, expected all of them")
         return self
 

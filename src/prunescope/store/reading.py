@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -336,4 +336,6 @@ def _fields_beside(model: type[BaseModel], field: Sequence[str]) -> list[str]:
     for name in field[:-1]:
         part = getattr(part, "model_fields", {}).get(name)
         part = getattr(part, "annotation", None)
+        # The fields of an optional part, whose annotation is `Part | None`.
+        part = next((one for one in get_args(part) if hasattr(one, "model_fields")), part)
     return list(getattr(part, "model_fields", {}))

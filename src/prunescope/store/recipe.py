@@ -23,6 +23,7 @@ from prunescope.miniature.write import LARGEST, SMALLEST
 from prunescope.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from prunescope.networks.source import default_layers
 from prunescope.store.pruning_settings import PruningSettings, misfit, pruning_seed
+from prunescope.store.start import Start
 from prunescope.tasks.sources import Augmentation, Cifar, HuggingFace
 from prunescope.training.recipe import Training
 from prunescope.validation import Strict, Text
@@ -146,6 +147,9 @@ class Recipe(Strict):
     ]
     trials: Annotated[int, Field(gt=0, le=MOST_TRIALS)] = 1
     seed: Annotated[int, Field(ge=0, le=MOST_SEED, description="trial t initialises and shuffles with seed + t")] = 0
+    start: Annotated[
+        Start | None, Field(description="weights that level 0 takes from files; by default, it is trained")
+    ] = None
     data: Data
     training: Training
     pruning: PruningSettings
@@ -201,6 +205,45 @@ class Recipe(Strict):
             raise misfit(("pruning", "retraining"), "reinitialise", expected)
         return self
 
+    @model_validator(mode="after")
+    def _begins_with_usable_weights(self) -> Self:
+        start, pruning = self.start, self.pruning
+        if start is None:
+            return self
+        for field, files in start.files().items():
+            if len(files) != self.trials:
+                expected = (
+                    f"a trial begins with weights of its own, and the study has {self.trials} trials; expected a list "
+                    "with as many files"
+                )
+                if self.trials == 1:
+                    expected = "the study has one trial; expected one file, or `trials` to be the number of files"
+                raise misfit(("start", field), _shown_files(files), expected)
+            if field == "weights" and len(set(files)) < len(files):
+                raise misfit(("start", field), _shown_files(files), "a file is listed twice; give each trial its own")
+        if "@" in self.network and self.network.startswith(("torchvision:", "timm:")):
+            expected = f"`start.weights` replaces the published weights; give {self.network.partition('@')[0]}"
+            raise misfit(("network",), self.network, expected)
+        rewinds = pruning.rewinds and pruning.levels > 0
+        if rewinds and start.rewind_weights is None:
+            expected = (
+                "levels rewind to the weights of an early step of the training, which `start.weights` does not "
+                "contain; give a file of these weights as `start.rewind_weights`, or another retraining, such as "
+                "fine-tune or learning-rate"
+            )
+            raise misfit(("pruning", "retraining"), pruning.retraining, expected)
+        if start.rewind_weights is not None and not rewinds:
+            expected = (
+                f"no level rewinds with `retraining: {pruning.retraining}` and `levels: {pruning.levels}`; omit it"
+            )
+            raise misfit(("start", "rewind_weights"), _shown_files(start.rewind_weights), expected)
+        if start.masks is not None and pruning.scope == "filters":
+            expected = (
+                "`scope: filters` removes whole filters of a dense network; omit the masks, or give another scope"
+            )
+            raise misfit(("start", "masks"), _shown_files(start.masks), expected)
+        return self
+
     def check_steps(self, steps_per_epoch: int) -> None:
         """Check the length of training and the rewinding step, given the number of steps per epoch.
 
@@ -232,3 +275,7 @@ class Recipe(Strict):
     def to_yaml(self) -> str:
         """Return the recipe as YAML, with every default resolved."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _shown_files(files: tuple[str, ...]) -> str | list[str]:
+    return files[0] if len(files) == 1 else list(files)

@@ -11,7 +11,7 @@ from typing import Any
 from prunescope.errors import InputError
 from prunescope.fingerprints import Fingerprint
 from prunescope.store.layout import StudyDirectory
-from prunescope.store.locations import NETWORK, TASK, apart_from_places
+from prunescope.store.locations import NETWORK, START, TASK, apart_from_places
 from prunescope.store.reading import read_recipe
 from prunescope.store.recipe import Recipe
 from prunescope.study.identity import Identity
@@ -62,7 +62,7 @@ def differences(recipe: Recipe, branch: Branch, identity: Identity | None = None
     """
     known = identity.parts.keys() & branch.fingerprints.keys() if identity else set()
     other = identity.differences(branch.fingerprints) if identity else {}
-    fields = {TASK: "data.task", NETWORK: "network"}
+    fields = {TASK: "data.task", NETWORK: "network", START: "start"}
     return [*other_fields(recipe, branch, known), *(name for part, name in fields.items() if part in other)]
 
 
@@ -82,7 +82,8 @@ def _dense(recipe: Recipe) -> dict[str, Any]:
     """Return the fields that a trial's dense network depends on, without the seed."""
     content = recipe.decisive()
     training = {name: value for name, value in content["training"].items() if name != "measure_every"}
-    return {"network": recipe.network, "data": content["data"], "training": training}
+    start = None if recipe.start is None else recipe.start.model_dump(mode="json", exclude={"rewind_weights"})
+    return {"network": recipe.network, "start": start, "data": content["data"], "training": training}
 
 
 def _fields(content: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

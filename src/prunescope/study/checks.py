@@ -22,7 +22,8 @@ from prunescope.pruning import Coverage, Mask, shrink, unit_numbers
 from prunescope.pruning.amount import Amount
 from prunescope.pruning.effective import check_effective
 from prunescope.store.recipe import Recipe
-from prunescope.study.schedule import choose_filters, dense_mask, pruned_together, weights_kept
+from prunescope.study.given import check_given
+from prunescope.study.schedule import choose_filters, dense_mask, kept_together, pruned_together, weights_kept
 
 _SHOWN = 6
 
@@ -37,6 +38,8 @@ class CheckedNetwork:
         The network, initialised with the recipe's seed. The checks have changed its batch statistics.
     mask
         The dense mask of the network's prunable weights.
+    given
+        The mask of level 0 of each trial if the recipe gives its weights, otherwise empty.
     coverage
         The parts of the network that are prunable, and those that are not.
     notes
@@ -45,6 +48,7 @@ class CheckedNetwork:
 
     model: nn.Module
     mask: Mask
+    given: tuple[Mask, ...]
     coverage: Coverage
     notes: tuple[str, ...]
 
@@ -63,8 +67,8 @@ def check_recipe(
     image_size
         Height and width of the labelled images, in pixels.
     classes_known
-        Whether `classes` is known. If it is only assumed, because the data are not available, the number of scores that
-        the network returns is not checked.
+        Whether `classes` is known. If it is only assumed, because the data are not available, neither the number of
+        scores that the network returns nor the files of a recipe's `start` are checked.
 
     Returns
     -------
@@ -85,7 +89,11 @@ def check_recipe(
     coverage = Coverage.of(model, mask)
     check_training(model, recipe.network, classes if classes_known else None, size)
     notes = [coverage.note(), *doubts(model, recipe.data.preprocessing(), image_size)]
-    check_pruning(model, mask, recipe)
+    given: list[Mask] = []
+    if recipe.start is not None and classes_known:
+        given, found = check_given(recipe, classes)
+        notes += found
+    check_pruning(model, mask, recipe, given)
     if recipe.pruning.scope != "filters":
         notes += _weights_used(model, mask, _two_images(size, size))
     images = _two_images(*image_size)
@@ -93,7 +101,7 @@ def check_recipe(
     with evaluating(model), torch.inference_mode(), observe(model, layers, axes), explain_failures(model, images):
         scores = model(images)
     check_scores(scores, recipe.network, classes if classes_known else None)
-    return CheckedNetwork(model, mask, coverage, tuple(filter(None, notes)))
+    return CheckedNetwork(model, mask, tuple(given), coverage, tuple(filter(None, notes)))
 
 
 def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> list[str]:
@@ -199,7 +207,7 @@ def check_scores(scores: Any, network: str, classes: int | None, mode: str = "")
         )
 
 
-def check_pruning(model: nn.Module, mask: Mask, recipe: Recipe) -> None:
+def check_pruning(model: nn.Module, mask: Mask, recipe: Recipe, given: Sequence[Mask] = ()) -> None:
     """Check that a network can be pruned down to the recipe's last level.
 
     Parameters
@@ -210,6 +218,8 @@ def check_pruning(model: nn.Module, mask: Mask, recipe: Recipe) -> None:
         The dense mask of the network's prunable weights.
     recipe
         The study's recipe.
+    given
+        The masks of the levels 0 that the recipe gives, one per trial.
 
     Raises
     ------
@@ -219,16 +229,25 @@ def check_pruning(model: nn.Module, mask: Mask, recipe: Recipe) -> None:
     if recipe.pruning.scope == "filters":
         _check_filters(model, recipe)
     else:
-        _check_weights(mask, recipe)
+        for kept in given or (mask,):
+            _check_weights(kept, recipe)
 
 
 def _check_weights(mask: Mask, recipe: Recipe) -> None:
-    """Raise if a level would keep no weights at all."""
+    """Raise if a level would keep no weights at all, or more than level 0 of `mask`."""
     pruning = recipe.pruning
     if pruning.masks == "branch":
         return
-    sizes = pruned_together(mask, pruning)
-    empty = next((level for level, kept in enumerate(weights_kept(pruning, sizes)) if not any(kept)), None)
+    present = kept_together(mask, pruning)
+    levels = weights_kept(pruning, pruned_together(mask, pruning), present)
+    if pruning.levels and any(after > before for before, after in zip(present, levels[1], strict=True)):
+        assert pruning.remaining is not None
+        where = "one of its tensors" if pruning.scope == "layer" else "level 0"
+        raise InputError(
+            f"recipe {recipe.name}: pruning.remaining begins with {pruning.remaining[0]}, but of the weights in "
+            f"start.weights, {where} has fewer left; give a lower number, or pruning.levels and pruning.fraction"
+        )
+    empty = next((level for level, kept in enumerate(levels) if not any(kept)), None)
     if empty is None:
         return
     raise InputError(

@@ -18,7 +18,7 @@ from prunescope.store.recipe import Drawn, Recipe
 from prunescope.study.branching import Branch
 from prunescope.study.checks import CheckedNetwork, check_recipe
 from prunescope.study.mask_source import masks_branch
-from prunescope.study.schedule import level_steps, pruned_together, weights_kept
+from prunescope.study.schedule import kept_together, level_steps, pruned_together, weights_kept
 from prunescope.study.sharing import dense_elsewhere, same_dissection
 from prunescope.study.speed import Speed, measure_speed
 from prunescope.tasks.order import Plan
@@ -149,9 +149,11 @@ def _rows(
     directory = None if folder is None else StudyDirectory(folder)
     pruning, batch = recipe.pruning, min(recipe.training.batch_size, sizes.training)
     network, mask, dissection = _bytes(recipe, fit, sizes)
-    kept = weights_kept(pruning, pruned_together(fit.mask, pruning))
+    sizes_together = pruned_together(fit.mask, pruning)
     rows = []
     for trial in range(recipe.trials):
+        given = kept_together(fit.given[trial], pruning) if fit.given else None
+        kept = weights_kept(pruning, sizes_together, given)
         shared = dense_elsewhere(recipe, trial, [*branches, *before], steps_per_epoch, to_come=before)
         for level in range(pruning.levels + 1):
             steps = level_steps(recipe, level, steps_per_epoch)
@@ -170,13 +172,13 @@ def _rows(
             measures = 0 if trained else 1 + _times_measured(recipe, count, steps_per_epoch)
             seconds = to_train * batch / speed.training
             seconds += (measures * sizes.validation + to_dissect) / speed.dissection
-            space = 0.0 if trained else network * (3 if level == 0 else 1) + mask
+            space = 0.0 if trained else network * (_networks_at_0(recipe) if level == 0 else 1) + mask
             rows.append(
                 {
                     "study": recipe.name,
                     "trial": trial,
                     "level": level,
-                    "weights remaining": sum(kept[level]) / sum(kept[0]),
+                    "weights remaining": sum(kept[level]) / sum(sizes_together),
                     "steps": to_train,
                     "training images": to_train * batch,
                     "dissected images": to_dissect,
@@ -188,9 +190,14 @@ def _rows(
     return rows
 
 
+def _networks_at_0(recipe: Recipe) -> int:
+    """Return how many networks level 0 stores: the initial one, the rewinding point and the trained one."""
+    return 3 if recipe.start is None else 1 + (recipe.start.rewind_weights is not None)
+
+
 def _times_measured(recipe: Recipe, steps: int, steps_per_epoch: int) -> int:
     every = recipe.training.measure_every
-    return 0 if every is None else (steps - 1) // every.iterations(steps_per_epoch)
+    return 0 if every is None else max(0, steps - 1) // every.iterations(steps_per_epoch)
 
 
 def _bytes(recipe: Recipe, fit: CheckedNetwork, sizes: DataSizes) -> tuple[float, float, float]:

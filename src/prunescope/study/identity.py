@@ -22,8 +22,21 @@ from prunescope.hashes import Hashes, digest_file
 from prunescope.listings import Listing
 from prunescope.networks.contents import list_network
 from prunescope.progress import Progress, silent
-from prunescope.store.locations import IMAGES, LABELS, MASKS, NETWORK, PACKED, TASK, Origin, concepts_place, task_place
+from prunescope.store.locations import (
+    IMAGES,
+    LABELS,
+    MASKS,
+    NETWORK,
+    PACKED,
+    REWINDING,
+    START,
+    TASK,
+    Origin,
+    concepts_place,
+    task_place,
+)
 from prunescope.store.recipe import Recipe
+from prunescope.study.given import list_given
 from prunescope.tasks.contents import classes_of, list_task
 from prunescope.tasks.sources import Cifar, HuggingFace
 
@@ -36,7 +49,8 @@ class Identity:
     ----------
     parts
         The fingerprint of each part. The parts are the task's data, the labelled images, their labels and tables and,
-        if there are such files, the packed copy, the network's own file and the masks taken from another study.
+        if there are such files, the packed copy, the network's own file, the weights that the study begins with and
+        rewinds to, and the masks taken from another study.
     locations
         The location of each part, for messages.
     watches
@@ -145,6 +159,16 @@ class Fingerprinter:
         """Take the fingerprint of the network's own file or folder; it is empty for networks without one."""
         return self._taken(NETWORK, list_network(name), name)
 
+    def start(self, recipe: Recipe) -> Identity:
+        """Take the fingerprints of the weights that the study begins with and rewinds to, if its recipe gives any."""
+        found = Identity()
+        for part, name in ((START, "weights"), (REWINDING, "rewind_weights")):
+            files = {} if recipe.start is None else recipe.start.files()
+            if name in files:
+                listing = list_given(recipe, rewinding=part == REWINDING)
+                found |= self._taken(part, listing, ", ".join(files[name]))
+        return found
+
     def masks(self, listing: Listing, location: str) -> Identity:
         """Take the fingerprint of the masks of another study that this one takes."""
         return self._taken(MASKS, listing, location)
@@ -164,7 +188,7 @@ class Fingerprinter:
 
 
 def identify(recipe: Recipe, data: Path, fingerprinter: Fingerprinter, *, finished: Recipe | None = None) -> Identity:
-    """Take the fingerprints of a study's data, labels and network file, but not of a packed copy or of masks.
+    """Take the fingerprints of all files of a study but a packed copy and the masks of another study.
 
     Parameters
     ----------
@@ -194,6 +218,7 @@ def identify(recipe: Recipe, data: Path, fingerprinter: Fingerprinter, *, finish
             fingerprinter.task(task, recipe.data.size)
             | fingerprinter.concepts(concepts)
             | fingerprinter.network(recipe.network)
+            | fingerprinter.start(recipe)
         )
     if isinstance(task, Cifar):
         task = task.model_copy(update={"download": False})
@@ -201,6 +226,7 @@ def identify(recipe: Recipe, data: Path, fingerprinter: Fingerprinter, *, finish
     takes: list[tuple[Callable[[], Identity], bool]] = [
         (lambda: fingerprinter.task(task, recipe.data.size), finished.data.task == recipe.data.task),
         (lambda: fingerprinter.concepts(concepts), finished.dissection.concepts == recipe.dissection.concepts),
+        (lambda: fingerprinter.start(recipe), finished.start == recipe.start),
     ]
     for take, unmoved in takes:
         try:

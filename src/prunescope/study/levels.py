@@ -134,6 +134,8 @@ class Level:
         if counts != (mask.kept, mask.prunable):
             stated = "{} of {}".format(*counts)
             raise self._misfit(path, f"keeps {mask.kept} of {mask.prunable} weights, but measured.json states {stated}")
+        if self.level == 0 and self.recipe.start is None and mask.kept != mask.prunable:
+            raise self._misfit(path, "prunes weights, although level 0 was not given but trained")
         if self.level == 0 or self.recipe.pruning.criterion == "shuffled":
             return
         before = self.parent

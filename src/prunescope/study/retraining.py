@@ -11,6 +11,7 @@ from prunescope.pruning import Mask, prune, shuffle
 from prunescope.pruning.mask import layer_of
 from prunescope.randomness import seed_of
 from prunescope.store.pruning_settings import pruning_seed
+from prunescope.study.given import given_start
 from prunescope.study.levels import Kept, Level
 from prunescope.study.schedule import amounts, choose_filters, dense_mask, level_steps
 from prunescope.training.recipe import StepRange
@@ -34,7 +35,14 @@ class LevelStart(NamedTuple):
 
 
 def begin_dense(level: Level, steps_per_epoch: int) -> LevelStart:
-    """Begin level 0: newly initialised weights, all of which are kept and trained for the full length of training."""
+    """Begin level 0.
+
+    Newly initialised weights are all kept, and trained for the full length of training. Weights that the recipe's
+    `start` gives are not trained, and those that are zero stay pruned.
+    """
+    if level.recipe.start is not None:
+        model, mask = given_start(level.recipe, level.trial, level.classes)
+        return LevelStart(model, mask, Kept(mask), level_steps(level.recipe, 0, steps_per_epoch))
     model = level.dense()
     mask = dense_mask(model, level.recipe.pruning)
     return LevelStart(model, mask, Kept(mask), level_steps(level.recipe, 0, steps_per_epoch))

@@ -63,6 +63,11 @@ def amounts(pruning: PruningSettings, level: int) -> tuple[Amount, ...]:
     return (Amount(fraction=pruning.fraction),) * level
 
 
+def kept_together(mask: Mask, pruning: PruningSettings) -> list[int]:
+    """Return how many of the weights that are pruned together, as in `pruned_together`, a mask keeps."""
+    return [int(tensor.sum()) for tensor in mask.values()] if pruning.scope == "layer" else [mask.kept]
+
+
 def pruned_together(mask: Mask, pruning: PruningSettings) -> list[int]:
     """Return the numbers of weights that are pruned together: of each tensor with ``scope: layer``, otherwise of all.
 
@@ -76,7 +81,7 @@ def pruned_together(mask: Mask, pruning: PruningSettings) -> list[int]:
     return [tensor.numel() for tensor in mask.values()] if pruning.scope == "layer" else [mask.prunable]
 
 
-def weights_kept(pruning: PruningSettings, sizes: Sequence[int]) -> list[list[int]]:
+def weights_kept(pruning: PruningSettings, sizes: Sequence[int], given: Sequence[int] | None = None) -> list[list[int]]:
     """Return how many weights every level keeps.
 
     Parameters
@@ -85,6 +90,8 @@ def weights_kept(pruning: PruningSettings, sizes: Sequence[int]) -> list[list[in
         The pruning settings of the recipe.
     sizes
         The numbers of weights that are pruned together (see `pruned_together`).
+    given
+        The numbers of these weights that level 0 keeps, if it was given and is pruned already. By default, all of them.
 
     Returns
     -------
@@ -92,7 +99,7 @@ def weights_kept(pruning: PruningSettings, sizes: Sequence[int]) -> list[list[in
         For every level from 0 on, the number of weights that are kept of each of `sizes`. If whole filters are removed,
         this is the largest number that may be kept.
     """
-    levels = [list(sizes)]
+    levels = [list(sizes if given is None else given)]
     for level in range(1, pruning.levels + 1):
         kept = levels[parent_number(pruning, level)]
         for amount in amounts(pruning, level):
@@ -102,7 +109,7 @@ def weights_kept(pruning: PruningSettings, sizes: Sequence[int]) -> list[list[in
 
 
 def level_steps(recipe: Recipe, level: int, steps_per_epoch: int) -> StepRange:
-    """Return the steps for which a level is trained.
+    """Return the steps for which a level is trained; a level 0 that is given takes none.
 
     Parameters
     ----------
@@ -115,6 +122,8 @@ def level_steps(recipe: Recipe, level: int, steps_per_epoch: int) -> StepRange:
     """
     pruning = recipe.pruning
     end = recipe.training.length.iterations(steps_per_epoch)
+    if level == 0 and recipe.start is not None:
+        return StepRange(0, 0)
     if level == 0 or pruning.retraining == "reinitialise":
         return StepRange(0, end)
     if pruning.retraining == "fine-tune":

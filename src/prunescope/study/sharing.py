@@ -44,10 +44,10 @@ def share_dense(
     -------
     str
         A message that says what was shared, or why no branch could share its network. It is empty if the level is
-        complete already or if there are no branches.
+        complete already, if there are no branches, or if the recipe gives the weights of level 0.
     """
     recipe, directory, trial = level.recipe, level.directory, level.trial
-    if directory.is_trained(trial, 0, recipe.pruning):
+    if recipe.start is not None or directory.is_trained(trial, 0, recipe.pruning):
         return ""
     found = dense_elsewhere(recipe, trial, branches, steps_per_epoch, identity)
     if found is None:
@@ -105,8 +105,10 @@ def dense_elsewhere(
     Returns
     -------
     tuple of Branch and int, or None
-        The study and its trial; None if no study fits.
+        The study and its trial; None if no study fits, or if the recipe gives the weights of level 0.
     """
+    if recipe.start is not None:
+        return None
     candidates = (*((branch, True) for branch in finished), *((branch, False) for branch in to_come))
     for branch, is_there in candidates:
         if not _unlike_dense(recipe, trial, branch, steps_per_epoch, identity, is_there=is_there):

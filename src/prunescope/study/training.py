@@ -10,6 +10,7 @@ from torch import nn
 
 from prunescope.networks.weights import save_weights
 from prunescope.study.context import StudyContext
+from prunescope.study.given import given_rewinding_point
 from prunescope.study.levels import Level
 from prunescope.study.retraining import LevelStart
 from prunescope.study.schedule import level_steps
@@ -19,7 +20,8 @@ from prunescope.training.loop import train
 def train_level(level: Level, start: LevelStart, study: StudyContext) -> pd.DataFrame:
     """Train the network of a level, continuing from its last checkpoint if there is one.
 
-    At level 0, the initial weights and the network at each step that levels rewind to are saved as well.
+    At level 0, the initial weights and the network at each step that levels rewind to are saved as well. Of given
+    weights, which take no training steps, only the accuracy is measured.
 
     Parameters
     ----------
@@ -46,9 +48,13 @@ def train_level(level: Level, start: LevelStart, study: StudyContext) -> pd.Data
             f"trial {trial}, level {number}: no weights are left in {', '.join(empty)}; the output of such a layer is "
             "the same for every image"
         )
-    at_step = _rewinding_points(level, start.model, study) if number == 0 else {}
+    given = level.recipe.start
+    at_step = _rewinding_points(level, start.model, study) if number == 0 and given is None else {}
     if number == 0 and study.processes.is_main:
-        save_weights(start.model, directory.initial(trial))
+        if given is None:
+            save_weights(start.model, directory.initial(trial))
+        elif given.rewind_weights is not None:
+            save_weights(given_rewinding_point(level.recipe, trial, level.classes), directory.rewind(trial))
     remaining = start.kept.mask.weights_remaining
     rows = train(
         start.model,
