@@ -273,4 +273,5 @@ def test_a_sparse_start_has_its_evidence_and_report(recipe: Path, made: Path, tm
     changes = [*TUNED, "pruning.levels=1", f"start.weights={made / 'sparse.pth'}"]
     table = prunescope.Study(recipe, tmp_path / "out", changes=changes, device="cpu").run()
     assert table["weights_remaining"].round(2).tolist() == [0.4, 0.2]
-    assert (tmp_path / "out" / "report" / "index.html").is_file()
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "from the given network to 50 % of its weights" in page

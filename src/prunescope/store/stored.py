@@ -74,6 +74,12 @@ class Settings(BaseModel):
     ]
     iou: Annotated[float, Field(ge=0, lt=1, validation_alias=AliasPath("dissection", "iou"))] = 0.05
     dissection: dict[str, Any] = {}
+    start: Any = None
+
+    @property
+    def given(self) -> bool:
+        """Whether level 0 has weights that the recipe gives, and was not trained."""
+        return self.start is not None
 
     @model_validator(mode="before")
     @classmethod
