@@ -241,7 +241,7 @@ def damage(folder: Path, how: str) -> Path:
         ("empty", "cannot be read"),
         ("text", "cannot be read"),
         ("a folder", "cannot be read"),
-        ("too large", "is 30 x 40 pixels (height x width), but the index says 3 x 4"),
+        ("too large", "is 30 x 40 pixels (height x width), but the index states 3 x 4"),
         ("undefined", "label 777"),
         ("P", "mode P"),
         ("L", "mode L"),

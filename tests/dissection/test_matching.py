@@ -283,7 +283,7 @@ def test_layers_that_cannot_be_matched_are_refused(concepts: Path) -> None:
         match_units(model, model, layers={"0": "nowhere"}, concepts=concepts)
     with pytest.raises(InputError, match=r"layers: give a list, \['0'\]"):
         match_units(model, model, layers="0", concepts=concepts)
-    with pytest.raises(InputError, match=r"units_axis names '1', which is none of the layers"):
+    with pytest.raises(InputError, match=r"units_axis names '1', which is not one of the layers"):
         match_units(model, model, layers=["0"], concepts=concepts, units_axis={"1": 1})
     broken = plain_network()
     with torch.no_grad():

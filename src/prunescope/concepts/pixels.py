@@ -179,7 +179,7 @@ def _read_pixels(
             found = (image.height, image.width)
             if size is None or found == size:
                 return np.asarray(rgb(image))
-        message = f"is {found[0]} x {found[1]} pixels (height x width), but the index says {size[0]} x {size[1]}"
+        message = f"is {found[0]} x {found[1]} pixels (height x width), but the index states {size[0]} x {size[1]}"
     except FileNotFoundError:
         message = "there is no such file; put it there or correct the index"
     except (ImageError, OSError) as error:

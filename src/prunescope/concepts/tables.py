@@ -42,8 +42,8 @@ def read_tables(root: Path) -> Reading[Tables]:
         )
     if not (root / "index.csv").is_file():
         raise InputError(
-            f"{root}: no index.csv in this folder; expected a data set in Broden's format. Give the folder that holds "
-            "index.csv, or fetch one with `prunescope concepts download broden`"
+            f"{root}: there is no index.csv in this folder; expected a data set in Broden's format. Give the folder "
+            "with index.csv, or fetch one with `prunescope concepts download broden`"
         )
     categories = yield from _read_categories(root / "category.csv")
     coverage = {}

@@ -165,7 +165,7 @@ def _given_axes(wanted: Mapping[str, Sequence[str]], units_axis: UnitsAxis | Non
     known = list(dict.fromkeys(layer for layers in wanted.values() for layer in layers))
     for layer in units_axis:
         if layer not in known:
-            raise InputError(f"units_axis names {layer!r}, which is none of the layers; {nearest(layer, known)}")
+            raise InputError(f"units_axis names {layer!r}, which is not one of the layers; {nearest(layer, known)}")
     return {
         name: {layer: axis for layer, axis in units_axis.items() if layer in layers} for name, layers in wanted.items()
     }

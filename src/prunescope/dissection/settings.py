@@ -60,8 +60,8 @@ class Settings(Strict):
     ] = 0.005
     iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
     presence: Presence = "image"
-    align: Annotated[Align, Field(description="how maps lie on the labels")] = "half-pixel"
-    precision: Annotated[Precision, Field(description="of the forward pass")] = "fp32"
+    align: Annotated[Align, Field(description="how activation maps are aligned with the labels")] = "half-pixel"
+    precision: Annotated[Precision, Field(description="the precision of the forward pass")] = "fp32"
     batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT)] = 32
 
     @classmethod

@@ -17,7 +17,8 @@ class PruningSettings(Strict):
     """How the network is pruned and retrained (Frankle and Bau 2019, section 2)."""
 
     levels: Annotated[
-        int, Field(ge=0, le=MOST_LEVELS, description="how often the network is pruned; an alternative to `remaining`")
+        int,
+        Field(ge=0, le=MOST_LEVELS, description="how many times the network is pruned; an alternative to `remaining`"),
     ] = 0
     fraction: Annotated[
         float | None, Field(gt=0, lt=1, description="the fraction of the kept weights that each level prunes")
@@ -36,7 +37,7 @@ class PruningSettings(Strict):
     ] = "iterative"
     criterion: Annotated[
         Literal["magnitude", "random", "shuffled"],
-        Field(description="`shuffled`: the branch's masks, permuted within each layer (a control)"),
+        Field(description="`shuffled`: another study's masks, permuted within each layer (a control)"),
     ] = "magnitude"
     scope: Annotated[
         Literal["global", "layer", "filters"],
@@ -46,17 +47,18 @@ class PruningSettings(Strict):
     retraining: Annotated[
         Literal["rewind", "fine-tune", "learning-rate", "reinitialise"],
         Field(
-            description="from the weights at step `rewind_to` (`rewind`); from the trained weights, at the last "
-            "learning rate (`fine-tune`) or from step `rewind_to` of the schedule (`learning-rate`); from new random "
-            "weights (`reinitialise`: a control)"
+            description="how a pruned level is trained: from the weights at step `rewind_to` (`rewind`); from the "
+            "trained weights, at the last learning rate (`fine-tune`) or from step `rewind_to` of the schedule "
+            "(`learning-rate`); or from new random weights (`reinitialise`, a control)"
         ),
     ] = "rewind"
     rewind_to: Annotated[
-        Step, Field(description="of `rewind` and `learning-rate`: the step that a level begins at; 0it is the start")
+        Step, Field(description="the step that a level begins at, with `rewind` and `learning-rate`; 0it is the start")
     ] = Step()
-    fine_tune: Annotated[Step | None, Field(description="of `fine-tune`: how long a level is trained")] = None
+    fine_tune: Annotated[Step | None, Field(description="how long a level is trained, with `fine-tune`")] = None
     masks: Annotated[
-        Literal["own", "branch"], Field(description="`branch`: the masks of the study it branches from (controls)")
+        Literal["own", "branch"],
+        Field(description="`branch` takes the masks of the study that this one branches from (controls)"),
     ] = "own"
 
     @model_validator(mode="before")

@@ -35,7 +35,9 @@ Axis = Literal[1, 2, 3, -1, -2, -3]
 class Miniature(Strict):
     """Images of the miniature data set, which are drawn when the study begins."""
 
-    images: Annotated[int, Field(ge=64, le=MOST_DRAWN, description="a quarter of them for validation")]
+    images: Annotated[
+        int, Field(ge=64, le=MOST_DRAWN, description="the number of images, a quarter of which are used for validation")
+    ]
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
 
@@ -83,8 +85,8 @@ class Data(Strict):
     augmentation: Augmentation = "imagenet"
     mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
     std: tuple[Std, Std, Std] = IMAGENET_STD
-    in_memory: Annotated[bool, Field(description="hold all images decoded; for small data sets")] = False
-    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS, description="processes that decode images")] = 0
+    in_memory: Annotated[bool, Field(description="keep all images decoded in memory; for small data sets")] = False
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS, description="the number of processes that decode images")] = 0
 
     def preprocessing(self) -> Preprocessing:
         """Return the preprocessing of the images that the network is trained and dissected on."""
@@ -101,7 +103,9 @@ def _axes(given: Any, info: ValidationInfo) -> Any:
     if isinstance(axes, dict) and not axes.keys() <= set(layers):
         expected = f"expected axes of the layers {', '.join(layers)}"
     elif any(type(axis) is not int or axis not in get_args(Axis) for axis in numbers):
-        expected = "expected 1, 2, 3, -1, -2 or -3, or such axes by layer: 1 for [n, units, h, w], -1 for units last"
+        expected = (
+            "expected 1, 2, 3, -1, -2 or -3, or one of these for each layer: 1 for [n, units, h, w], -1 for units last"
+        )
     else:
         return axes
     raise misfit(("dissection", "units_axis"), given, expected)
@@ -111,7 +115,11 @@ class _Dissected(Strict):
     """Which layers are dissected, and on which labelled images."""
 
     layers: Annotated[
-        tuple[LayerName, ...], Field(min_length=1, description="those that the network was published with unless told")
+        tuple[LayerName, ...],
+        Field(
+            min_length=1,
+            description="the layers to dissect; by default those for which dissections of the network were published",
+        ),
     ]
     concepts: Concepts
     images: Annotated[
@@ -120,7 +128,8 @@ class _Dissected(Strict):
     units_axis: Annotated[
         Axis | dict[str, Axis] | None,
         Field(
-            description="the axis of the layers' outputs that holds the units, or axes by layer; measured unless told"
+            description="the axis of the layers' outputs that contains the units, or an axis for each layer; by "
+            "default it is measured"
         ),
         BeforeValidator(_axes),
     ] = None

@@ -40,7 +40,7 @@ class Start(Strict):
         Files | None,
         Field(
             min_length=1,
-            description="of `retraining: rewind`: the file of the weights at step `rewind_to`, or one per trial",
+            description="the file of the weights at step `rewind_to`, or one per trial; for `retraining: rewind`",
         ),
     ] = None
 

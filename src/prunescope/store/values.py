@@ -13,7 +13,7 @@ _NESTED = "a value contains itself or is nested too deeply; write it without ali
 
 
 class UnreadableError(Exception):
-    """Raised if a text is not valid YAML or holds a value that cannot be read.
+    """Raised if a text is not valid YAML or contains a value that cannot be read.
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ class Branch:
         Raises
         ------
         InputError
-            If the directory holds no study, or its recipe cannot be read.
+            If the directory contains no study, or its recipe cannot be read.
         """
         directory = StudyDirectory(Path(path))
         if not directory.recipe.is_file():

@@ -1,4 +1,4 @@
-"""Checks, made before a study runs, that its network can be trained, pruned and dissected as the recipe says."""
+"""Checks, made before a study runs, that its network can be trained, pruned and dissected as the recipe states."""
 
 from __future__ import annotations
 

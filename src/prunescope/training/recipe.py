@@ -28,13 +28,15 @@ Interval = Annotated[Step, AfterValidator(_some)]
 class Training(Strict):
     """Stochastic gradient descent with momentum and warm-up, and a schedule of milestones or a cosine."""
 
-    length: Annotated[Interval, Field(description="how long a level is trained: 90ep, 500it, 1ep20it")]
-    batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT, description="images a step")]
-    learning_rate: Annotated[float, Field(gt=0, le=MOST_RATE, description="after warm-up")]
+    length: Annotated[Interval, Field(description="how long a level is trained, such as 90ep, 500it or 1ep20it")]
+    batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT, description="the number of images per step")]
+    learning_rate: Annotated[float, Field(gt=0, le=MOST_RATE, description="the learning rate after the warm-up")]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: Annotated[bool, Field(description="Nesterov's momentum; needs `momentum` above 0")] = False
-    weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE, description="on every parameter")] = 1e-4
-    warmup: Annotated[Step, Field(description="linear from 0")] = Step()
+    nesterov: Annotated[bool, Field(description="use Nesterov's momentum, which needs `momentum` above 0")] = False
+    weight_decay: Annotated[
+        float, Field(ge=0, le=MOST_RATE, description="the weight decay, which applies to every parameter")
+    ] = 1e-4
+    warmup: Annotated[Step, Field(description="how long the learning rate rises linearly from 0")] = Step()
     schedule: Annotated[
         Literal["cosine"] | tuple[Step, ...],
         Field(description="cosine to 0, or the milestones at which the learning rate is multiplied by `gamma`"),
@@ -44,30 +46,33 @@ class Training(Strict):
         Interval | None, Field(description="measure on the validation set this often, not only at the end")
     ] = None
     precision: Annotated[
-        Literal["fp32", "bf16"], Field(description="bf16: forward passes compute in bfloat16 where that is safe")
+        Literal["fp32", "bf16"], Field(description="with bf16, forward passes compute in bfloat16 where that is safe")
     ] = "fp32"
     compile: Annotated[
         bool | Literal["inductor", "cudagraphs", "aot_eager"],
-        Field(description="torch.compile the forward and backward pass; true: by inductor"),
+        Field(description="compile the forward and backward pass with torch.compile; true uses the backend inductor"),
     ] = False
     device_batch_size: Annotated[
         int | None,
         Field(
             gt=0,
             le=MOST_COUNT,
-            description="most images on a device at a time; gradients are accumulated over larger batches",
+            description="the most images on a device at a time; gradients of larger batches are accumulated",
         ),
     ] = None
     synchronise_statistics: Annotated[
-        bool, Field(description="batch normalisation over the whole batch, not over each GPU's share of it")
+        bool, Field(description="whether batch normalisation uses the whole batch, and not only each GPU's share of it")
     ] = False
     trackers: Annotated[
-        tuple[Literal["tensorboard"], ...], Field(description="where losses and accuracies are written to as well")
+        tuple[Literal["tensorboard"], ...],
+        Field(description="trackers that losses and accuracies are written to as well"),
     ] = ()
-    checkpoint_every: Annotated[Interval | None, Field(description="write a checkpoint this often as well")] = None
-    checkpoint_minutes: Annotated[float, Field(ge=0, le=MOST_MINUTES, description="write a checkpoint this often")] = (
-        10.0
-    )
+    checkpoint_every: Annotated[
+        Interval | None, Field(description="also write a checkpoint after so many steps or epochs")
+    ] = None
+    checkpoint_minutes: Annotated[
+        float, Field(ge=0, le=MOST_MINUTES, description="write a checkpoint every so many minutes")
+    ] = 10.0
 
     @model_validator(mode="after")
     def _has_momentum_for_nesterov(self) -> Self:
