@@ -252,6 +252,9 @@ def test_files_that_do_not_fit_are_refused_before_anything_is_written(recipe: Pa
     assert "contains nan or infinity in fc.weight" in message(f"start.weights={tmp_path / 'nan.pth'}")
     assert "all prunable weights in" in message(f"start.weights={tmp_path / 'zero.pth'}")
     assert "cannot be read" in message(f"start.weights={tmp_path / 'damaged.pth'}")
+    assert "start.weights with start.masks: the masks in" in message(
+        f"start.weights={made / 'dense.pth'}", f"start.masks={made / 'other.pth'}"
+    )
     assert "pruning.remaining begins with 0.5, but" in message(
         f"start.weights={made / 'sparse.pth'}", "pruning.remaining=[0.5, 0.1]"
     )

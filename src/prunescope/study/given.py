@@ -146,7 +146,8 @@ def _load(model: nn.Module, recipe: Recipe, field: str, trial: int, masks: Path 
     try:
         load_weights(model, file, key=start.key, masks=masks)
     except InputError as error:
-        raise InputError(f"start.{field}: {error}") from error
+        given = f"start.{field}" if masks is None else "start.weights with start.masks"
+        raise InputError(f"{given}: {error}") from error
     bad = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
     if bad:
         raise InputError(
