@@ -209,3 +209,30 @@ def test_a_convolution_has_its_units_first_whatever_its_shape_looks_like() -> No
         model(torch.zeros(2, 3, 32, 32))
     assert outputs["0"].shape == (2, 8, 8, 30)
     assert list_layers(model, 32)["units"].tolist() == [8]
+
+
+class _UsesValues(nn.Module):
+    """A network that only real images can pass: a branch depends on values, and a table is kept between images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 6)
+        self.table: torch.Tensor | None = None
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found = self.first(images)
+        if self.table is None or self.table.shape != found.shape[2:]:
+            self.table = torch.ones(found.shape[2:])
+        found = found * self.table
+        if float(found.detach().mean()) > 1e6:
+            found = found / 2
+        return self.second(found.permute(0, 2, 3, 1)).mean((1, 2))
+
+
+def test_axes_of_a_network_that_uses_the_values_of_its_images():
+    model = _UsesValues().eval()
+
+    assert units_axes(model, ["first", "second"], (8, 12)) == {"first": 1, "second": 3}
+    assert model.table is not None
+    assert model.table.device.type == "cpu"
+    assert model(torch.rand(2, 3, 8, 12)).shape == (2, 6)

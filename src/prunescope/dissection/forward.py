@@ -55,7 +55,7 @@ class ForwardPasses:
             self._networks.wait_stream(torch.cuda.current_stream(device))
         self._types = dict.fromkeys(models, torch.float32)
 
-    def check(self, image_size: tuple[int, int]) -> None:
+    def check(self, image_size: tuple[int, int], *, ran: bool = False) -> None:
         """Raise if a network cannot process images, and choose the type of each network's images.
 
         A network that does not accept float32 images gets images of the type of its own weights.
@@ -64,6 +64,9 @@ class ForwardPasses:
         ----------
         image_size
             The height and width of the images in pixels.
+        ran
+            Whether the networks have already run on images of this size, of the type of their own weights and in the
+            same precision; those with float32 weights are not run again then.
 
         Raises
         ------
@@ -74,6 +77,8 @@ class ForwardPasses:
         random = torch.rand(2, self._channels, *image_size, generator=generator).to(self.device)
         for name, model in self._models.items():
             own = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
+            if ran and own == torch.float32:
+                continue
             try:
                 with explain_failures(model, random):
                     model(random)

@@ -265,7 +265,7 @@ def dissect_networks(
         stack.enter_context(torch.inference_mode())
         stack.enter_context(arithmetic(settings.precision, forward.device))
         stack.enter_context(forward.stream())
-        forward.check(data.image_size)
+        forward.check(data.image_size, ran=units_axis is None and settings.precision == "fp32")
         keys = tuple((name, layer) for name in models for layer in layers)
         source = NetworkMaps(forward, keys, data, mine, settings.batch_size)
         measured = count_pixels(source, resources, processes, geometry=geometry, progress=progress)

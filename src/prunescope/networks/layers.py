@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -123,8 +125,9 @@ def units_axes(
     """Find the axis of each layer's output that holds the units.
 
     The axis is determined as `find_axes` describes, by up to four forward passes on zeros in evaluation mode: on images
-    of this size, and on taller, wider and larger ones. The network may fail on images of the other sizes, as long as
-    it fails after the layer or the axis can be determined in another way. It is left unchanged.
+    of this size, and on taller, wider and larger ones. For the latter, only shapes are computed if the network allows
+    it. It may fail on images of the other sizes, as long as it fails after the layer or the axis can be determined in
+    another way. It is left unchanged.
 
     Parameters
     ----------
@@ -187,11 +190,18 @@ def _measured_axes(model: nn.Module, images: Tensor) -> tuple[Outputs, dict[str,
         with watching(model) as outputs, explain_failures(model, images):
             model(images)
 
+        shapes = _without_values(model)
+
         def look(height: int, width: int) -> Outputs:
             # Running one image instead of several also shows whether the first axis of an output is the batch axis. A
             # network that takes one size only fails here, but often after the layers of interest.
+            image = (1, channels, height, width)
+            if shapes is not None:
+                with watching(shapes) as others, suppress(Exception):
+                    shapes(torch.empty(image, dtype=images.dtype, device="meta"))
+                    return others
             with watching(model) as others, suppress(Exception):
-                model(images.new_zeros(1, channels, height, width))
+                model(images.new_zeros(image))
             return others
 
         taller, wider = look(2 * h, w), look(h, 2 * w)
@@ -200,6 +210,22 @@ def _measured_axes(model: nn.Module, images: Tensor) -> tuple[Outputs, dict[str,
     modules = dict(model.named_modules())
     sizes = Sizes((n, channels, h, w), outputs, taller, wider, larger)
     return outputs, find_axes(modules, sizes, prefix_tokens(model))
+
+
+def _without_values(model: nn.Module) -> nn.Module | None:
+    """Return a copy of a network on the meta device, which computes shapes only, or None if it cannot be copied.
+
+    The copy takes no memory and nearly no time. It fails where a network uses values of tensors, or tensors that are
+    neither parameters nor buffers.
+    """
+    try:
+        known: dict[int, Any] = {
+            id(weight): nn.Parameter(weight.to("meta"), weight.requires_grad) for weight in model.parameters()
+        }
+        known |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+        return copy.deepcopy(model, known)
+    except Exception:  # a network may hold anything, such as an open file
+        return None
 
 
 def _given_axes(layers: Sequence[str], units_axis: UnitsAxis | None) -> dict[str, int]:
