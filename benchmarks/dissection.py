@@ -34,9 +34,9 @@ from torch import nn
 
 from prunescope.concepts import ConceptData, open_concepts, pack_concepts
 from prunescope.dissection import Budget, dissect, dissect_activations
+from prunescope.dissection.arrangement import BLOCKS
 from prunescope.dissection.batches import batches
 from prunescope.dissection.forward import arithmetic
-from prunescope.dissection.labels import BLOCKS
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import half_pixel_axis
 from prunescope.dissection.settings import Precision
@@ -146,7 +146,7 @@ def tally_alone(data: ConceptData, repeats: int) -> tuple[list[float], list[floa
     thresholds = np.quantile(maps.transpose(1, 0, 2, 3).reshape(units, -1), 0.995, axis=1)
     image, unit = np.nonzero(maps.max(axis=(2, 3)) > thresholds)
     kept = KeptMaps(unit, image, maps.max(axis=(2, 3))[image, unit], maps[image, unit])
-    counts = MaskCounts.empty(units, len(data.labels), len(data.categories), count * 224 * 224)
+    counts = MaskCounts.empty(units, len(data.labels), len(data.categories), count * 224 * 224, 1)
     axes = (half_pixel_axis(7, data.label_size[0]), half_pixel_axis(7, data.label_size[1]))
     some = random.choice(len(unit), 500, replace=False)
     stacks = [torch.from_numpy(plain_layers(data, i)) for i in range(count)]

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunescope.concepts import open_concepts
 from prunescope.dissection import batches as reading
+from prunescope.dissection.arrangement import arrange
 from prunescope.dissection.batches import batches
 from prunescope.dissection.labels import on_device
 from prunescope.dissection.layer_pass import LayerPass, Resources
@@ -71,7 +72,9 @@ def test_a_first_pass_waits_four_times_a_batch(batch: int) -> None:
     data = open_concepts(GOLDEN / "concepts")
     labels = next(batches(data, batch, range(batch), with_images=False)).labels
     with Storage(Budget()) as storage:
-        layer = LayerPass("0", (5, 4, 4), Resources(data, Settings(quantile=0.01), DeviceTensors(CPU), storage))
+        layer = LayerPass(
+            "0", (5, 4, 4), Resources(data, arrange(data), Settings(quantile=0.01), DeviceTensors(CPU), storage)
+        )
         for first in range(0, len(data) - batch, batch):
             with Waits() as waits:
                 output = torch.randn(batch, 5, 4, 4, generator=random)
@@ -81,7 +84,7 @@ def test_a_first_pass_waits_four_times_a_batch(batch: int) -> None:
 
 def test_counting_masks_by_tensor_operations_waits_six_times_a_batch() -> None:
     data = open_concepts(GOLDEN / "concepts")
-    counts = MaskCounts.empty(3, len(data.labels), len(data.categories), 1 << 20)
+    counts = MaskCounts.empty(3, len(data.labels), len(data.categories), 1 << 20, 1)
     tally = MaskTallyOnDevice(counts, "image", (half_pixel_axis(7, 112), half_pixel_axis(7, 112)), CPU)
     maps = torch.randn(3, 8, 7, 7, generator=torch.Generator().manual_seed(0))
     units, images = torch.arange(3).repeat_interleave(8), torch.arange(8).repeat(3)

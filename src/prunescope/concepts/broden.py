@@ -80,6 +80,26 @@ class ConceptData:
     def __len__(self) -> int:
         return len(self.images_from)
 
+    @property
+    def labelled(self) -> np.ndarray:
+        """Whether each image has labels of each category, bool [images, categories], as far as index.csv tells.
+
+        A label file counts as a label, even if no pixel of it has one.
+        """
+        empty = {"", "0"}
+        cells = [[cell not in empty for cell in row.cells] for row in self.rows]
+        return np.array(cells, np.bool_).reshape(len(self.rows), -1)[self.labels_from]
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The group of each image, int64 [images]: images with the same text in the column `group` of index.csv.
+
+        An image without a group is a group of its own.
+        """
+        keys = [row.group or at for at, row in enumerate(self.rows)]
+        numbers: dict[str | int, int] = {}
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
     def image(self, i: int) -> np.ndarray:
         """Return image `i` in RGB as a uint8 array [ih, iw, 3].
 

@@ -16,6 +16,8 @@ from prunescope.images import MOST_PIXELS
 
 # The columns of index.csv other than those of the categories.
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
+# An optional column, unless a category has this name.
+GROUP = "group"
 _LENGTH = re.compile(r" *0*[1-9][0-9]{0,4} *", re.ASCII)
 _PLAIN = re.compile(r"[\w-]+(?:[./][\w-]+)*\.png(?:;[\w-]+(?:[./][\w-]+)*\.png)*", re.ASCII)
 
@@ -37,6 +39,7 @@ class Row(NamedTuple):
     split: str
     size: Size | None  # None if the size cannot be used
     cells: tuple[str, ...]  # one cell for each category, without the items that cannot be used
+    group: str = ""  # images with the same text belong together; "" for an image that belongs to no other
 
 
 def read_index(path: Path, categories: tuple[str, ...], numbers: Iterable[int]) -> Reading[tuple[Row, ...]]:
@@ -48,7 +51,7 @@ def read_index(path: Path, categories: tuple[str, ...], numbers: Iterable[int]) 
     if table is None:
         return ()
     for name in table.columns:
-        if name not in FIXED and name not in categories:
+        if name not in (*FIXED, GROUP) and name not in categories:
             yield Problem(path, 1, f"the column {name!r} is not in category.csv; {nearest(name, categories)}")
     for name in categories:
         if name not in table.columns:
@@ -72,7 +75,8 @@ def read_index(path: Path, categories: tuple[str, ...], numbers: Iterable[int]) 
                 cells[at] = yield from _usable_items(path, lines[at], cell, known)
         columns.append(cells)
     by_image = zip(*columns, strict=True) if columns else ((),) * len(lines)
-    return tuple(map(Row._make, zip(lines, names, splits, sizes, by_image, strict=True)))
+    groups = [""] * len(lines) if GROUP in categories else [cell.strip() for cell in table.cells(GROUP)]
+    return tuple(map(Row._make, zip(lines, names, splits, sizes, by_image, groups, strict=True)))
 
 
 def _usable_names(path: Path, lines: Sequence[int], names: Sequence[str]) -> Reading[list[str]]:

@@ -60,6 +60,23 @@ class Concepts(Protocol):
 
 
 @runtime_checkable
+class GroupedConcepts(Concepts, Protocol):
+    """A data set that tells which of its images are alike before their labels are read.
+
+    Dissection uses this to divide the images into blocks that are alike, and to choose images with similar labels for
+    permuted labels. For a data set without these members, any image may take the place of any other.
+    """
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Whether each image has labels of each category, [images, categories]."""
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """The group of each image, [images]. Images of one group belong together, such as frames of one film."""
+
+
+@runtime_checkable
 class PackedConcepts(Concepts, Protocol):
     """A data set that may have a packed copy, from which batches of images are read faster than one by one."""
 

@@ -19,7 +19,7 @@ from prunescope.arrays import Array
 from prunescope.concepts.packed_file import PackedFile
 from prunescope.concepts.pixels import ImageLabels
 from prunescope.concepts.protocol import Concepts, PackedConcepts
-from prunescope.dissection.labels import LabelBatch, blocks_of, join_labels, join_packed
+from prunescope.dissection.labels import LabelBatch, join_labels, join_packed
 from prunescope.errors import InputError
 
 _Read = tuple[NDArray[np.uint8] | None, ImageLabels]
@@ -35,7 +35,13 @@ class Batch(NamedTuple):
 
 
 def batches(
-    concepts: Concepts, size: int, indices: range, *, with_images: bool = True, pinned: bool = False
+    concepts: Concepts,
+    size: int,
+    indices: range,
+    blocks: Array | None = None,
+    *,
+    with_images: bool = True,
+    pinned: bool = False,
 ) -> Iterator[Batch]:
     """Iterate over a data set in batches, which are read in the background before they are needed.
 
@@ -47,6 +53,8 @@ def batches(
         The number of images in a batch. The last batch may be smaller.
     indices
         The indices of the images to read; they must be consecutive.
+    blocks
+        int64 [images of the data set]: the block of images that each image belongs to; by default, all belong to one.
     with_images
         If False, only the labels are read.
     pinned
@@ -59,7 +67,7 @@ def batches(
         The next images and their labels, in index order.
     """
     coming: deque[Future[Batch]] = deque()
-    with _Reader(concepts, with_images, pinned) as reader:
+    with _Reader(concepts, blocks, with_images, pinned) as reader:
         for first in range(indices.start, indices.stop, size):
             coming.append(reader.read(range(first, min(first + size, indices.stop))))
             if len(coming) > reader.ahead:
@@ -71,8 +79,9 @@ def batches(
 class _Reader(AbstractContextManager["_Reader"]):
     """Reads batches in threads: whole batches from a packed copy, or single images from files."""
 
-    def __init__(self, concepts: Concepts, with_images: bool, pinned: bool) -> None:
+    def __init__(self, concepts: Concepts, blocks: Array | None, with_images: bool, pinned: bool) -> None:
         self._concepts, self._with_images, self._pinned = concepts, with_images, pinned
+        self._blocks = np.zeros(len(concepts), np.int64) if blocks is None else blocks
         self._numbers = concepts.labels.index.to_numpy()
         self._primary = np.array([concepts.categories.index(name) for name in concepts.labels["category"]], np.int64)
         threads = os.cpu_count() or 1
@@ -128,7 +137,7 @@ class _Reader(AbstractContextManager["_Reader"]):
             self._numbers,
             self._primary,
             len(self._concepts.categories),
-            blocks_of(indices, len(self._concepts)),
+            self._blocks[indices.start : indices.stop],
         )
         images = [image for image, _ in found if image is not None]
         return self._batch(indices, labels, lambda out: np.stack(images, out=out))
@@ -140,7 +149,7 @@ class _Reader(AbstractContextManager["_Reader"]):
             self._numbers,
             self._primary,
             len(self._concepts.categories),
-            blocks_of(indices, len(self._concepts)),
+            self._blocks[indices.start : indices.stop],
             small=self._pinned,
         )
 

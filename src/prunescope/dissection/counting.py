@@ -46,7 +46,7 @@ def count_pixels(
     source
         Where the activation maps come from.
     resources
-        The data set, the settings, the backend and the storage.
+        The data set and its arrangement, the settings, the backend and the storage.
     processes
         The processes that share the images.
     geometry
@@ -63,7 +63,7 @@ def count_pixels(
         If an activation is not finite, or if the maps of a layer differ in shape between images.
     """
     backend, layers = resources.backend, dict[Key, LayerPass[Values]]()
-    truth, stored = LabelPixels(len(resources.concepts.labels)), resources.storage.buffer()
+    truth, stored = LabelPixels(resources.arrangement.count, len(resources.concepts.labels)), resources.storage.buffer()
 
     def estimate(key: Key, output: Tensor, batch: Batch) -> None:
         if key not in layers:

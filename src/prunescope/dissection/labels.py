@@ -20,8 +20,6 @@ from prunescope.concepts.pixels import ImageLabels
 from prunescope.dissection.kernels import kernel
 from prunescope.processes import Processes
 
-BLOCKS = 32
-
 
 @dataclass(frozen=True)
 class LabelBatch(Generic[Values]):
@@ -64,12 +62,14 @@ class LabelPixels:
 
     Parameters
     ----------
+    blocks
+        The number of blocks.
     concepts
         The number of concepts.
     """
 
-    def __init__(self, concepts: int) -> None:
-        self._counts = np.zeros((BLOCKS, concepts), np.int64)
+    def __init__(self, blocks: int, concepts: int) -> None:
+        self._counts = np.zeros((blocks, concepts), np.int64)
 
     def add(self, labels: LabelBatch[Array], /) -> None:
         """Add the labels of some images."""
@@ -86,19 +86,6 @@ class LabelPixels:
     def result(self) -> Array:
         """Return the counts, int64 [blocks, concepts]."""
         return self._counts
-
-
-def blocks_of(images: range, count: int) -> Array:
-    """Return the block that each of some consecutive images belongs to, int64 [images].
-
-    Parameters
-    ----------
-    images
-        The indices of the images in the data set.
-    count
-        The number of images in the data set.
-    """
-    return np.arange(images.start, images.stop) * BLOCKS // count
 
 
 def join_labels(

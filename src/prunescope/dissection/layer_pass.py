@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic
 
+import numpy as np
 from torch import Tensor
 
 from prunescope.arrays import Array, Values
 from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.accumulator import Accumulator
+from prunescope.dissection.arrangement import Arrangement
 from prunescope.dissection.backend import Backend, kept_maps
 from prunescope.dissection.batches import Batch
 from prunescope.dissection.examples import Examples
-from prunescope.dissection.labels import BLOCKS, LabelBatch
+from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps, MapBatch, NotFiniteError, shape_of
 from prunescope.dissection.masks import UpsampleAxis, anchored_axis, half_pixel_axis
 from prunescope.dissection.settings import Settings
@@ -31,6 +33,7 @@ class Resources(Generic[Values]):
     """What the layers of a dissection share."""
 
     concepts: Concepts
+    arrangement: Arrangement
     settings: Settings
     backend: Backend[Values]
     storage: Storage
@@ -60,7 +63,7 @@ class LayerPass(Generic[Values]):
     shape
         The shape (units, h, w) of the layer's output for one image.
     resources
-        The data set, the settings, the backend and the storage.
+        The data set and its arrangement, the settings, the backend and the storage.
     geometry
         The stride and offset of the centres of the units' receptive fields, which are then the positions of the map
         values. Without it, maps are upsampled with half-pixel centres.
@@ -88,8 +91,10 @@ class LayerPass(Generic[Values]):
         self._extremes: Accumulator[MapBatch[Values], Extremes] = backend.extremes(units)
         self._examples: Accumulator[MapBatch[Values], Examples] = backend.examples(shape)
         sh, sw = concepts.label_size
-        block_pixels = -(-len(concepts) // BLOCKS) * sh * sw
-        counts = MaskCounts.empty(units, len(concepts.labels), len(concepts.categories), block_pixels)
+        blocks = np.bincount(resources.arrangement.blocks)
+        counts = MaskCounts.empty(
+            units, len(concepts.labels), len(concepts.categories), int(blocks.max()) * sh * sw, len(blocks)
+        )
         axes = _axes(concepts, (h, w), geometry)
         self._tally: Accumulator[MaskBatch[Values], MaskCounts] = backend.tally(counts, settings.presence, axes)
         self._kept = resources.storage.buffer(self._still_possible)

@@ -17,6 +17,7 @@ from prunescope.concepts.broden import ConceptData, as_concepts
 from prunescope.concepts.protocol import Concepts
 from prunescope.concepts.sample import as_sample
 from prunescope.devices import choose_device
+from prunescope.dissection.arrangement import arrange
 from prunescope.dissection.backend import choose_backend
 from prunescope.dissection.counting import count_pixels
 from prunescope.dissection.forward import ForwardPasses, Key, arithmetic
@@ -259,7 +260,8 @@ def dissect_networks(
             raise InputError(f"{data.root} has {len(data)} images, fewer than the {processes.count} processes")
         workers = stack.enter_context(Workers(torch.get_num_threads()))
         storage = stack.enter_context(Storage(budget.on(forward.device)))
-        resources = Resources(data, settings, choose_backend(forward.device, workers), storage)
+        arrangement = arrange(data)
+        resources = Resources(data, arrangement, settings, choose_backend(forward.device, workers), storage)
         for model in models.values():
             stack.enter_context(evaluating(model))
         stack.enter_context(torch.inference_mode())
@@ -267,7 +269,7 @@ def dissect_networks(
         stack.enter_context(forward.stream())
         forward.check(data.image_size, ran=units_axis is None and settings.precision == "fp32")
         keys = tuple((name, layer) for name in models for layer in layers)
-        source = NetworkMaps(forward, keys, data, mine, settings.batch_size)
+        source = NetworkMaps(forward, keys, data, arrangement.blocks, mine, settings.batch_size)
         measured = count_pixels(source, resources, processes, geometry=geometry, progress=progress)
     noted = _noted(data, settings) | {"align": settings.align, "precision": settings.precision}
     noted |= preprocessing.noted() | _noted_score(score)
@@ -345,8 +347,9 @@ def dissect_activations(
     # The maps are in memory already, and their copies that are stored until the thresholds are known fit there too.
     budget = Budget(memory=2 * features.nbytes + (1 << 30))
     with Storage(budget) as storage, Workers(torch.get_num_threads()) as workers:
-        resources = Resources(data, chosen, choose_backend(torch.device("cpu"), workers), storage)
-        source = ArrayMaps(("", "activations"), features, data)
+        arrangement = arrange(data)
+        resources = Resources(data, arrangement, chosen, choose_backend(torch.device("cpu"), workers), storage)
+        source = ArrayMaps(("", "activations"), features, data, arrangement.blocks)
         measured = count_pixels(source, resources, Processes(), thresholds=given, progress=progress)
     (counts,) = measured.layers.values()
     noted = _noted(data, chosen) | {"align": "half-pixel"} | _noted_score(score) | dict(settings or {})

@@ -60,6 +60,8 @@ class NetworkMaps:
         The layers, as pairs of network name and layer name.
     concepts
         The data set.
+    blocks
+        int64 [images of the data set]: the block of images that each image belongs to.
     images
         The indices of the images.
     batch_size
@@ -69,13 +71,14 @@ class NetworkMaps:
     forward: ForwardPasses
     keys: tuple[Key, ...]
     concepts: Concepts
+    blocks: Array
     images: range
     batch_size: int
 
     def batches(self, take: Take, only: Collection[Key] | None = None) -> Iterator[Batch]:
         """Run the networks; see `Source.batches`. With `only`, they run no further than the last wanted layer."""
         wanted = self.keys if only is None else [key for key in self.keys if key in only]
-        for batch in batches(self.concepts, self.batch_size, self.images, pinned=self.forward.on_gpu):
+        for batch in batches(self.concepts, self.batch_size, self.images, self.blocks, pinned=self.forward.on_gpu):
             self.forward.run(batch, wanted, take, to_the_end=only is None)
             yield batch
         self.forward.finish()
@@ -93,6 +96,8 @@ class ArrayMaps:
         The maps of all images of the data set, [images, units, h, w] or [images, units], of any real type.
     concepts
         The data set.
+    blocks
+        int64 [images]: the block of images that each image belongs to.
     batch_size
         The number of images in a batch.
     """
@@ -100,6 +105,7 @@ class ArrayMaps:
     key: Key
     features: Array
     concepts: Concepts
+    blocks: Array
     batch_size: int = 64
 
     @property
@@ -110,7 +116,7 @@ class ArrayMaps:
     def batches(self, take: Take, only: Collection[Key] | None = None) -> Iterator[Batch]:
         """Pass on the maps as float32; see `Source.batches`."""
         del only  # There is one layer.
-        for batch in batches(self.concepts, self.batch_size, self.images, with_images=False):
+        for batch in batches(self.concepts, self.batch_size, self.images, self.blocks, with_images=False):
             part = np.array(self.features[batch.first : batch.first + len(batch.names)], np.float32)
             take(self.key, torch.from_numpy(part), batch)
             yield batch

@@ -9,7 +9,7 @@ import numpy as np
 
 from prunescope.arrays import Array, Values
 from prunescope.dissection.kernels import kernel
-from prunescope.dissection.labels import BLOCKS, LabelBatch
+from prunescope.dissection.labels import LabelBatch
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import UpsampleAxis
 from prunescope.dissection.settings import Presence
@@ -29,7 +29,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Tally:
-    """Pixel counts for each block of consecutive images, from which error bars are computed.
+    """Pixel counts for each block of images, from which intervals are computed; see `arrange`.
 
     The fields are those of `Counts`, which are their sums over the blocks.
     """
@@ -53,7 +53,7 @@ class MaskCounts:
     area: Array
 
     @classmethod
-    def empty(cls, units: int, concepts: int, categories: int, block_pixels: int, blocks: int = BLOCKS) -> MaskCounts:
+    def empty(cls, units: int, concepts: int, categories: int, block_pixels: int, blocks: int) -> MaskCounts:
         """Return counts of zero.
 
         No count of a block can exceed `block_pixels`, the number of label pixels in the images of a block.
