@@ -40,7 +40,7 @@ from prunescope.dissection.forward import arithmetic
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import half_pixel_axis
 from prunescope.dissection.settings import Precision
-from prunescope.dissection.tally import MaskBatch, MaskCounts, MaskTallyOnCpu
+from prunescope.dissection.tally import MaskBatch, MaskTallyOnCpu, empty_counts
 from prunescope.dissection.thresholds import LargestValues
 from prunescope.dissection.workers import Workers
 from prunescope.miniature import make_miniature
@@ -146,7 +146,7 @@ def tally_alone(data: ConceptData, repeats: int) -> tuple[list[float], list[floa
     thresholds = np.quantile(maps.transpose(1, 0, 2, 3).reshape(units, -1), 0.995, axis=1)
     image, unit = np.nonzero(maps.max(axis=(2, 3)) > thresholds)
     kept = KeptMaps(unit, image, maps.max(axis=(2, 3))[image, unit], maps[image, unit])
-    counts = MaskCounts.empty(units, len(data.labels), len(data.categories), count * 224 * 224, 1)
+    counts = empty_counts(units, len(data.labels), len(data.categories), np.array([count * 224 * 224]))
     axes = (half_pixel_axis(7, data.label_size[0]), half_pixel_axis(7, data.label_size[1]))
     some = random.choice(len(unit), 500, replace=False)
     stacks = [torch.from_numpy(plain_layers(data, i)) for i in range(count)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,7 +20,7 @@ from prunescope.dissection.masks import half_pixel_axis
 from prunescope.dissection.on_device import DeviceTensors
 from prunescope.dissection.settings import Settings
 from prunescope.dissection.storage import Budget, Storage
-from prunescope.dissection.tally import MaskBatch, MaskCounts
+from prunescope.dissection.tally import MaskBatch, empty_counts
 from prunescope.dissection.tally_on_device import MaskTallyOnDevice
 from prunescope.processes import Processes
 from prunescope.tasks.task import TaskBatch
@@ -82,9 +83,9 @@ def test_a_first_pass_waits_four_times_a_batch(batch: int) -> None:
             assert waits.count == 4
 
 
-def test_counting_masks_by_tensor_operations_waits_six_times_a_batch() -> None:
+def test_counting_masks_by_tensor_operations_waits_nine_times_a_batch() -> None:
     data = open_concepts(GOLDEN / "concepts")
-    counts = MaskCounts.empty(3, len(data.labels), len(data.categories), 1 << 20, 1)
+    counts = empty_counts(3, len(data.labels), len(data.categories), np.array([1 << 20]))
     tally = MaskTallyOnDevice(counts, "image", (half_pixel_axis(7, 112), half_pixel_axis(7, 112)), CPU)
     maps = torch.randn(3, 8, 7, 7, generator=torch.Generator().manual_seed(0))
     units, images = torch.arange(3).repeat_interleave(8), torch.arange(8).repeat(3)
@@ -92,7 +93,7 @@ def test_counting_masks_by_tensor_operations_waits_six_times_a_batch() -> None:
     labels = on_device(next(batches(data, 8, range(8), with_images=False)).labels, CPU)
     with Waits() as waits:
         tally.add(MaskBatch(kept, torch.ones(3, dtype=torch.float64), labels))
-    assert waits.count == 6
+    assert waits.count == 9
 
 
 def test_a_training_step_under_a_mask_waits_for_nothing() -> None:

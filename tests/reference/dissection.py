@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -74,3 +75,42 @@ def dissected(
             if intersect:
                 found[unit, concept] = (truth, activation, intersect, intersect / (truth + activation - intersect))
     return found
+
+
+def compared(
+    features: Array,
+    stacks: list[dict[str, list[Array]]],
+    donors: list[int],
+    primary: dict[int, str],
+    thresholds: Array,
+    presence: str,
+    mirrored: bool = False,
+    mask_of: Callable[[Array, float, tuple[int, int]], Array] = above,
+) -> list[float]:
+    """Return each unit's best IoU when image i has the labels of image donors[i], or is left out if that is -1."""
+    best = []
+    for unit, threshold in enumerate(thresholds):
+        masks = []
+        for image, stack in enumerate(stacks):
+            shape = next(layer.shape for layers in stack.values() for layer in layers)
+            mask = mask_of(features[image, unit], float(threshold), shape)
+            masks.append(mask[:, ::-1] if mirrored else mask)
+        ious = [0.0]
+        for concept, category in primary.items():
+            truth = activation = intersect = 0
+            for mask, donor in zip(masks, donors, strict=True):
+                if donor < 0:
+                    continue
+                layers = [layer for own in stacks[donor].values() for layer in own]
+                stands = np.logical_or.reduce([layer == concept for layer in layers])
+                numbers = [number for number in primary if primary[number] == category]
+                labelled = np.logical_or.reduce([np.isin(layer, numbers) for layer in layers])
+                if presence == "overlap":
+                    labelled &= mask
+                truth += int(stands.sum())
+                intersect += int((mask & stands).sum())
+                activation += int(mask.sum()) if labelled.any() else 0
+            if intersect:
+                ious.append(intersect / (truth + activation - intersect))
+        best.append(max(ious))
+    return best

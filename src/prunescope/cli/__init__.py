@@ -20,6 +20,7 @@ from prunescope.cli.options import (
     Align,
     BatchSize,
     BranchFrom,
+    Chance,
     Changes,
     Channels,
     Classes,
@@ -226,6 +227,7 @@ def dissect(
     quantile: Quantile = None,
     iou: Iou = None,
     presence: Presence = None,
+    chance: Chance = None,
     align: Align = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
@@ -245,7 +247,7 @@ def dissect(
     """
     if (network is None) == (activations is None):
         raise InputError("give either NETWORK or --activations FILE.npz")
-    common = {"concepts": concepts} | chosen(quantile=quantile, iou=iou, presence=presence)
+    common = {"concepts": concepts} | chosen(quantile=quantile, iou=iou, presence=presence, chance=chance)
     if activations is not None:
         if layer or weights or weights_key or masks or classes or units_axis:
             raise InputError(

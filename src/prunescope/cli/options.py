@@ -97,6 +97,12 @@ Presence = Annotated[
         show_default="image",
     ),
 ]
+Chance = Annotated[
+    int | None,
+    typer.Option(
+        help="The number of permutations of the labels with which units are compared; 0 for none.", show_default="20"
+    ),
+]
 Align = Annotated[
     str | None,
     typer.Option(

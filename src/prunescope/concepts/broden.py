@@ -88,7 +88,8 @@ class ConceptData:
         """
         empty = {"", "0"}
         cells = [[cell not in empty for cell in row.cells] for row in self.rows]
-        return np.array(cells, np.bool_).reshape(len(self.rows), -1)[self.labels_from]
+        own: np.ndarray = np.array(cells, np.bool_).reshape(len(self.rows), -1)[self.labels_from]
+        return own
 
     @property
     def groups(self) -> np.ndarray:
@@ -98,7 +99,8 @@ class ConceptData:
         """
         keys = [row.group or at for at, row in enumerate(self.rows)]
         numbers: dict[str | int, int] = {}
-        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+        own: np.ndarray = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)[self.images_from]
+        return own
 
     def image(self, i: int) -> np.ndarray:
         """Return image `i` in RGB as a uint8 array [ih, iw, 3].

@@ -24,6 +24,20 @@ class Arrangement:
     donors: Array  # int64 [permutations, images]: the image whose labels each image gets, or -1 if there is none
 
     @property
+    def left_out(self) -> Array:
+        """The number of images without a donor in each permutation, int64 [permutations]."""
+        missing: Array = (self.donors < 0).sum(axis=1)
+        return missing
+
+    @property
+    def lent(self) -> Array:
+        """Whether each image is a donor, bool [permutations, images]."""
+        lent = np.zeros(self.donors.shape, np.bool_)
+        rows, images = np.nonzero(self.donors >= 0)
+        lent[rows, self.donors[rows, images]] = True
+        return lent
+
+    @property
     def count(self) -> int:
         """The number of blocks."""
         return int(self.blocks.max()) + 1

@@ -53,8 +53,8 @@ class Backend(Protocol[Values]):
         """Keep the images on which each unit is most active, given the shape (units, h, w) of an image's maps."""
 
     def tally(
-        self, counts: MaskCounts, presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis]
-    ) -> Accumulator[MaskBatch[Values], MaskCounts]:
+        self, counts: MaskCounts[Array], presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis]
+    ) -> Accumulator[MaskBatch[Values], MaskCounts[Array]]:
         """Count the pixels that masks have in common with labels.
 
         Parameters

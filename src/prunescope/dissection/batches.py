@@ -109,26 +109,8 @@ class _Reader(AbstractContextManager["_Reader"]):
     def _one(self, i: int) -> _Read:
         labels = self._concepts.image_labels(i)
         if not isinstance(self._concepts, PackedConcepts):
-            self._check(i, labels)
+            check_labels(self._concepts, i, labels)
         return (self._concepts.image(i) if self._with_images else None), labels
-
-    def _check(self, i: int, labels: ImageLabels) -> None:
-        """Raise if the labels of an image are impossible, since compiled code uses them as indices without checks."""
-        codes, starts, numbers = labels.codes, labels.starts, labels.numbers
-        size, rows = self._concepts.label_size, len(starts) - 1
-        ascend = (
-            len(starts) > 0 and starts[0] == 0 and starts[-1] == len(numbers) and bool((np.diff(starts) >= 0).all())
-        )
-        for fine, expected in (
-            (codes.shape == size and codes.dtype.kind == "u", f"codes must be unsigned integers {list(size)}"),
-            (rows > 0 and int(codes.max(initial=0)) < rows, f"codes must be below the number of rows, {rows}"),
-            (ascend, f"starts must ascend from 0 to the number of concepts listed, {len(numbers)}"),
-            (bool(np.isin(numbers, self._numbers).all()), "numbers must be in the index of the data set's `labels`"),
-        ):
-            if not fine:
-                raise InputError(
-                    f"{self._concepts.root}: the labels of image {self._concepts.names[i]} are not possible: {expected}"
-                )
 
     def _from_files(self, indices: range, reading: list[Future[_Read]]) -> Batch:
         found = [one.result() for one in reading]
@@ -170,3 +152,27 @@ class _Reader(AbstractContextManager["_Reader"]):
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
             fill(images.numpy())
         return Batch(indices.start, tuple(self._concepts.names[indices.start : indices.stop]), images, labels)
+
+
+def check_labels(concepts: Concepts, i: int, labels: ImageLabels) -> None:
+    """Check the labels of image `i`, since compiled code uses them as indices without checks.
+
+    Raises
+    ------
+    InputError
+        If the labels are impossible.
+    """
+    codes, starts, numbers = labels.codes, labels.starts, labels.numbers
+    size, rows = concepts.label_size, len(starts) - 1
+    ascend = len(starts) > 0 and starts[0] == 0 and starts[-1] == len(numbers) and bool((np.diff(starts) >= 0).all())
+    for fine, expected in (
+        (codes.shape == size and codes.dtype.kind == "u", f"codes must be unsigned integers {list(size)}"),
+        (rows > 0 and int(codes.max(initial=0)) < rows, f"codes must be below the number of rows, {rows}"),
+        (ascend, f"starts must ascend from 0 to the number of concepts listed, {len(numbers)}"),
+        (
+            bool(np.isin(numbers, concepts.labels.index).all()),
+            "numbers must be in the index of the data set's `labels`",
+        ),
+    ):
+        if not fine:
+            raise InputError(f"{concepts.root}: the labels of image {concepts.names[i]} are not possible: {expected}")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prunescope.arrays import Array, Values
 from prunescope.dissection.batches import Batch
+from prunescope.dissection.donors import DonorLabels
 from prunescope.dissection.forward import Key
 from prunescope.dissection.labels import LabelPixels, label_batch
 from prunescope.dissection.layer_pass import LayerCounts, LayerPass, Resources
@@ -24,6 +25,7 @@ class Measurement:
     """What was counted over a whole data set."""
 
     truth: Array  # int64 [blocks, concepts]: the pixels of each concept
+    permuted_truth: Array  # int64 [permutations, concepts]: the same under each permutation of the labels
     layers: dict[Key, LayerCounts]  # in the order in which the layers were computed
 
 
@@ -63,7 +65,10 @@ def count_pixels(
         If an activation is not finite, or if the maps of a layer differ in shape between images.
     """
     backend, layers = resources.backend, dict[Key, LayerPass[Values]]()
-    truth, stored = LabelPixels(resources.arrangement.count, len(resources.concepts.labels)), resources.storage.buffer()
+    arrangement, concepts = resources.arrangement, resources.concepts
+    truth = LabelPixels(arrangement.count, len(concepts.labels), arrangement.lent)
+    stored, firsts = resources.storage.buffer(), list[int]()
+    donors = DonorLabels(concepts, arrangement.donors)
 
     def estimate(key: Key, output: Tensor, batch: Batch) -> None:
         if key not in layers:
@@ -71,7 +76,9 @@ def count_pixels(
         layers[key].add(output, batch)
 
     def count(key: Key, output: Tensor, batch: Batch) -> None:
-        layers[key].count_output(output, backend.labels(batch.labels))
+        kept, labels = layers[key].above(output), backend.labels(batch.labels)
+        for some, others in donors.parts(batch.first, len(batch.names), backend):
+            layers[key].count(kept.of_images(some), labels, others)
 
     def report(passes_done: int, batch: Batch) -> None:
         passes = 1 + any(layer.overflowed for layer in layers.values())
@@ -79,18 +86,21 @@ def count_pixels(
         progress(passes_done * len(source.images) + images, passes * len(source.images))
 
     for batch in source.batches(estimate):
-        truth.add(batch.labels)
+        truth.add(batch.first, batch.labels)
+        firsts.append(batch.first)
         stored.add(backend.labels(batch.labels).record)
         report(0, batch)
     for layer in layers.values():
         layer.settle(processes)
     waiting = [(layer, layer.kept()) for layer in layers.values() if not layer.overflowed]
-    for record in stored:
+    for first, record in zip(firsts, stored, strict=True) if waiting else ():
         labels = label_batch(record, backend.array)
-        for layer, kept in waiting:
-            layer.count(next(kept), labels)
+        maps = [(layer, next(kept)) for layer, kept in waiting]
+        for some, others in donors.parts(first, len(labels.blocks), backend):
+            for layer, own in maps:
+                layer.count(own.of_images(some), labels, others)
     again = {key for key, layer in layers.items() if layer.overflowed}
     for batch in source.batches(count, only=again) if again else ():
         report(1, batch)
     truth.reduce(processes)
-    return Measurement(truth.result(), {key: layer.result(processes) for key, layer in layers.items()})
+    return Measurement(*truth.result(), {key: layer.result(processes) for key, layer in layers.items()})

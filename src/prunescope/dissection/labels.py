@@ -42,6 +42,14 @@ class LabelBatch(Generic[Values]):
         return tuple(vars(self).values())
 
 
+@dataclass(frozen=True)
+class DonorBatch(Generic[Values]):
+    """Labels of other images, which take the place of the labels of the images of a batch (permuted labels)."""
+
+    labels: LabelBatch[Values]  # of the donors
+    at: Values  # int64 [permutations, images of the batch]: the donor's index in `labels`, -1 where there is none
+
+
 def on_device(labels: LabelBatch[Array], device: torch.device) -> LabelBatch[Tensor]:
     """Copy labels to a device, as tensors."""
     # PyTorch supports few operations on 16-bit unsigned integers.
@@ -66,26 +74,37 @@ class LabelPixels:
         The number of blocks.
     concepts
         The number of concepts.
+    lent
+        bool [permutations, images of the data set]: whether each image's labels are those of another image.
     """
 
-    def __init__(self, blocks: int, concepts: int) -> None:
-        self._counts = np.zeros((blocks, concepts), np.int64)
+    def __init__(self, blocks: int, concepts: int, lent: Array) -> None:
+        self._counts, self._lent = np.zeros((blocks, concepts), np.int64), lent
+        self._permuted = np.zeros((len(lent), concepts), np.int64)
 
-    def add(self, labels: LabelBatch[Array], /) -> None:
-        """Add the labels of some images."""
+    def add(self, first: int, labels: LabelBatch[Array], /) -> None:
+        """Add the labels of some consecutive images, the first of which has the index `first`."""
         rows = np.diff(labels.first_rows, append=len(labels.pixels))
-        cells = np.repeat(labels.blocks, rows)[labels.entry_rows] * self._counts.shape[1] + labels.columns
+        images = np.repeat(np.arange(len(rows)), rows)[labels.entry_rows]
+        cells = labels.blocks[images] * self._counts.shape[1] + labels.columns
         # bincount adds float64 weights, which is exact for integer sums below 2 ** 53.
         counts = np.bincount(cells, labels.pixels[labels.entry_rows], self._counts.size)
         self._counts += counts.astype(np.int64).reshape(self._counts.shape)
+        for row, lent in enumerate(self._lent[:, first : first + len(rows)]):
+            pixels = labels.pixels[labels.entry_rows] * lent[images]
+            self._permuted[row] += np.bincount(labels.columns, pixels, self._counts.shape[1]).astype(np.int64)
 
     def reduce(self, processes: Processes) -> None:
         """Add the counts of other processes."""
         processes.all_reduce(self._counts)
+        processes.all_reduce(self._permuted)
 
-    def result(self) -> Array:
-        """Return the counts, int64 [blocks, concepts]."""
-        return self._counts
+    def result(self) -> tuple[Array, Array]:
+        """Return the counts of each block, int64 [blocks, concepts], and under each permutation of the labels.
+
+        The latter, int64 [permutations, concepts], are the pixels of those images whose labels another image gets.
+        """
+        return self._counts, self._permuted
 
 
 def join_labels(
@@ -153,17 +172,44 @@ def join_packed(
         If the packed copy is damaged.
     """
     packed.verify(labels=images)
-    spans = packed.spans[images]
+    return join_words(
+        packed.words, packed.spans[images], packed.layout.size[2:], numbers, primary, count, blocks, small=small
+    )
+
+
+def join_words(
+    words: Array,
+    spans: Array,
+    size: tuple[int, int],
+    numbers: Array,
+    primary: Array,
+    count: int,
+    blocks: Array,
+    *,
+    small: bool = False,
+) -> LabelBatch[Array]:
+    """Join the labels of several images, given in the stored form of packed copies; see `Layout`.
+
+    Parameters
+    ----------
+    words
+        int32: the stored labels of at least these images, which must be possible.
+    spans
+        int64 [images, 4]: the position and the lengths of each image's labels in `words`.
+    size
+        The height and width of the labels (sh, sw).
+    numbers, primary, count, blocks, small
+        As in `join_packed`.
+    """
     rows, entries = spans[:, 2], spans[:, 3]
     most = int(rows.max())
     dtype = np.uint32 if most > 1 << 16 else np.uint8 if small and most <= 1 << 8 else np.uint16
-    sh, sw = packed.layout.size.sh, packed.layout.size.sw
-    codes = np.empty((len(images), sh, sw), dtype)
+    codes = np.empty((len(spans), *size), dtype)
     starts, named = np.empty(rows.sum() + 1, np.int64), np.empty(entries.sum(), np.int32)
     pixels = np.zeros(rows.sum(), np.int64)
     _unpack(
-        packed.words, packed.words.view(np.uint8), spans, rows.cumsum() - rows, entries.cumsum() - entries,
-        codes.reshape(len(images), -1), starts, named, pixels,
+        words, words.view(np.uint8), spans, rows.cumsum() - rows, entries.cumsum() - entries,
+        codes.reshape(len(spans), -1), starts, named, pixels,
     )  # fmt: skip
     return _batch(codes, rows, starts, named, pixels, numbers, primary, count, blocks)
 

@@ -16,12 +16,12 @@ from prunescope.dissection.arrangement import Arrangement
 from prunescope.dissection.backend import Backend, kept_maps
 from prunescope.dissection.batches import Batch
 from prunescope.dissection.examples import Examples
-from prunescope.dissection.labels import LabelBatch
+from prunescope.dissection.labels import DonorBatch, LabelBatch
 from prunescope.dissection.maps import KeptMaps, MapBatch, NotFiniteError, shape_of
 from prunescope.dissection.masks import UpsampleAxis, anchored_axis, half_pixel_axis
 from prunescope.dissection.settings import Settings
 from prunescope.dissection.storage import Record, Storage
-from prunescope.dissection.tally import MaskBatch, MaskCounts
+from prunescope.dissection.tally import MaskBatch, MaskCounts, empty_counts
 from prunescope.dissection.thresholds import Extremes, GivenThresholds, ThresholdEstimate, Thresholds, thresholds_of
 from prunescope.errors import InputError
 from prunescope.networks.geometry import Geometry
@@ -45,7 +45,7 @@ class LayerCounts:
 
     thresholds: Thresholds
     examples: Examples
-    masks: MaskCounts
+    masks: MaskCounts[Array]
 
 
 class LayerPass(Generic[Values]):
@@ -53,8 +53,8 @@ class LayerPass(Generic[Values]):
 
     The layer's outputs for all images are passed to `add`. Meanwhile, each unit has a lower bound of its threshold that
     rises as images are added. Maps with a value above the bound are stored; the others cannot exceed the threshold and
-    are dropped. After `settle`, the stored maps of each batch are passed to `count`, or the layer's outputs to
-    `count_output` if the stored maps exceeded the budget.
+    are dropped. After `settle`, the stored maps of each batch are passed to `count`, or those that
+    `above` returns if the stored maps exceeded the budget.
 
     Parameters
     ----------
@@ -91,12 +91,16 @@ class LayerPass(Generic[Values]):
         self._extremes: Accumulator[MapBatch[Values], Extremes] = backend.extremes(units)
         self._examples: Accumulator[MapBatch[Values], Examples] = backend.examples(shape)
         sh, sw = concepts.label_size
-        blocks = np.bincount(resources.arrangement.blocks)
-        counts = MaskCounts.empty(
-            units, len(concepts.labels), len(concepts.categories), int(blocks.max()) * sh * sw, len(blocks)
+        arrangement = resources.arrangement
+        counts = empty_counts(
+            units,
+            len(concepts.labels),
+            len(concepts.categories),
+            np.bincount(arrangement.blocks) * sh * sw,
+            len(arrangement.donors),
         )
         axes = _axes(concepts, (h, w), geometry)
-        self._tally: Accumulator[MaskBatch[Values], MaskCounts] = backend.tally(counts, settings.presence, axes)
+        self._tally: Accumulator[MaskBatch[Values], MaskCounts[Array]] = backend.tally(counts, settings.presence, axes)
         self._kept = resources.storage.buffer(self._still_possible)
 
     @property
@@ -150,13 +154,15 @@ class LayerPass(Generic[Values]):
         """Return the stored maps of each batch, in the order of the calls of `add`."""
         return (kept_maps(record, self._backend) for record in self._kept)
 
-    def count(self, kept: KeptMaps[Values], labels: LabelBatch[Values]) -> None:
+    def count(
+        self, kept: KeptMaps[Values], labels: LabelBatch[Values], donors: DonorBatch[Values] | None = None
+    ) -> None:
         """Count the pixels that masks, computed from the stored maps of some images, have in common with the labels."""
-        self._tally.add(MaskBatch(kept, self._bounds, labels))
+        self._tally.add(MaskBatch(kept, self._bounds, labels, donors))
 
-    def count_output(self, output: Tensor, labels: LabelBatch[Values]) -> None:
-        """Count the pixels that masks, computed from the output for some images, have in common with the labels."""
-        self.count(self._backend.above(self._backend.maps(0, output), self._bounds), labels)
+    def above(self, output: Tensor) -> KeptMaps[Values]:
+        """Return the maps in the output for some images that exceed their unit's threshold."""
+        return self._backend.above(self._backend.maps(0, output), self._bounds)
 
     def result(self, processes: Processes) -> LayerCounts:
         """Return the thresholds, examples and counts, after all processes have counted all their images."""

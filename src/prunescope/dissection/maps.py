@@ -42,6 +42,12 @@ class KeptMaps(Generic[Values]):
         """
         return self.at(self.peaks > bounds[self.units])
 
+    def of_images(self, images: slice | None) -> KeptMaps[Values]:
+        """Return only the maps of consecutive images of the batch, or all maps if `images` is None."""
+        if images is None:
+            return self
+        return self.at((self.images >= images.start) & (self.images < images.stop))
+
     def split(self, most: int) -> Iterator[KeptMaps[Values]]:
         """Yield the maps in parts of at most `most` maps."""
         for first in range(0, len(self.maps), most):

@@ -103,7 +103,9 @@ def read_netdissect(path: str | Path, iou: float = 0.05) -> tuple[pd.DataFrame, 
     _check_labels(sheet, score, categories)
     _note_other_concepts(sheet, score, categories)
     pairs = _pairs(sheet, unit, categories)
-    units = unit_scores(pairs, pd.DataFrame({"unit": sorted(unit)}), categories).drop(columns="number")
+    units = unit_scores(pairs, pd.DataFrame({"unit": sorted(unit)}), categories).drop(
+        columns=["number", "precision", "recall"]
+    )
     given = sheet.table.set_index(unit).loc[units["unit"]]
     units["label"] = given["label"].mask(given["label"] == "").to_numpy()
     units["category"] = given["category"].mask(given["label"] == "").to_numpy()

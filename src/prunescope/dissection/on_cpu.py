@@ -56,6 +56,8 @@ class CpuKernels:
         """Keep the images on which each unit is most active."""
         return ExamplesOnCpu(shape, self.workers)
 
-    def tally(self, counts: MaskCounts, presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis]) -> MaskTallyOnCpu:
+    def tally(
+        self, counts: MaskCounts[Array], presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis]
+    ) -> MaskTallyOnCpu:
         """Count the pixels that masks have in common with labels."""
         return MaskTallyOnCpu(counts, presence, axes, self.workers)

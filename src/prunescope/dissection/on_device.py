@@ -186,7 +186,7 @@ class DeviceTensors:
         return ExamplesOnDevice(shape, self.device)
 
     def tally(
-        self, counts: MaskCounts, presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis]
+        self, counts: MaskCounts[Array], presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis]
     ) -> MaskTallyOnDevice:
         """Count the pixels that masks have in common with labels."""
         return MaskTallyOnDevice(counts, presence, axes, self.device)

@@ -13,11 +13,12 @@ import pandas as pd
 
 from prunescope.arrays import Array
 from prunescope.concepts.protocol import Concepts
+from prunescope.dissection.chance import Chance, best_concepts, chance_counts, unit_columns
 from prunescope.dissection.examples import EXAMPLES_FILE, Examples
 from prunescope.dissection.layer_pass import LayerCounts
 from prunescope.dissection.netdissect import to_netdissect
-from prunescope.dissection.scores import Score, pair_scores, summarise, tally_arrays, unit_scores
-from prunescope.dissection.tally import Tally
+from prunescope.dissection.scores import Score, pair_scores, score_column, summarise, tally_arrays, unit_scores
+from prunescope.dissection.tally import Counts, Tally
 from prunescope.errors import InputError, nearest
 from prunescope.files import inside, write_arrays, write_json, write_table
 
@@ -31,10 +32,11 @@ class LayerDissection:
     layer
         The name of the layer in `named_modules()`; empty for an imported table.
     units
-        A row per unit: unit, label, category, iou, threshold, dead, number, `CATEGORY-label` and `CATEGORY-iou`.
+        A row per unit: unit, label, category, iou, threshold, dead, number, precision, recall, `CATEGORY-label`,
+        `CATEGORY-iou`, iou_mirrored, and p and q if labels were permuted.
         `label`, `category` and `number` (in label.csv) are those of the unit's concept. `unit` is the index of the
         unit in the layer or, if filters were removed, in the layer of the dense network. An imported table has no
-        `threshold`, `dead` and `number`.
+        `threshold`, `dead` and `number`, and no columns that depend on counts.
     pairs
         A row for each pair of unit and concept that have pixels in common: unit, label, number, category, truth,
         activation, intersect, iou.
@@ -60,7 +62,9 @@ class LayerDissection:
         layer: str,
         counts: LayerCounts,
         truth: Array,
+        permuted_truth: Array,
         concepts: Concepts,
+        left_out: Array,
         score: Score,
         iou: float,
         settings: Mapping[str, Any],
@@ -75,8 +79,12 @@ class LayerDissection:
             What was accumulated for this layer over all images.
         truth
             int64 [blocks, concepts]: the number of pixels of each concept.
+        permuted_truth
+            int64 [permutations, concepts]: the number of pixels of each concept under each permutation of the labels.
         concepts
             The data set.
+        left_out
+            int64 [permutations]: the number of images without a donor.
         score
             The score by which a unit's concept is chosen.
         iou
@@ -84,13 +92,31 @@ class LayerDissection:
         settings
             The settings to store in the summary.
         """
-        tally = Tally(truth, counts.masks.intersect, counts.masks.activation, counts.masks.area)
-        pairs = pair_scores(tally.total(), concepts.labels, concepts.categories, score)
+        masks = counts.masks
+        tally = Tally(truth, masks.intersect, masks.activation, masks.area)
+        total = tally.total()
+        pairs = pair_scores(total, concepts.labels, concepts.categories, score)
+        primary = np.array([concepts.categories.index(name) for name in concepts.labels["category"]], np.int64)
+        mirrored = Counts(total.truth, masks.mirrored_intersect, masks.mirrored_activation, total.area)
+        permuted = (
+            Counts(*parts, total.area)
+            for parts in zip(permuted_truth, masks.permuted_intersect, masks.permuted_activation, strict=True)
+        )
+        chance = Chance(
+            best_concepts(mirrored, primary, score),
+            tuple(best_concepts(one, primary, score) for one in permuted),
+            left_out,
+        )
         thresholds, dead = counts.thresholds
         known = pd.DataFrame({"unit": np.arange(len(thresholds)), "threshold": thresholds, "dead": dead})
         units = unit_scores(pairs, known, concepts.categories)
-        summary = summarise(units, concepts.categories, iou, {"layer": layer, **settings})
-        return cls(layer, units, pairs, summary, tally_arrays(tally, concepts.labels, pairs), counts.examples)
+        units = units.assign(**unit_columns(units[score_column(units)].to_numpy(), chance))
+        summary = chance_counts(chance, iou)
+        summary |= summarise(units, concepts.categories, iou, {"layer": layer, **settings})
+        arrays = tally_arrays(tally, concepts.labels, pairs)
+        if chance.permuted:
+            arrays["chance_iou"] = np.stack([one.score for one in chance.permuted])
+        return cls(layer, units, pairs, summary, arrays, counts.examples)
 
     def numbered(self, numbers: Array) -> LayerDissection:
         """Renumber the units, as in the dense network if filters were removed.
@@ -198,12 +224,14 @@ class Dissection(Mapping[str, LayerDissection]):
     def summary(self) -> pd.DataFrame:
         """Counts for each layer.
 
-        The columns are layer, units, interpretable, concepts and dead, and for each category its number of detected
-        concepts.
+        The columns are layer, units, interpretable, concepts and dead; if known, mirrored_interpretable,
+        chance_interpretable and chance_concepts; and for each category its number of detected concepts.
         """
         rows = []
         for name, layer in self.items():
             counts = {key: layer.summary[key] for key in ("units", "interpretable", "concepts", "dead")}
+            optional = ("mirrored_interpretable", "chance_interpretable", "chance_concepts")
+            counts |= {key: layer.summary[key] for key in optional if key in layer.summary}
             rows.append({"layer": name} | counts | layer.summary["by_category"])
         return pd.DataFrame(rows)
 

@@ -17,7 +17,7 @@ from prunescope.concepts.broden import ConceptData, as_concepts
 from prunescope.concepts.protocol import Concepts
 from prunescope.concepts.sample import as_sample
 from prunescope.devices import choose_device
-from prunescope.dissection.arrangement import arrange
+from prunescope.dissection.arrangement import Arrangement, arrange
 from prunescope.dissection.backend import choose_backend
 from prunescope.dissection.counting import count_pixels
 from prunescope.dissection.forward import ForwardPasses, Key, arithmetic
@@ -57,6 +57,7 @@ def dissect(
     quantile: float = DEFAULTS.quantile,
     iou: float = DEFAULTS.iou,
     presence: Presence = DEFAULTS.presence,
+    chance: int = DEFAULTS.chance,
     align: Align = DEFAULTS.align,
     batch_size: int = DEFAULTS.batch_size,
     device: str | torch.device = "auto",
@@ -100,6 +101,10 @@ def dissect(
     presence
         The images on which mask pixels count as activation for a category. With `image`, these are the images that have
         a label of the category anywhere; with `overlap`, the images that have one under the mask.
+    chance
+        The number of permutations of the labels. Every unit is compared with its best concepts when each image has the
+        labels of another image with labels of the same categories, which gives its `p` and `q`; 0 turns this off.
+        Without a packed copy of the data set, its labels are decoded twice.
     align
         The alignment of activation maps with the labels. With `half-pixel`, maps are stretched over the whole image;
         with `receptive-field`, map positions are placed at the centres of the units' receptive fields, which are
@@ -161,7 +166,13 @@ def dissect(
         found.units.query("iou > 0.05").groupby("category").size()
     """
     chosen = Settings.checked(
-        quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
+        quantile=quantile,
+        iou=iou,
+        presence=presence,
+        chance=chance,
+        align=align,
+        precision=precision,
+        batch_size=batch_size,
     )
     check_ready(without_wrapper(model))  # before a data set is opened, which may take longer
     data = as_sample(concepts, images)
@@ -260,7 +271,7 @@ def dissect_networks(
             raise InputError(f"{data.root} has {len(data)} images, fewer than the {processes.count} processes")
         workers = stack.enter_context(Workers(torch.get_num_threads()))
         storage = stack.enter_context(Storage(budget.on(forward.device)))
-        arrangement = arrange(data)
+        arrangement = _arranged(data, settings)
         resources = Resources(data, arrangement, settings, choose_backend(forward.device, workers), storage)
         for model in models.values():
             stack.enter_context(evaluating(model))
@@ -284,7 +295,15 @@ def dissect_networks(
         own |= {"dtype": forward.dtype(name)} if forward.dtype(name) != "float32" else {}
         own |= _noted_geometry(geometry[key]) if key in geometry else {}
         found[name][layer] = LayerDissection.from_counts(
-            layer, counts, measured.truth, data, score_of, settings.iou, noted | own
+            layer,
+            counts,
+            measured.truth,
+            measured.permuted_truth,
+            data,
+            arrangement.left_out,
+            score_of,
+            settings.iou,
+            noted | own,
         )
     return {name: Dissection(parts) for name, parts in found.items()}
 
@@ -297,6 +316,7 @@ def dissect_activations(
     quantile: float = DEFAULTS.quantile,
     iou: float = DEFAULTS.iou,
     presence: Presence = DEFAULTS.presence,
+    chance: int = DEFAULTS.chance,
     score: str | Score = "iou",
     settings: Mapping[str, Any] | None = None,
     progress: Progress = silent,
@@ -308,7 +328,7 @@ def dissect_activations(
     features
         The activation maps, [images, units, h, w] or [images, units], of any real type; they are converted to float32.
         The images must be in the order of the data set's index.
-    concepts, quantile, iou, presence, score, settings, progress
+    concepts, quantile, iou, presence, chance, score, settings, progress
         As in `dissect`.
     thresholds
         The threshold of each unit, [units], to be used instead of the exact quantile of `features`.
@@ -324,7 +344,7 @@ def dissect_activations(
         If the number of images differs from that of the data set; if `features` or `thresholds` have an unsupported
         shape or type, or values that are not finite; or if an argument is out of range.
     """
-    chosen = Settings.checked(quantile=quantile, iou=iou, presence=presence)
+    chosen = Settings.checked(quantile=quantile, iou=iou, presence=presence, chance=chance)
     score_of = score_function(score)
     data = as_concepts(concepts)
     if features.dtype.kind not in "fiu" or features.ndim not in (2, 4) or 0 in features.shape:
@@ -347,13 +367,27 @@ def dissect_activations(
     # The maps are in memory already, and their copies that are stored until the thresholds are known fit there too.
     budget = Budget(memory=2 * features.nbytes + (1 << 30))
     with Storage(budget) as storage, Workers(torch.get_num_threads()) as workers:
-        arrangement = arrange(data)
+        arrangement = _arranged(data, chosen)
         resources = Resources(data, arrangement, chosen, choose_backend(torch.device("cpu"), workers), storage)
         source = ArrayMaps(("", "activations"), features, data, arrangement.blocks)
         measured = count_pixels(source, resources, Processes(), thresholds=given, progress=progress)
     (counts,) = measured.layers.values()
     noted = _noted(data, chosen) | {"align": "half-pixel"} | _noted_score(score) | dict(settings or {})
-    return LayerDissection.from_counts("activations", counts, measured.truth, data, score_of, chosen.iou, noted)
+    return LayerDissection.from_counts(
+        "activations", counts, measured.truth, measured.permuted_truth, data, arrangement.left_out, score_of,
+        chosen.iou, noted,
+    )  # fmt: skip
+
+
+def _arranged(data: Concepts, settings: Settings) -> Arrangement:
+    found = arrange(data, settings.chance)
+    if settings.chance and not len(found.donors):
+        warnings.warn(
+            f"{data.root}: no image has another one with labels of the same categories, so that labels cannot be "
+            "permuted; there are no p-values",
+            stacklevel=3,
+        )
+    return found
 
 
 def _noted_geometry(geometry: Geometry) -> dict[str, list[str]]:
@@ -372,6 +406,7 @@ def _noted(data: Concepts, settings: Settings) -> dict[str, Any]:
     noted: dict[str, Any] = {
         "quantile": settings.quantile,
         "presence": settings.presence,
+        "chance": settings.chance,
         "concepts": str(data.root),
         "images": len(data),
     }

@@ -39,6 +39,7 @@ def dissect_checkpoints(
     quantile: float = DEFAULTS.quantile,
     iou: float = DEFAULTS.iou,
     presence: Presence = DEFAULTS.presence,
+    chance: int = DEFAULTS.chance,
     align: Align = DEFAULTS.align,
     batch_size: int = DEFAULTS.batch_size,
     device: str = "auto",
@@ -79,8 +80,8 @@ def dissect_checkpoints(
         The number of outputs of the network and the seed of random weights, as in `build_network`.
     device
         The device that the network runs on: `cpu`, `cuda`, `cuda:1`, ...; `auto` uses a GPU if there is one.
-    concepts, units_axis, quantile, iou, presence, align, batch_size, precision, mean, std, channels, budget, images, \
-    progress
+    concepts, units_axis, quantile, iou, presence, chance, align, batch_size, precision, mean, std, channels, budget, \
+    images, progress
         As in `dissect`.
 
     Returns
@@ -127,7 +128,13 @@ def dissect_checkpoints(
         for name, file in files.items()
     }
     settings = Settings.checked(
-        quantile=quantile, iou=iou, presence=presence, align=align, precision=precision, batch_size=batch_size
+        quantile=quantile,
+        iou=iou,
+        presence=presence,
+        chance=chance,
+        align=align,
+        precision=precision,
+        batch_size=batch_size,
     )
     data = as_sample(concepts, images)
     models = {
@@ -142,7 +149,12 @@ def dissect_checkpoints(
     metadata |= {"masks": [str(file) for file in masks]} if masks else {}
     # This is checked before the work, because an existing dissection would not be overwritten after it.
     known: dict[str, Any] = {"iou": iou, "align": align, "precision": precision}
-    known |= {"images": len(data), "order": None, **preprocessing.noted(), **_given(concepts, quantile, presence)}
+    known |= {
+        "images": len(data),
+        "order": None,
+        **preprocessing.noted(),
+        **_given(concepts, quantile, presence, chance),
+    }
     known |= {"weights_key": None, "masks": None, **(metadata if weights else {"network": network, "seed": seed})}
     for folder in folders.values():
         for layer in chosen:
@@ -173,6 +185,7 @@ def dissect_activations_file(
     quantile: float = DEFAULTS.quantile,
     iou: float = DEFAULTS.iou,
     presence: Presence = DEFAULTS.presence,
+    chance: int = DEFAULTS.chance,
     progress: Progress = silent,
 ) -> LayerDissection:
     """Dissect activation maps that another framework has written to a file, and save the results.
@@ -184,7 +197,7 @@ def dissect_activations_file(
         optionally an array `thresholds` [units]. Nothing in the file is unpickled.
     out
         The folder for the results, which are saved in its subfolder `activations`.
-    concepts, quantile, iou, presence, progress
+    concepts, quantile, iou, presence, chance, progress
         As in `dissect`.
 
     Returns
@@ -200,7 +213,9 @@ def dissect_activations_file(
     """
     check_folder(Path(out))
     settings = {"activations": str(file)}
-    refuse_other(out, "activations", {"iou": iou, **settings, **_given(concepts, quantile, presence)}, known=True)
+    refuse_other(
+        out, "activations", {"iou": iou, **settings, **_given(concepts, quantile, presence, chance)}, known=True
+    )
     arrays = read_activations(file)
     found = dissect_activations(
         arrays["features"],
@@ -209,6 +224,7 @@ def dissect_activations_file(
         quantile=quantile,
         iou=iou,
         presence=presence,
+        chance=chance,
         settings=settings,
         progress=progress,
     )
@@ -216,7 +232,7 @@ def dissect_activations_file(
     return found
 
 
-def _given(concepts: Concepts | str | Path, quantile: float, presence: Presence) -> Mapping[str, Any]:
+def _given(concepts: Concepts | str | Path, quantile: float, presence: Presence, chance: int) -> Mapping[str, Any]:
     """Return the settings that every dissection stores in its summary."""
     root = expanded(concepts).absolute() if isinstance(concepts, str | Path) else concepts.root
-    return {"concepts": str(root), "quantile": quantile, "presence": presence}
+    return {"concepts": str(root), "quantile": quantile, "presence": presence, "chance": chance}

@@ -210,7 +210,8 @@ def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str,
     Returns
     -------
     pd.DataFrame
-        unit, label, category, iou, the other columns of `units`, number, and the best concept of each category.
+        unit, label, category, iou, the other columns of `units`, number, precision (I / A), recall (I / G), and
+        the best concept of each category.
     """
     ranked = pairs.sort_values([score_column(pairs), "number"], ascending=[False, True], kind="stable")
     best = ranked.drop_duplicates("unit").set_index("unit")
@@ -225,6 +226,8 @@ def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str,
         columns["score"] = best["score"].reindex(at).fillna(0.0).to_numpy()
     columns |= {name: units[name].to_numpy() for name in units.columns if name != "unit"}
     columns["number"] = best["number"].reindex(at).astype("Int64").array
+    for name, whole in (("precision", "activation"), ("recall", "truth")):
+        columns[name] = (best["intersect"] / best[whole]).reindex(at).fillna(0.0).to_numpy()
     for category in categories:
         within = ranked[ranked["category"] == category].drop_duplicates("unit").set_index("unit")
         columns[f"{category}-label"] = within["label"].reindex(at).to_numpy()
@@ -249,7 +252,8 @@ def summarise(units: pd.DataFrame, categories: tuple[str, ...], iou: float, sett
     Returns
     -------
     dict
-        The numbers of `units`, `interpretable` units, detected `concepts` and, if known, `dead` units; the number of
+        The numbers of `units`, `interpretable` units, detected `concepts` and, if known, `dead` units and those that
+        are interpretable with mirrored masks too (`mirrored_interpretable`); the number of
         detected concepts (`by_category`) and of interpretable units (`units_by_category`) of each category; and the
         `settings`, including `iou`.
     """
@@ -262,6 +266,8 @@ def summarise(units: pd.DataFrame, categories: tuple[str, ...], iou: float, sett
         "by_category": {name: int((concepts["category"] == name).sum()) for name in categories},
         "units_by_category": {name: int((detectors["category"] == name).sum()) for name in categories},
     }
+    if "iou_mirrored" in units:
+        summary["mirrored_interpretable"] = int((detectors["iou_mirrored"] > iou).sum())
     if "dead" in units:
         summary["dead"] = int(units["dead"].sum())
     return summary | {"settings": settings | {"iou": iou}}

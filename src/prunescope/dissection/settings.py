@@ -16,10 +16,12 @@ Presence = Literal["image", "overlap"]
 Align = Literal["half-pixel", "receptive-field"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
+MOST_CHANCE = 1000
 
 _EXPECTED = {
     "quantile": "expected a fraction between 0 and 1 (0.005 keeps the top 0.5 %)",
     "iou": "expected a bound from 0 up to 1 (0.05 in the paper)",
+    "chance": f"expected a number of permutations from 0 to {MOST_CHANCE:,} (0 turns them off)",
     "batch_size": f"expected at least 1 image, at most {MOST_COUNT:,}",
 }
 
@@ -46,6 +48,8 @@ class Settings(Strict):
     presence
         The images on which mask pixels count as activation for a category. With `image`, these are the images that have
         a label of the category anywhere; with `overlap`, the images that have one under the mask.
+    chance
+        The number of permutations of the labels, with which the units are compared; 0 turns this off.
     align
         The alignment of activation maps with the labels. With `half-pixel`, maps are stretched over the whole image;
         with `receptive-field`, map positions are placed at the centres of the units' receptive fields.
@@ -60,6 +64,7 @@ class Settings(Strict):
     ] = 0.005
     iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
     presence: Presence = "image"
+    chance: Annotated[int, Field(ge=0, le=MOST_CHANCE, description="permutations of the labels; 0 for none")] = 20
     align: Annotated[Align, Field(description="how activation maps are aligned with the labels")] = "half-pixel"
     precision: Annotated[Precision, Field(description="the precision of the forward pass")] = "fp32"
     batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT)] = 32

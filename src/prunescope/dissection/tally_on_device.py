@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from types import ModuleType
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prunescope.dissection.labels import LabelBatch
+from prunescope.arrays import Array
+from prunescope.dissection.labels import DonorBatch, LabelBatch
 from prunescope.dissection.maps import KeptMaps
 from prunescope.dissection.masks import UpsampleAxis
 from prunescope.dissection.settings import Presence
@@ -31,6 +33,16 @@ class _Axis(NamedTuple):
         return cls(starts[:-1], starts.diff(), torch.from_numpy(axis.weights).to(device))
 
 
+class _Comparison(NamedTuple):
+    """Labels that masks are compared with, and the counts to add to."""
+
+    labels: LabelBatch[Tensor]
+    images: Tensor | None  # int64 [images of the batch]: their indices in `labels`, or -1; None if they are the same
+    intersect: Tensor  # [blocks, units, concepts]
+    activation: Tensor  # int64 [blocks, units, categories]
+    area: Tensor  # int64 [blocks, units]
+
+
 class MaskTallyOnDevice:
     """Counts the pixels of masks on a device, with Triton kernels or, without Triton, tensor operations.
 
@@ -43,63 +55,94 @@ class MaskTallyOnDevice:
     """
 
     def __init__(
-        self, counts: MaskCounts, presence: Presence, axes: tuple[UpsampleAxis, UpsampleAxis], device: torch.device
+        self,
+        counts: MaskCounts[Array],
+        presence: Presence,
+        axes: tuple[UpsampleAxis, UpsampleAxis],
+        device: torch.device,
     ) -> None:
         self._presence, self._device = presence, device
         self._kernels = _kernels(device)
         self._axes = axes if self._kernels is None else self._kernels.Axes(*axes, device)
-        self._intersect, self._activation, self._area = (
-            torch.from_numpy(part).to(device) for part in vars(counts).values()
-        )
+        self._counts = MaskCounts(*(torch.from_numpy(part).to(device) for part in vars(counts).values()))
+        self._unused = torch.zeros((1, counts.area.shape[1]), dtype=torch.int64, device=device)
         self._down, self._along = (_Axis.on(device, axis) for axis in axes)
 
     def add(self, batch: MaskBatch[Tensor], /) -> None:
         """Add the pixels that the masks of some images have in common with their labels."""
-        kept, thresholds, labels = batch
-        widest = int(labels.widest)
+        kept, thresholds, labels, donors = batch
+        comparisons = self._comparisons(labels, donors)
+        widest = max(int(one.labels.widest) for one in comparisons)
         if self._kernels is not None:
-            counts = self._intersect, self._activation, self._area
             for part in kept.split(max(1, 8 * AT_ONCE // widest)):
-                self._kernels.count_masks(part, thresholds, labels, self._axes, counts, self._presence)
+                for one in comparisons:
+                    counts = one.intersect, one.activation, one.area
+                    self._kernels.count_masks(
+                        _moved(part, one.images), thresholds, one.labels, self._axes, counts, self._presence
+                    )
             return
         own = thresholds[kept.units]
         size = max(1, AT_ONCE // max(widest, labels.codes[0].numel()))
         for some in torch.split((kept.peaks > own).nonzero()[:, 0], size):
-            self._add(kept.at(some), own[some], labels, widest)
+            part = kept.at(some)
+            pixels = self._pixels(part, own[some])
+            for one in comparisons:
+                self._add(part, pixels, one)
 
     def reduce(self, processes: Processes) -> None:
         """Add the counts of other processes."""
-        for part in (self._intersect, self._activation, self._area) if processes.count > 1 else ():
+        for part in vars(self._counts).values() if processes.count > 1 else ():
             total = part.cpu().numpy()
             processes.all_reduce(total)
             part.copy_(torch.from_numpy(total))
 
-    def result(self) -> MaskCounts:
+    def result(self) -> MaskCounts[Array]:
         """Return the counts."""
-        return MaskCounts(*(part.cpu().numpy() for part in (self._intersect, self._activation, self._area)))
+        return MaskCounts(*(part.cpu().numpy() for part in vars(self._counts).values()))
 
-    def _add(self, kept: KeptMaps[Tensor], thresholds: Tensor, labels: LabelBatch[Tensor], widest: int) -> None:
-        histograms = self._histograms(kept, thresholds, labels, widest)
+    def _comparisons(self, labels: LabelBatch[Tensor], donors: DonorBatch[Tensor] | None) -> list[_Comparison]:
+        counts = self._counts
+        # A mirrored mask has as many pixels in common with labels as the mask with mirrored labels.
+        mirrored = replace(labels, codes=labels.codes.flip(2), blocks=torch.zeros_like(labels.blocks))
+        found = [
+            _Comparison(labels, None, counts.intersect, counts.activation, counts.area),
+            _Comparison(
+                mirrored, None, counts.mirrored_intersect[None], counts.mirrored_activation[None], self._unused
+            ),
+        ]
+        if donors is not None:
+            found += [
+                _Comparison(donors.labels, images, intersect[None], activation[None], self._unused)
+                for images, intersect, activation in zip(
+                    donors.at, counts.permuted_intersect, counts.permuted_activation, strict=True
+                )
+            ]
+        return found
+
+    def _add(self, kept: KeptMaps[Tensor], mask: tuple[Tensor, Tensor, Tensor], one: _Comparison) -> None:
+        labels, widest = one.labels, int(one.labels.widest)
+        images = kept.images if one.images is None else one.images[kept.images]
+        known, images = images >= 0, images.clamp(min=0)
+        maps, row, column = mask
+        histograms = torch.zeros((len(kept.maps), widest), dtype=torch.int64, device=self._device)
+        codes = labels.codes[images[maps], row, column].long()
+        histograms.view(-1).index_add_(0, maps * widest + codes, known[maps].long())
         pixels = histograms.sum(1)
         maps, codes = histograms.nonzero(as_tuple=True)
-        rows = labels.first_rows[kept.images[maps]] + codes
+        rows = labels.first_rows[images[maps]] + codes
         owners, within = _parts(labels.starts[rows + 1] - labels.starts[rows])
         columns = labels.columns[labels.starts[rows[owners]] + within]
-        cells = labels.blocks[kept.images] * self._intersect.shape[1] + kept.units
-        counted = histograms[maps, codes].to(self._intersect.dtype)
-        self._intersect.view(-1).index_add_(
-            0, cells[maps[owners]] * self._intersect.shape[2] + columns, counted[owners]
-        )
-        here = labels.present[kept.images].long()
+        cells = labels.blocks[images] * one.intersect.shape[1] + kept.units
+        counted = histograms[maps, codes].to(one.intersect.dtype)
+        one.intersect.view(-1).index_add_(0, cells[maps[owners]] * one.intersect.shape[2] + columns, counted[owners])
+        here = labels.present[images].long()
         if self._presence == "overlap":
             here = torch.zeros_like(here).index_add_(0, maps, labels.categories[rows].long()).clamp_(max=1)
-        self._activation.flatten(0, 1).index_add_(0, cells, here * pixels[:, None])
-        self._area.view(-1).index_add_(0, cells, pixels)
+        one.activation.flatten(0, 1).index_add_(0, cells, here * pixels[:, None])
+        one.area.view(-1).index_add_(0, cells, pixels)
 
-    def _histograms(
-        self, kept: KeptMaps[Tensor], thresholds: Tensor, labels: LabelBatch[Tensor], widest: int
-    ) -> Tensor:
-        """Count the pixels of each map's mask for each row of its image's palette, int64 [maps, widest]."""
+    def _pixels(self, kept: KeptMaps[Tensor], thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the map, the row and the column of each pixel of the maps' masks, int64 [pixels] each."""
         corners = kept.maps.double()
         right = torch.cat([corners[:, :, 1:], corners[:, :, -1:]], 2)
         below, across = (torch.cat([part[:, 1:], part[:, -1:]], 1) for part in (corners, right))
@@ -120,10 +163,16 @@ class MaskTallyOnDevice:
         column = self._along.starts[row_x[owners]] + within
         maps = row_maps[owners]
         inside = starts[owners] + slopes[owners] * self._along.weights[column] > thresholds[maps]
-        codes = labels.codes[kept.images[maps], row[owners], column].long()
-        histograms = torch.zeros((len(kept.maps), widest), dtype=torch.int64, device=self._device)
-        histograms.view(-1).index_add_(0, maps * widest + codes, inside.long())
-        return histograms
+        some = inside.nonzero()[:, 0]
+        return maps[some], row[owners[some]], column[some]
+
+
+def _moved(kept: KeptMaps[Tensor], images: Tensor | None) -> KeptMaps[Tensor]:
+    """Return maps with other images; those with image -1 get a peak that exceeds no threshold."""
+    if images is None:
+        return kept
+    moved = images[kept.images]
+    return replace(kept, images=moved.clamp(min=0), peaks=kept.peaks.where(moved >= 0, -torch.inf))
 
 
 def _kernels(device: torch.device) -> ModuleType | None:

@@ -54,6 +54,10 @@ def check_units(table: pd.DataFrame, where: str) -> None:
     for column in (name for name in table.columns if str(name).endswith("-iou")):
         _check_ious(table, str(column), where)
         _check_category(table, str(column).removesuffix("-iou"), where)
+    # Tables of earlier versions do not have these columns.
+    for column in ("precision", "recall", "iou_mirrored", "p", "q"):
+        if column in table.columns:
+            _check_ious(table, column, where)
 
 
 def check_rows(table: pd.DataFrame, where: str) -> None:

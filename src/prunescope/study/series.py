@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from prunescope.arrays import Array
 from prunescope.concepts.broden import ConceptData
 from prunescope.concepts.sample import sample_concepts
-from prunescope.dissection.labels import BLOCKS
+from prunescope.dissection.arrangement import BLOCKS
 from prunescope.dissection.match_networks import match_units
 from prunescope.dissection.matching import UnitMatching
 from prunescope.dissection.result import Dissection, layer_folder, read_summary, read_units
@@ -234,7 +234,8 @@ class _Run:
     def _bytes_of(self, level: SeriesLevel, channels: int) -> int:
         """Estimate the memory that the counts of one network take during a pass."""
         units = self._units(self._build(level), channels)
-        return BLOCKS * units * (4 * len(self.concepts.labels) + 8 * len(self.concepts.categories) + 8)
+        tallies = BLOCKS + 1 + self.recipe.dissection.chance
+        return tallies * units * (4 * len(self.concepts.labels) + 8 * len(self.concepts.categories) + 8)
 
     def _units(self, model: nn.Module, channels: int) -> int:
         """Count the units of all dissected layers by running the network on one blank image."""
