@@ -1,12 +1,16 @@
 """Measure the cost of dissection relative to the network's own forward pass.
 
     python benchmarks/dissection.py [--images 256] [--repeats 3] [--quick]
+    python benchmarks/dissection.py --chance 20 [--images 256] [--repeats 3]
     python benchmarks/dissection.py --gpu
 
 Each row compares two loops that take turns in the same run. The ratio is the median over the turns of one loop's time
 divided by the time of the other loop in the same turn, so changes in the speed of the machine affect it little. The
 benchmark draws its own images in Broden's format (224 pixels, labels at 112 pixels, five label layers), and the network
 has random weights.
+
+With `--chance R`, only the cost of R permutations of the labels is measured: in time from a packed copy, and in memory
+for the units of layer4 and the number of concepts of Broden.
 
 With `--gpu`, the rows are measured on the GPU: dissection from a packed copy to the finished table, compared with the
 forward pass on a batch that is already on the GPU.
@@ -61,9 +65,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few images, for a look")
+    parser.add_argument("--chance", type=int, help="measure the cost of this many permutations of the labels only")
     parser.add_argument("--gpu", action="store_true", help="measure on the GPU instead")
     parser.add_argument("--memory", type=int, help="(internal) measure peak memory with this many images")
+    parser.add_argument("--concepts", type=int, help="(internal) measure peak memory with this many concepts")
     options = parser.parse_args()
+    if options.concepts is not None:
+        print_peak_of_counts(options.concepts, options.chance)
+        return
     if options.memory is not None:
         print_peak(options.memory)
         return
@@ -73,6 +82,9 @@ def main() -> None:
     images = 32 if options.quick else options.images
     repeats = 1 if options.quick else options.repeats
     torch.manual_seed(0)
+    if options.chance is not None:
+        print_chance(images, repeats, options.chance)
+        return
     with tempfile.TemporaryDirectory() as folder:
         data = open_concepts(draw(Path(folder) / "data", images))
         model = build_network("torchvision:resnet50", seed=0).eval()
@@ -247,6 +259,55 @@ def print_memory(few: int, many: int) -> None:
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     print(f"{'peak memory above the maps, layer4: ' + f'{few} / {many:,} images':58}", end="")
     print(" / ".join(f"{peak / 2**20:,.0f} MiB" for peak in peaks))
+
+
+def print_chance(images: int, repeats: int, chance: int) -> None:
+    """Print what permuted labels add to a dissection from a packed copy, in time and in peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = draw(Path(folder) / "data", images)
+        pack_concepts(root)
+        data, model = open_concepts(root), build_network("torchvision:resnet50", seed=0).eval()
+        print(f"{images} images of 224 px, ResNet-50, {torch.get_num_threads()} threads, medians of {repeats}\n")
+        run_with, run_without = (
+            functools.partial(dissect, model, layers=LAYERS[3:], concepts=data, batch_size=BATCH, chance=number)
+            for number in (chance, 0)
+        )
+        bare, ours, without = turns(repeats, lambda: forward(model, data), run_with, run_without)
+        print_row(f"layer4, {chance} permutations / none", ours, without, 1.1)
+        print_row(f"layer4, {chance} permutations / bare forward", ours, bare, 1.08)
+        print_row("layer4, no permutations / bare forward", without, bare, 1.03)
+    peaks = []
+    for number in (chance, 0):
+        command = [sys.executable, __file__, "--concepts", str(BRODEN_CONCEPTS), "--chance", str(number)]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    print(f"{f'peak memory, 2,048 units, {BRODEN_CONCEPTS:,} concepts, {chance} / 0 permutations':58}", end="")
+    print(" / ".join(f"{peak / 2**20:,.0f} MiB" for peak in peaks), f" (at most {200e6 / 2**20:,.0f} MiB more)")
+
+
+def print_peak_of_counts(concepts: int, chance: int) -> None:
+    """Dissect random maps of 2,048 units on random labels and print the peak memory beyond both, in bytes."""
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        root, count = Path(folder), 64
+        (root / "images").mkdir()
+        (root / "category.csv").write_text("name\nobject\n")
+        names = "".join(f"{number},concept {number},object\n" for number in range(1, concepts + 1))
+        (root / "label.csv").write_text(f"number,name,category\n{names}")
+        lines = ["image,split,ih,iw,sh,sw,object"]
+        for i in range(count):
+            cells = random.integers(1, concepts + 1, (8, 8), np.uint16).repeat(14, 0).repeat(14, 1)
+            coded = np.stack([cells % 256, cells // 256, 0 * cells], axis=2).astype(np.uint8)
+            Image.fromarray(coded).save(root / "images" / f"{i}_object.png")
+            Image.fromarray(np.zeros((224, 224, 3), np.uint8)).save(root / "images" / f"{i}.jpg")
+            lines.append(f"{i}.jpg,train,224,224,112,112,{i}_object.png")
+        (root / "index.csv").write_text("\n".join([*lines, ""]))
+        pack_concepts(root)
+        data, maps = open_concepts(root), random.random((count, 2048, 7, 7), np.float32)
+        dissect_activations(maps[:, :8], concepts=data, chance=min(chance, 1))  # compiles the kernels
+        Path("/proc/self/clear_refs").write_text("5")
+        before = kilobytes("VmRSS")
+        dissect_activations(maps, concepts=data, chance=chance)
+        print((kilobytes("VmHWM") - before) * 1024)
 
 
 def print_broden(model: nn.Module, data: ConceptData) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunescope.concepts import open_concepts, pack_concepts
+from prunescope.concepts import open_concepts, pack_concepts, sample_concepts
 from prunescope.dissection import Budget, dissect, dissect_activations
 from prunescope.dissection.arrangement import arrange
 from prunescope.dissection.masks import stretch
+from prunescope.dissection.saved import dissect_checkpoints
 from prunescope.errors import InputError
 from tests.concepts.small import write_concepts
 from tests.dissection.test_dissection import Stripes
@@ -101,6 +103,48 @@ def test_donors_are_read_alike_from_a_packed_copy_and_from_files(tmp_path: Path)
     own = InMemory(open_concepts(CONCEPTS))
     found = dissect_activations(FEATURES, concepts=own, chance=3)
     assert found.summary["chance_left_out"] == 0
+
+
+def test_commands_pack_a_data_set_first_where_they_can(tmp_path: Path) -> None:
+    root = shutil.copytree(CONCEPTS, tmp_path / "concepts", ignore=shutil.ignore_patterns("packed"))
+    chosen: dict[str, Any] = {"layers": ["stage1"], "chance": 2, "device": "cpu"}
+
+    def dissected(name: str, **more: Any) -> pd.DataFrame:
+        (found,) = dissect_checkpoints(
+            "prunescope:resnet8x4", tmp_path / name, concepts=root, **chosen, **more
+        ).values()
+        return found.units
+
+    (root / "packed").touch()  # is in the way
+    with pytest.warns(UserWarning, match="no packed copy could be written .* the labels are decoded twice instead"):
+        expected = dissected("decoded")
+    (root / "packed").unlink()
+    dissected("sample", images=20)
+    assert not (root / "packed").exists()
+    with pytest.warns(UserWarning, match="has no packed copy, .* it is written now, once"):
+        pd.testing.assert_frame_equal(dissected("packed"), expected)
+    assert (root / "packed" / "concepts.safetensors").is_file()
+    with warnings.catch_warnings(record=True) as said:
+        pd.testing.assert_frame_equal(dissected("again"), expected)
+    assert not any("packed" in str(one.message) for one in said)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_donors_of_a_sample_are_images_of_the_sample(tmp_path: Path, packed: bool) -> None:
+    root = shutil.copytree(CONCEPTS, tmp_path / "concepts", ignore=shutil.ignore_patterns("packed"))
+    lines = (root / "index.csv").read_text().splitlines()
+    films = [f"{line},film {number // 3}" for number, line in enumerate(lines[1:])]
+    (root / "index.csv").write_text("\n".join([f"{lines[0]},group", *films, ""]))
+    part = sample_concepts(root, 20, seed=1)
+    chosen, alone = part.images_from, tmp_path / "alone"
+    shutil.copytree(root, alone)
+    (alone / "index.csv").write_text("\n".join([f"{lines[0]},group", *(films[i] for i in chosen), ""]))
+    np.testing.assert_array_equal(part.groups, open_concepts(alone).groups)
+    if packed:
+        pack_concepts(root)
+        part = sample_concepts(root, 20, seed=1)
+    expected = dissect_activations(FEATURES[chosen], concepts=alone, chance=3)
+    same_layer(dissect_activations(FEATURES[chosen], concepts=part, chance=3), expected)
 
 
 def planted(folder: Path) -> tuple[Path, np.ndarray]:

@@ -89,7 +89,7 @@ def test_a_network_keeps_its_mode_and_device_even_after_an_error() -> None:
 
 def test_the_command_stores_what_was_used_and_a_doubt_is_a_note(tmp_path: Path) -> None:
     words = ["dissect", "torchvision:squeezenet1_1", "--layer", "features.0", "--concepts", CONCEPTS]
-    words += ["--out", tmp_path / "out", "--device", "cpu"]
+    words += ["--out", tmp_path / "out", "--device", "cpu", "--chance", "0"]
     assert typed(*words).exit_code == 0
     settings = json.loads((tmp_path / "out" / "features.0" / "summary.json").read_text())["settings"]
     assert settings["preprocessing"].startswith("the default weights of the architecture, torchvision:squeezenet1_1@")

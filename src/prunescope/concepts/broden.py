@@ -97,10 +97,9 @@ class ConceptData:
 
         An image without a group is a group of its own.
         """
-        keys = [row.group or at for at, row in enumerate(self.rows)]
+        keys = [self.rows[row].group or int(row) for row in self.images_from]
         numbers: dict[str | int, int] = {}
-        own: np.ndarray = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)[self.images_from]
-        return own
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
     def image(self, i: int) -> np.ndarray:
         """Return image `i` in RGB as a uint8 array [ih, iw, 3].

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import multiprocessing
 import os
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from filelock import FileLock
 
+from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.concepts.chunks import by_chunks
 from prunescope.concepts.contents import state_of_files
 from prunescope.concepts.index import Row
 from prunescope.concepts.packed_file import Layout, open_packed, pack_labels, packed_path
 from prunescope.concepts.pixels import read_image, read_labels
 from prunescope.concepts.problems import clean
+from prunescope.concepts.protocol import Concepts
 from prunescope.concepts.tables import Tables, read_tables
 from prunescope.errors import InputError
 from prunescope.files import expanded, replacing
 from prunescope.progress import Progress, silent
 
 _SAMPLE = 64
+Data = TypeVar("Data", bound=Concepts)
+
+
+class NotWritableError(InputError):
+    """Raised if the folder of a data set cannot be written to, so that no packed copy can be made."""
 
 
 def pack_concepts(directory: str | Path, *, workers: int | None = None, progress: Progress | None = None) -> Path:
@@ -75,6 +85,50 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
     return path
 
 
+def with_packed_copy(data: Data) -> Data:
+    """Return a data set with a packed copy, which is written first if there is none.
+
+    Permuted labels read the labels of each image many times, in another order than that of the index, for which a
+    packed copy is made. A warning states that it is written or, if the folder cannot be written to or the disk is full,
+    that there is none.
+
+    Parameters
+    ----------
+    data
+        The data set. It is returned as it is if it is not in Broden's format, if it is a sample (reading the whole data
+        set would take longer), or if there is a packed copy already, even if that is outdated.
+
+    Raises
+    ------
+    InputError
+        If an image or a label file is missing or damaged.
+    """
+    if not isinstance(data, ConceptData) or data.packed is not None or data.sample is not None:
+        return data
+    if packed_path(data.root).exists():
+        return data
+    warnings.warn(
+        f"{data.root} has no packed copy, from which permuted labels are read fastest; it is written now, once. With "
+        "chance=0 (--chance 0), none is written",
+        stacklevel=2,
+    )
+    # Scripts without a main guard, and processes that may not start others, can use only one process.
+    alone = multiprocessing.get_start_method() != "fork" or multiprocessing.current_process().daemon
+    try:
+        pack_concepts(data.root, workers=1 if alone else None)
+    except (NotWritableError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        warnings.warn(
+            f"no packed copy could be written ({error}); the labels are decoded twice instead, which takes longer",
+            stacklevel=2,
+        )
+        return data
+    there = open_concepts(data.root)
+    same = there.rows == data.rows and there.labels.equals(data.labels)
+    return dataclasses.replace(data, packed=there.packed) if same else data
+
+
 def packed_size(directory: str | Path) -> int:
     """Estimate the size of the file that `pack_concepts` writes, in bytes.
 
@@ -107,7 +161,7 @@ def _alone(root: Path, folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
             raise
-        raise InputError(
+        raise NotWritableError(
             f"{folder}: cannot be written to ({error.strerror}), but the packed copy would be made there; allow it, or "
             "copy the data set to where you may write"
         ) from error

@@ -103,8 +103,9 @@ def dissect(
         a label of the category anywhere; with `overlap`, the images that have one under the mask.
     chance
         The number of permutations of the labels. Every unit is compared with its best concepts when each image has the
-        labels of another image with labels of the same categories, which gives its `p` and `q`; 0 turns this off.
-        Without a packed copy of the data set, its labels are decoded twice.
+        labels of another image with labels of the same categories, which gives its `p` and `q`; 0 turns this off. The
+        labels of other images are read from the packed copy of the data set (see `pack_concepts`). Without one, all
+        labels are decoded twice.
     align
         The alignment of activation maps with the labels. With `half-pixel`, maps are stretched over the whole image;
         with `receptive-field`, map positions are placed at the centres of the units' receptive fields, which are

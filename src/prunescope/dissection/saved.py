@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prunescope.concepts.packed import with_packed_copy
 from prunescope.concepts.protocol import Concepts
 from prunescope.concepts.sample import as_sample
 from prunescope.devices import choose_device
@@ -53,7 +54,8 @@ def dissect_checkpoints(
 ) -> dict[Path, Dissection]:
     """Dissect a network given by its name, with one or several files of weights, and save the results.
 
-    Several files of weights are dissected in one pass over the labelled images. If `out` contains a dissection with
+    Several files of weights are dissected in one pass over the labelled images. If labels are permuted (`chance`) and
+    the data set has no packed copy, it is written first (see `pack_concepts`). If `out` contains a dissection with
     other settings, an error is raised before any work, and nothing is overwritten.
 
     If several processes were started by `torchrun` or `accelerate launch`, every process must make this call. They
@@ -160,6 +162,7 @@ def dissect_checkpoints(
         for layer in chosen:
             refuse_other(folder, layer, known, known=True)
     with join_processes("cpu") as processes:
+        data = with_packed_copy(data) if chance else data
         found = dissect_networks(
             models,
             layers=chosen,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.concepts.contents import refuse_missing
-from prunescope.concepts.packed import pack_concepts
+from prunescope.concepts.packed import pack_concepts, with_packed_copy
 from prunescope.concepts.sample import sample_concepts
 from prunescope.hashes import Hashes
 from prunescope.miniature import make_miniature
@@ -57,8 +57,8 @@ def study_concepts(
 ) -> ConceptData:
     """Open the labelled images; they are drawn and packed first if the recipe asks for drawn data.
 
-    Every level reads the labelled images again, and a packed copy saves decoding them each time. A warning is issued if
-    a given data set has no packed copy.
+    Every level reads the labelled images again, and a packed copy saves decoding them each time. If a given data set
+    has none, it is written if labels are permuted. A warning is issued if it is written, and if there is still none.
 
     Raises
     ------
@@ -75,6 +75,9 @@ def study_concepts(
     if concepts.packed is None:
         # Missing files are reported now, not after the dense network has been trained for days.
         refuse_missing(concepts.root, concepts.rows)
+        if recipe.dissection.chance and recipe.dissection.images is None:
+            concepts = with_packed_copy(concepts)
+    if concepts.packed is None:
         warnings.warn(
             f"every level decodes the images and labels of {origin} anew; "
             f"`prunescope concepts pack {origin}` saves that",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunescope.arrays import Array
 from prunescope.concepts.broden import ConceptData
+from prunescope.concepts.packed import with_packed_copy
 from prunescope.concepts.sample import sample_concepts
 from prunescope.dissection.arrangement import BLOCKS
 from prunescope.dissection.match_networks import match_units
@@ -108,6 +109,8 @@ def run_series(
         hashes.save()
         if preprocessing is None:
             return
+        if recipe.dissection.chance:
+            run = replace(run, concepts=with_packed_copy(concepts))
         groups = run.groups(missing, preprocessing, budget)
         stages = [Stage(group[0].trial, group[0].level, "dissect", False) for group in groups]
         for _, group in zip(progress.follow(stages), groups, strict=True):
