@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import math
 from pathlib import Path
 
@@ -168,6 +169,22 @@ def test_the_document_says_the_same_by_trial_and_sums_up_by_level(study: Path) -
         }
         assert entry["by_category"]["object"]["max"] == max(rows.object)
     assert document["summary"][0]["still_interpretable"] == {"mean": 1.0, "min": 1.0, "max": 1.0}
+
+
+def test_columns_that_an_earlier_version_did_not_write_are_named_with_the_command_that_adds_them(study: Path) -> None:
+    with pytest.warns(
+        UserWarning, match="6 of 6 dissections .* lack the columns iou_mirrored, p, precision, q, recall"
+    ):
+        write_evidence(study)
+    lacking = json.loads((study / "evidence.json").read_text())["lacking"]
+    assert f"run `prunescope study {study / 'study.yaml'} --out {study}`" in lacking
+    for path in study.rglob("units.parquet"):
+        numbers = dict.fromkeys(("iou_mirrored", "p", "precision", "q", "recall"), 0.5)
+        pd.read_parquet(path).assign(**numbers).to_parquet(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_evidence(study)
+    assert "lacking" not in json.loads((study / "evidence.json").read_text())
 
 
 def test_the_same_study_gives_the_same_bytes(study: Path) -> None:

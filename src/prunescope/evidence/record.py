@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from prunescope.evidence.tables import CONSISTENT, category_columns, gather
 from prunescope.files import write_json, write_table
 from prunescope.store.stored import StoredStudy, open_study
+from prunescope.store.tables import missing_columns
 
 OF_A_LEVEL = ("weights_remaining", "accuracy", "top5", "loss")
 OF_A_LAYER = ("units", "dead", "interpretable", "concepts")
@@ -41,9 +43,13 @@ def write_evidence(study_dir: str | Path) -> pd.DataFrame:
     """
     study = open_study(study_dir)
     table = gather(study)
+    note = lacking(study)
+    if note:
+        warnings.warn(note, stacklevel=2)
     document = {
         "name": study.settings.name,
         "settings": _settings(study),
+        **({"lacking": note} if note else {}),
         "missing": [{"trial": trial, "level": level} for trial, level in study.missing],
         "trials": [
             {"trial": int(str(trial)), "levels": _levels(rows)} for trial, rows in table.groupby("trial", sort=True)
@@ -53,6 +59,25 @@ def write_evidence(study_dir: str | Path) -> pd.DataFrame:
     write_table(study.root / "evidence.csv", table)
     write_json(study.root / "evidence.json", _without_nan(document))
     return table
+
+
+def lacking(study: StoredStudy) -> str:
+    """Describe the columns that dissections of earlier versions lack, and how to add them; empty if none do."""
+    columns, folders = set[str](), list[Path]()
+    for trial, level in study.finished:
+        for layer in study.settings.layers:
+            missing = missing_columns(*study.dissected(trial, level, layer))
+            if missing:
+                columns.update(missing)
+                folders.append(study.dissection(trial, level, layer))
+    if not folders:
+        return ""
+    command = "series" if study.settings.is_series else "study"
+    return (
+        f"{len(folders)} of {len(study.finished) * len(study.settings.layers)} dissections were made by an earlier "
+        f"version and lack the columns {', '.join(sorted(columns))}, such as {folders[0]}. To add them, remove these "
+        f"folders and run `prunescope {command} {study.root / 'study.yaml'} --out {study.root}`"
+    )
 
 
 def _settings(study: StoredStudy) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from prunescope.errors import InputError
 from prunescope.store.locations import network_apart
 
 UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
+# Tables of earlier versions do not have these columns. The last ones need permuted labels, which can be turned off.
+LATER_COLUMNS = ("precision", "recall", "iou_mirrored")
+CHANCE_COLUMNS = ("p", "q")
 
 
 def check_units(table: pd.DataFrame, where: str) -> None:
@@ -54,10 +57,23 @@ def check_units(table: pd.DataFrame, where: str) -> None:
     for column in (name for name in table.columns if str(name).endswith("-iou")):
         _check_ious(table, str(column), where)
         _check_category(table, str(column).removesuffix("-iou"), where)
-    # Tables of earlier versions do not have these columns.
-    for column in ("precision", "recall", "iou_mirrored", "p", "q"):
+    for column in (*LATER_COLUMNS, *CHANCE_COLUMNS):
         if column in table.columns:
             _check_ious(table, column, where)
+
+
+def missing_columns(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
+    """Return the columns that a table of units lacks because an earlier version made it.
+
+    Parameters
+    ----------
+    table
+        A row per unit.
+    summary
+        The summary beside the table. Its settings contain `chance` if the dissection could have permuted labels.
+    """
+    expected = LATER_COLUMNS if "chance" in summary.get("settings", {}) else LATER_COLUMNS + CHANCE_COLUMNS
+    return [column for column in expected if column not in table.columns]
 
 
 def check_rows(table: pd.DataFrame, where: str) -> None:

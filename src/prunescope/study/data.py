@@ -53,12 +53,18 @@ def study_task(
 
 
 def study_concepts(
-    recipe: Recipe, directory: StudyDirectory, branches: Sequence[Branch] = (), progress: Progress = silent
+    recipe: Recipe,
+    directory: StudyDirectory,
+    branches: Sequence[Branch] = (),
+    progress: Progress = silent,
+    *,
+    pack: bool = False,
 ) -> ConceptData:
     """Open the labelled images; they are drawn and packed first if the recipe asks for drawn data.
 
     Every level reads the labelled images again, and a packed copy saves decoding them each time. If a given data set
-    has none, it is written if labels are permuted. A warning is issued if it is written, and if there is still none.
+    has none, it is written if `pack` is true and labels are permuted. A warning is issued if it is written, and if
+    there is still none.
 
     Raises
     ------
@@ -75,7 +81,7 @@ def study_concepts(
     if concepts.packed is None:
         # Missing files are reported now, not after the dense network has been trained for days.
         refuse_missing(concepts.root, concepts.rows)
-        if recipe.dissection.chance and recipe.dissection.images is None:
+        if pack and recipe.dissection.chance and recipe.dissection.images is None:
             concepts = with_packed_copy(concepts)
     if concepts.packed is None:
         warnings.warn(

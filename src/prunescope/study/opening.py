@@ -60,7 +60,7 @@ def open_data(
     identity, index = known or (Identity(), None)
     index, content = processes.broadcast_object([index, identity.content(TASK)])
     task = main_first(processes, lambda: study_task(recipe, directory, branches, drawing))
-    concepts = main_first(processes, lambda: study_concepts(recipe, directory, branches, drawing))
+    concepts = main_first(processes, lambda: study_concepts(recipe, directory, branches, drawing, pack=True))
 
     def identify_packed() -> Identity:
         found = fingerprinter.packed(concepts.packed)
