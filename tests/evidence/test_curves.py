@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import json
-import warnings
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
