@@ -87,7 +87,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Define the options of the program itself."""
+    """Define the options that belong to no command."""
 
 
 @concepts_app.command("check")
@@ -338,7 +338,7 @@ def plan(
     recipes: Recipes,
     out_directory: Annotated[
         Path | None,
-        typer.Option("--out", help="The folder of the studies. What is finished there already is not counted."),
+        typer.Option("--out", help="The folder of the studies. Stages that are complete there are not counted."),
     ] = None,
     data: Data = None,
     concepts: StudyConcepts = None,
@@ -410,7 +410,9 @@ def recipe_show(
     name: Annotated[str, typer.Argument(help="The name of a recipe, or the path of a file.")],
     resolved: Annotated[
         bool,
-        typer.Option("--resolved", help="Print all fields, with those of the recipe that it extends and the defaults."),
+        typer.Option(
+            "--resolved", help="Print all fields, including defaults and those of the recipe that it extends."
+        ),
     ] = False,
 ) -> None:
     """Print a recipe."""

@@ -53,7 +53,7 @@ Validation = Annotated[
 ]
 Size = Annotated[
     int | None,
-    typer.Option(help="The height and width of the images in --data; by default, that of the labelled images."),
+    typer.Option(help="The height and width of the images in --data; by default, those of the labelled images."),
 ]
 Name = Annotated[str | None, typer.Option(help="The name that figures and pages show.")]
 
@@ -89,7 +89,7 @@ def series(
     name: Name = None,
     match: Annotated[
         bool,
-        typer.Option("--match", help="Match the units of each checkpoint to the first one's by their activations."),
+        typer.Option("--match", help="Match the units of each checkpoint to those of the first by their activations."),
     ] = False,
     classes: Classes = None,
     units_axis: UnitsAxis = None,
@@ -167,7 +167,9 @@ def sweep(
     network: Annotated[str, typer.Argument(help="The trained network, as for `dissect`.")],
     out_directory: Out,
     concepts: Annotated[Path, typer.Option(help=LABELLED)],
-    weights: Annotated[Path | None, typer.Option(help="A file of weights, if the network's name loads none.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A file of weights, if the network's name includes none.")
+    ] = None,
     weights_key: WeightsKey = None,
     masks: Annotated[Path | None, typer.Option(metavar="FILE", help="A file of masks to apply to the weights.")] = None,
     remaining: Annotated[
@@ -175,7 +177,7 @@ def sweep(
     ] = "1,0.8,0.6,0.4,0.2",
     criterion: Annotated[str, typer.Option(help="Which weights are pruned: `magnitude` or `random`.")] = "magnitude",
     scope: Annotated[
-        str, typer.Option(help="Compare weights over all layers (`global`) or within each (`layer`); or `filters`.")
+        str, typer.Option(help="Compare all weights (`global`) or those of each layer (`layer`), or remove `filters`.")
     ] = "global",
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Weights that are not pruned, by name or pattern.")
@@ -208,8 +210,8 @@ def sweep(
 ) -> None:
     """Prune one trained network to several levels without training, and dissect all of them together.
 
-    The statistics of batch normalisation are estimated again on the labelled images at each level. Everything else is
-    as in a series.
+    The statistics of batch normalisation are estimated again on the labelled images at each level. Otherwise, a
+    sweep works like a series.
     """
     try:
         shares = [float(part) for part in remaining.split(",")]
@@ -268,7 +270,7 @@ def _checkpoints(weights: list[str], key: str | None, masks: list[str] | None) -
 def _task(data: str | None, size: int | None) -> dict[str, Any] | None:
     if data is None:
         if size is not None:
-            raise InputError("--size is of the images in --data; give --data too, or leave it out")
+            raise InputError("--size applies to the images in --data; give --data too, or leave out --size")
         return None
     from prunescope.store.values import UnreadableError, loaded
 

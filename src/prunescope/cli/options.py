@@ -41,9 +41,7 @@ WeightsKey = Annotated[
     ),
 ]
 MASKS_HELP = "A file of masks by the names of weights; weights whose mask is 0 are set to zero."
-Classes = Annotated[
-    int | None, typer.Option(help="The number of outputs of the network, if it differs from the network's default.")
-]
+Classes = Annotated[int | None, typer.Option(help="The number of outputs of the network, if it is not the default.")]
 UnitsAxis = Annotated[
     list[str] | None,
     typer.Option(
@@ -88,12 +86,14 @@ Changes = Annotated[
 Quantile = Annotated[
     float | None, typer.Option(help="The fraction of positions above a unit's threshold.", show_default="0.005")
 ]
-Iou = Annotated[float | None, typer.Option(help="A unit is interpretable above this IoU.", show_default="0.05")]
+Iou = Annotated[
+    float | None, typer.Option(help="A unit is interpretable if its best IoU is above this.", show_default="0.05")
+]
 Presence = Annotated[
     str | None,
     typer.Option(
-        help="The images in which a mask counts for a category: `image` (those with a label of it anywhere) or "
-        "`overlap` (those with one under the mask).",
+        help="The images in which a mask counts for a category: `image` (it has a label anywhere in the image) or "
+        "`overlap` (it has a label under the mask).",
         show_default="image",
     ),
 ]
@@ -120,8 +120,8 @@ Memory = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="The memory in GB for maps that wait for the thresholds. By default, 1 GiB, or on a GPU half of its free "
-        "memory.",
+        help="The memory in GB for maps that are held until the thresholds are known. By default, 1 GiB, or on a GPU "
+        "half of its free memory.",
     ),
 ]
 Spill = Annotated[float, typer.Option(min=0, help="The disk space in GB for maps that do not fit into the memory.")]
@@ -145,12 +145,12 @@ Layer = Annotated[
     ),
 ]
 Images = Annotated[
-    int | None, typer.Option(min=1, help="Use a stratified sample of so many labelled images, for a quick look.")
+    int | None, typer.Option(min=1, help="Use a stratified sample of this many labelled images, for a quick look.")
 ]
 
 
 def chosen(**options: Any) -> dict[str, Any]:
-    """Return the options that are given; the others have the defaults of the public function."""
+    """Return the options that are given, so that the public function uses its defaults for the others."""
     return {name: value for name, value in options.items() if value is not None}
 
 
