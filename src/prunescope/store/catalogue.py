@@ -18,7 +18,7 @@ def list_recipes() -> dict[str, str]:
     Examples
     --------
     >>> list_recipes()["demo"]
-    'One trial on the miniature, from 100 % to about 1 % of the weights in ten levels: minutes on two cores.'
+    'One trial on the miniature, with ten levels down to about 1 % of the weights; it takes minutes on two cores.'
     """
     return {name: recipe_text(name)[1].splitlines()[0].removeprefix("#").strip() for name in shipped_recipes()}
 
