@@ -271,6 +271,6 @@ def test_a_criterion_of_the_users_own_decides_which_filters_are_removed() -> Non
     assert all(torch.equal(own[name], by_norm[name]) for name in own)
     assert any(not torch.equal(own[name], reverse[name]) for name in own)
     with pytest.raises(
-        InputError, match=r"returned torch.float32 \[.*\] for weight '.*weight'; expected a tensor of shape"
+        InputError, match=r"returned torch.float32 \[.*\] for weight '.*weight'; expected a tensor of scores of shape"
     ):
         prune_filters(model, image_size=SIZE, criterion=lambda _name, weight: weight)

@@ -247,7 +247,10 @@ def test_a_criterion_of_the_users_own_decides_which_weights_are_pruned() -> None
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
-        (lambda weight: weight.sum(), r"returned torch.float32 \[\] for weight '.*'; expected a tensor of shape \["),
+        (
+            lambda weight: weight.sum(),
+            r"returned torch.float32 \[\] for weight '.*'; expected a tensor of scores of shape \[",
+        ),
         (lambda weight: weight.tolist(), "returned list for weight"),
         (lambda weight: weight * float("nan"), "returned NaN for weight"),
         (lambda weight: weight + 0j, "returned torch.complex64"),

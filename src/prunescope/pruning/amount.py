@@ -1,4 +1,4 @@
-"""The amount that one pruning removes."""
+"""The amount of weights that one pruning step removes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunescope.errors import InputError
 
 @dataclass(frozen=True)
 class Amount:
-    """The amount to prune: a fraction of the kept weights, or everything beyond given weights remaining.
+    """The amount to prune, as a fraction of the kept weights or as the weights that remain.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Amount:
                 raise InputError(f"{name} is {value}, expected a number from 0 to 1 ({meaning})")
 
     def stay(self, kept: int, prunable: int) -> int:
-        """Return the number of weights that stay, given the numbers of kept and of prunable weights."""
+        """Return how many weights remain, given the numbers of kept and of prunable weights."""
         # The decimal digits of the numbers are used, because in floating point ceil(0.07 * 100) is 8.
         if self.remaining is not None:
             return prunable - math.ceil((1 - Fraction(str(self.remaining))) * prunable)

@@ -162,7 +162,7 @@ def _coded(model: nn.Module, kept: Mapping[str, Tensor], like: Tensor) -> Iterat
 
 
 def _spread(count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` codes from 1 to 2 at random, with distances of at least 1 / (2 count)."""
+    """Draw `count` random codes from 1 to 2 that are at least 1 / (2 count) apart."""
     ranks = torch.randperm(count, generator=generator)
     return 1 + (ranks + torch.rand(count, generator=generator, dtype=torch.float64) / 2) / max(count, 1)
 

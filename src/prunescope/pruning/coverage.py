@@ -1,4 +1,4 @@
-"""Measure which share of a network's parameters can be pruned, and list those that cannot."""
+"""Measure what share of a network's parameters can be pruned, and list those that cannot."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 @dataclass(frozen=True)
 class Coverage:
-    """The numbers of a network's parameters that a mask covers and does not cover.
+    """The numbers of parameters that a mask covers and does not cover.
 
     Attributes
     ----------
     prunable
         The number of weights in the mask, kept or pruned.
     parameters
-        The number of all parameter values of the network.
+        The number of parameters of the network.
     outside
-        The parameters that look like weights but are never pruned, because they do not belong to a supported module (a
-        matrix in a module that the user has written, for example): the number of values by name.
+        The numbers of values, by name, of the parameters that look like weights but are never pruned because they do
+        not belong to a supported module (a matrix in a module that the user has written, for example).
     excluded
         The number of weights that could be pruned but are excluded.
     """
@@ -62,9 +62,9 @@ class Coverage:
         return cls(mask.prunable, sum(value.numel() for value in parameters.values()), outside, excluded)
 
     def note(self) -> str:
-        """Return a sentence on the parameters that weights remaining are counted over, and on those never pruned.
+        """Return a sentence that says which parameters weights remaining are counted over, and which are never pruned.
 
-        The result is empty if at least 90 % of the parameters are prunable and no others look like weights.
+        It is empty if at least 90 % of the parameters are prunable and no others look like weights.
 
         Examples
         --------

@@ -38,7 +38,7 @@ def prune(
     image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
 ) -> Mask:
-    """Prune a fraction of the kept weights, or prune to given weights remaining (Frankle and Bau 2019, section 2).
+    """Prune a fraction of the kept weights, or down to given weights remaining (Frankle and Bau 2019, section 2).
 
     The weights with the lowest scores are pruned (magnitude pruning: Han et al. 2015). Their number is exactly
     ceil(fraction x kept), or the number that leaves prunable - ceil((1 - remaining) x prunable) weights. Among equal
@@ -222,7 +222,7 @@ def score(criterion: Criterion, name: str, weight: Tensor, shape: Sequence[int])
     InputError
         If the criterion returns anything other than real numbers of this shape, or returns NaN.
     """
-    expected = f"expected a tensor of shape {list(shape)}, with a score for each, of which the lowest are pruned"
+    expected = f"expected a tensor of scores of shape {list(shape)}, of which the lowest are pruned"
     scores = criterion(name, weight.detach().clone())
     if not isinstance(scores, Tensor) or list(scores.shape) != list(shape) or scores.is_complex():
         returned = f"{scores.dtype} {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
@@ -234,7 +234,7 @@ def score(criterion: Criterion, name: str, weight: Tensor, shape: Sequence[int])
 
 
 def _scores(model: nn.Module, mask: Mask, criterion: BuiltinCriterion | Criterion, seed: int) -> dict[str, Tensor]:
-    # Other criteria draw nothing, and `seed` is not checked for them, so that the generator may not accept it.
+    # `seed` is only checked for the random criterion. With other criteria, the generator might not accept it.
     generator = torch.Generator().manual_seed(seed if criterion == "random" else 0)
     weights = mask.parameters(model)
     refuse_infinite(weights)

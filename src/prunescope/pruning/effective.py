@@ -61,7 +61,7 @@ def check_effective(model: nn.Module, names: Collection[str], images: Tensor) ->
     Returns
     -------
     Use
-        The weights that the network does not use, or not as a part of it.
+        The weights that the network does not use, and the parameters that it uses without having them.
 
     Raises
     ------

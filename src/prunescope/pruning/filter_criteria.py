@@ -49,12 +49,12 @@ def prune_filters(
     model
         The trained network. If `filters` is given, it must already be shrunk to these filters.
     filters
-        The filters that earlier levels left, or None for a dense network.
+        The filters that earlier levels kept, or None for a dense network.
     fraction
         The fraction of the current weights to remove, from 0 to 1. It is 0.2 if neither this nor `remaining` is given.
-        At most left - ceil(fraction x left) weights stay.
+        Of n weights, at most n - ceil(fraction x n) remain.
     remaining
-        The ratio of the weights left to the weights of the dense network after pruning, from 0 to 1; an alternative to
+        The ratio of the weights left after pruning to the weights of the dense network, from 0 to 1; an alternative to
         `fraction`.
     criterion
         The score of a filter: the L1 norm of its weights (`magnitude`) or what a function returns, both averaged over
@@ -196,9 +196,8 @@ def _counts(groups: list[FilterGroup], most: int, left: Callable[[list[int]], in
     low, high = 0, len(steps)
     if left(after(high)) > most:
         raise InputError(
-            f"so many filters cannot be removed: with one filter left in each of the {len(groups)} groups of filters "
-            f"that can be removed, {left(after(high)):,} weights are left, but at most {most:,} were requested; prune "
-            "less or exclude less"
+            f"not enough filters can be removed: with one filter left in each of the {len(groups)} groups of filters, "
+            f"{left(after(high)):,} weights are left, but at most {most:,} were requested; prune less or exclude less"
         )
     while low < high:
         middle = (low + high) // 2
@@ -215,7 +214,7 @@ def _counts(groups: list[FilterGroup], most: int, left: Callable[[list[int]], in
 
 
 def _gone(groups: list[FilterGroup], orders: list[Order], counts: list[int]) -> Gone:
-    """Return the indices of the removed channels, by module and side, if each group loses its first filters."""
+    """Return the indices of the removed channels, by module and side, if groups lose `counts` filters each."""
     gone: dict[tuple[str, Side], list[Order]] = {}
     for group, order, count in zip(groups, orders, counts, strict=True):
         if not count:

@@ -91,7 +91,7 @@ class Filters(Mapping[str, Tensor]):
             side, _, name = key.partition("/")
             if side not in sides:
                 raise InputError(
-                    f"{path} is not a record of filters: {key!r} is not called outputs/MODULE or inputs/MODULE"
+                    f"{path} is not a record of filters: {key!r} is not of the form outputs/MODULE or inputs/MODULE"
                 )
             sides[side][name] = kept
         return cls(sides["outputs"], sides["inputs"])
@@ -173,9 +173,9 @@ class Filters(Mapping[str, Tensor]):
             If the modules of the network, or the numbers of their channels, do not match.
         """
         own = Filters.all(model)
-        shape = "the dense network's" if dense else "the shrunk network's"
+        network = "the dense network" if dense else "the shrunk network"
         for side, here, there in (("output", own.outputs, self.outputs), ("input", own.inputs, self.inputs)):
-            # A depthwise convolution that is left with one channel looks like an ordinary convolution, and has inputs.
+            # A depthwise convolution with one channel left looks like an ordinary convolution, which has inputs.
             for name in sorted(here.keys() ^ there.keys() if dense or side == "output" else there.keys() - here.keys()):
                 missing, known = ("filters", there) if name in here else ("network", here)
                 raise InputError(f"module {name!r} is not in the {missing}; {nearest(name, known)}")
@@ -183,7 +183,7 @@ class Filters(Mapping[str, Tensor]):
                 expected = len(kept) if dense else int(kept.sum())
                 if len(here[name]) != expected:
                     raise InputError(
-                        f"module {name!r} has {len(here[name])} {side} channels, but {shape} are {expected}; "
+                        f"module {name!r} has {len(here[name])} {side} channels, but {expected} in {network}; "
                         "give the network that the filters were made for"
                     )
 
@@ -233,9 +233,9 @@ def shrink(model: nn.Module, filters: Filters, image_size: int | tuple[int, int]
         # The tolerance is loose, because an operation that mixes a few neighbouring channels need not be refused.
         if not np.allclose(codes[kept.numpy()], after[name], rtol=_LOOSELY, atol=0):
             raise InputError(
-                f"the network {type(model).__name__} gives module {name!r} other channels than those it keeps once "
-                "filters are removed: its channels are coupled in a way that is not understood; exclude the modules "
-                "before it from filter pruning"
+                f"the network {type(model).__name__} with filters removed gives module {name!r} other channels than "
+                "those it keeps: its channels are coupled in a way that is not understood; exclude the modules before "
+                "it from filter pruning"
             )
 
 

@@ -46,7 +46,7 @@ class Member:
     indices
         The indices of the channels, int64 [channels].
     filters
-        The number of the group's filter that each channel belongs to, int64 [channels].
+        For each channel, the index of the filter in the group that it belongs to, int64 [channels].
     """
 
     module: str
@@ -190,7 +190,7 @@ def one_image(model: nn.Module, image_size: int | tuple[int, int]) -> Tensor:
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(size) < 1:
-        raise InputError(f"images cannot be of {size[0]} x {size[1]} pixels; give at least 1")
+        raise InputError(f"images cannot be of {size[0]} x {size[1]} pixels; give a height and width of at least 1")
     return blank_images(model, 1, size, image_channels(model, size))
 
 

@@ -162,7 +162,7 @@ def matching_weights(weights: Iterable[str], patterns: Iterable[str]) -> set[str
 
 
 def layer_of(weight: str) -> str:
-    """Return the name of a weight's layer: the weight's name without `.weight`, or as it is without that ending."""
+    """Return the name of a weight's layer, which is the weight's name without the ending `.weight`, if it has one."""
     return weight.removesuffix(".weight")
 
 
@@ -265,7 +265,7 @@ class Mask(Mapping[str, Tensor]):
             if name not in weights:
                 raise InputError(f"the mask's weight {name!r} is not in the network; {nearest(name, weights)}")
             if weights[name].shape != tensor.shape:
-                shapes = f"{list(tensor.shape)}, the network's {list(weights[name].shape)}"
+                shapes = f"{list(tensor.shape)}, but shape {list(weights[name].shape)} in the network"
                 raise InputError(f"the mask's weight {name!r} has shape {shapes}")
         return {name: weights[name] for name in self}
 

@@ -26,20 +26,20 @@ _PRODUCTS = frozenset(("mul", "mul_", "div", "div_", "addcmul", "addcmul_"))
 
 @dataclass
 class WeightUse:
-    """The observations of the weights in one run.
+    """How the weights were used in one run.
 
     Attributes
     ----------
     used
         The names of the weights that an operation used.
     broken
-        The names of the weights with zeros that were overwritten in the parameter itself.
+        The names of the weights whose zeros were overwritten in the parameter itself.
     computed
         For each tensor that an operation used and that was computed from weights, a bool tensor that is True where it
         is not zero. The key consists of the names of these weights and the number of earlier such tensors with the
         same names.
     unregistered
-        The shape of each parameter that an operation used and that the network does not have, by its storage.
+        The shape of each parameter that an operation used although the network does not have it, by its storage.
     """
 
     used: set[str]
