@@ -1,4 +1,4 @@
-"""Running studies: stages, resuming, forecasting."""
+"""Run studies: stages, resuming and forecasts."""
 
 from prunescope.store import read_recipe
 from prunescope.study.reporting import Event

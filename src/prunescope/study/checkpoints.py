@@ -59,7 +59,7 @@ class Prepared:
     Attributes
     ----------
     level
-        Its numbers and its description.
+        The numbers of its trial and level, and its checkpoint.
     model
         The network on its device, pruned if the series prunes it.
     measured
@@ -123,7 +123,7 @@ def prepare_checkpoint(
     preprocessing
         How the images become the input of the network.
     task
-        The images to measure the accuracy on; None to leave it out.
+        The images to measure the accuracy on, or None to leave the accuracy out.
     first
         The number of prunable weights of the trial's first checkpoint; None for the first checkpoint itself.
     device
@@ -132,7 +132,7 @@ def prepare_checkpoint(
     Returns
     -------
     Prepared
-        The network and what is known of it.
+        The network and its measurements.
 
     Raises
     ------

@@ -105,7 +105,7 @@ def check_recipe(
 
 
 def _weights_used(model: nn.Module, mask: Mask, images: Tensor) -> list[str]:
-    """Raise if pruned weights are not zero in the network's operations; return notes on weights that none uses."""
+    """Raise if pruned weights are not zero in the network's operations; return notes on unused weights."""
     try:
         use = check_effective(model, mask, images)
     except InputError:
@@ -142,7 +142,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _two_images(height: int, width: int) -> Tensor:
-    """Return two random images [2, 3, height, width], which are not blank, as real images are not."""
+    """Return two random images [2, 3, height, width]; like real images, they are not blank."""
     # Batch normalisation fails in training mode if it has one value per channel only, as with a single image.
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
 
@@ -219,7 +219,7 @@ def check_pruning(model: nn.Module, mask: Mask, recipe: Recipe, given: Sequence[
     recipe
         The study's recipe.
     given
-        The masks of the levels 0 that the recipe gives, one per trial.
+        The masks of level 0, one per trial, if the recipe gives its weights.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A study that begins with given weights: read them, check them, and list their files."""
+"""Read, check and list the files of the weights that a study begins with."""
 
 from __future__ import annotations
 

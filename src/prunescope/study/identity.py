@@ -170,7 +170,7 @@ class Fingerprinter:
         return found
 
     def masks(self, listing: Listing, location: str) -> Identity:
-        """Take the fingerprint of the masks of another study that this one takes."""
+        """Take the fingerprint of the masks that this study takes from another one."""
         return self._taken(MASKS, listing, location)
 
     def _taken(
@@ -188,7 +188,7 @@ class Fingerprinter:
 
 
 def identify(recipe: Recipe, data: Path, fingerprinter: Fingerprinter, *, finished: Recipe | None = None) -> Identity:
-    """Take the fingerprints of all files of a study but a packed copy and the masks of another study.
+    """Take the fingerprints of all files of a study except a packed copy and the masks of another study.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ def masks_branch(
     recipe
         The study's recipe.
     finished
-        Candidate studies, which have to have trained all levels that masks are needed from.
+        Candidate studies, which must have trained every level whose mask is needed.
     to_come
         Candidate studies that will be run before this one, so that their levels need not be trained yet.
     identity

@@ -64,12 +64,12 @@ def amounts(pruning: PruningSettings, level: int) -> tuple[Amount, ...]:
 
 
 def kept_together(mask: Mask, pruning: PruningSettings) -> list[int]:
-    """Return how many of the weights that are pruned together, as in `pruned_together`, a mask keeps."""
+    """Return how many weights a mask keeps in each set that is pruned together (see `pruned_together`)."""
     return [int(tensor.sum()) for tensor in mask.values()] if pruning.scope == "layer" else [mask.kept]
 
 
 def pruned_together(mask: Mask, pruning: PruningSettings) -> list[int]:
-    """Return the numbers of weights that are pruned together: of each tensor with ``scope: layer``, otherwise of all.
+    """Return the size of each set of weights pruned together: one per tensor with ``scope: layer``, else one of all.
 
     Parameters
     ----------
@@ -89,14 +89,14 @@ def weights_kept(pruning: PruningSettings, sizes: Sequence[int], given: Sequence
     pruning
         The pruning settings of the recipe.
     sizes
-        The numbers of weights that are pruned together (see `pruned_together`).
+        The sizes of the sets of weights that are pruned together (see `pruned_together`).
     given
-        The numbers of these weights that level 0 keeps, if it was given and is pruned already. By default, all of them.
+        The numbers of weights of each set that level 0 keeps, if a given level 0 is pruned already. By default, all.
 
     Returns
     -------
     list of list of int
-        For every level from 0 on, the number of weights that are kept of each of `sizes`. If whole filters are removed,
+        For every level from 0 on, the number of weights that are kept in each set. If whole filters are removed,
         this is the largest number that may be kept.
     """
     levels = [list(sizes if given is None else given)]
@@ -109,7 +109,7 @@ def weights_kept(pruning: PruningSettings, sizes: Sequence[int], given: Sequence
 
 
 def level_steps(recipe: Recipe, level: int, steps_per_epoch: int) -> StepRange:
-    """Return the steps for which a level is trained; a level 0 that is given takes none.
+    """Return the steps for which a level is trained; a given level 0 is not trained.
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ def run_series(
     device
         The device to run networks on.
     budget
-        The memory and disk space for activation maps until the thresholds are known, of one pass.
+        The memory and disk space that one pass may use for activation maps until the thresholds are known.
     build
         A function that returns the network of a trial's checkpoint with its weights. It is called with the series and
         the numbers of the trial and the level, and the network is modified.
@@ -178,7 +178,7 @@ class _Run:
     def groups(
         self, levels: Sequence[SeriesLevel], preprocessing: Preprocessing, budget: Budget
     ) -> list[list[SeriesLevel]]:
-        """Divide levels into groups whose counts fit into memory together, each of which shares one pass."""
+        """Divide levels into groups that share one pass each, so that the counts of a group fit into memory."""
         memory = budget.on(torch.device(self.device)).memory
         most = len(levels)
         if memory is not None:
@@ -284,7 +284,7 @@ class _Run:
         self.progress.finish_level(trial, level, summaries=summaries, **known)
 
     def _known_numbers(self, layer: str, units: int, one: Prepared, numbered: bool) -> dict[str, Any]:
-        """Note in the summary where units have their numbers from, if they are not simply those of the network."""
+        """Return a note for the summary on where the units' numbers come from, unless they are the network's own."""
         if numbered:
             origin = "matched" if one.numbers is None else "given" if one.level.checkpoint.units else "kept filters"
             return {"unit_numbers": origin}
@@ -319,7 +319,7 @@ class _Run:
 
 
 def _numbers(matching: UnitMatching) -> Array:
-    """Return a number for each unit: that of its match or, without one, a number that the first checkpoint has not."""
+    """Return a number for each unit: that of its match or, without one, a number unused in the first checkpoint."""
     numbers = matching.units.copy()
     free = numbers < 0
     # Units are only left over if all units of the first checkpoint are matched, so that these numbers are free.

@@ -12,9 +12,9 @@ from prunescope.store.series import SeriesRecipe
 
 
 def refuse_other_series(directory: StudyDirectory, recipe: SeriesRecipe) -> None:
-    """Raise if a directory holds something else than an earlier state of this series.
+    """Raise if a directory holds anything other than an earlier state of this series.
 
-    A series may have been shorter: checkpoints at the end of a trial and further trials may have been added since.
+    In the meantime, checkpoints may have been added at the end of a trial, and further trials.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def refuse_other_series(directory: StudyDirectory, recipe: SeriesRecipe) -> None
 
 
 def _decisive(recipe: SeriesRecipe, other: SeriesRecipe) -> dict[str, Any]:
-    """Return what must be equal in both descriptions: all but locations, and checkpoints that one of them lacks."""
+    """Return what must be equal in both descriptions: all but locations and checkpoints that one lacks."""
     content = recipe.model_dump(mode="json", exclude={"trials", "name", "dissection"})
     settings = recipe.dissection.model_dump(mode="json", exclude={"batch_size", "concepts"})
     if content["data"] is not None:

@@ -93,7 +93,7 @@ def dense_elsewhere(
     trial
         The number of the trial.
     finished
-        Candidate studies, which have to have the trained network and, if the recipe rewinds, the rewinding point.
+        Candidate studies, which must have the trained network and, if the recipe rewinds, the rewinding point.
     steps_per_epoch
         The number of training steps per epoch of the task.
     identity

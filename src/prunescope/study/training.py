@@ -20,8 +20,8 @@ from prunescope.training.loop import train
 def train_level(level: Level, start: LevelStart, study: StudyContext) -> pd.DataFrame:
     """Train the network of a level, continuing from its last checkpoint if there is one.
 
-    At level 0, the initial weights and the network at each step that levels rewind to are saved as well. Of given
-    weights, which take no training steps, only the accuracy is measured.
+    At level 0, the initial weights and the network at each step that levels rewind to are saved as well. Given
+    weights are not trained; only their accuracy is measured.
 
     Parameters
     ----------
