@@ -178,7 +178,7 @@ def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None
 def _unless_another(
     outputs: Sequence[Output], first: Output, axis: int, sizes: Sizes, prefix: int | None, name: str
 ) -> int | Unknown:
-    """Return the axis, unless `as_maps` would take another tensor with this axis: they differ in their axes then."""
+    """Return the axis, or `Unknown` if `as_maps` would take another tensor, because the tensors' axes differ."""
     blank = {output.name: torch.empty(output.shape, device="meta") for output in outputs}
     taken, wanted = (as_maps(blank, sizes.images, prefix, axis, part) for part in (None, first.name))
     if taken is not None and wanted is not None and taken.shape == wanted.shape:
@@ -189,7 +189,7 @@ def _unless_another(
     )
 
 
-# The value that stands for "no axis of this tensor can hold units"; axis 0 is always the batch.
+# This value means that no axis of a tensor can hold units, because axis 0 is always the batch.
 _NOT_MAPS = 0
 
 

@@ -139,10 +139,10 @@ def _first_scaling(model: nn.Module, channels: int, image_size: tuple[int, int])
         model(images)
     for name, module in given:
         with suppress(Exception), torch.no_grad():
-            # A copy, because a module may keep something of what it was called with.
+            # A copy is called, because a module may store what it was called with.
             if (scaling := _scaling(copy.deepcopy(module), images)) is not None:
                 slope, intercept = scaling
-                # It subtracts intercept / slope from a pixel: 124 for pixels from 0 to 255, and 0.5 for 0..1.
+                # It subtracts -intercept / slope from a pixel: about 124 for pixels from 0 to 255, and 0.5 for 0..1.
                 return name, type(module).__name__, bool((-intercept / slope).max() > 2 or slope.max() < 0.1)
     return None
 

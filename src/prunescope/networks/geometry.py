@@ -50,7 +50,7 @@ def receptive_fields(
 ) -> dict[str, Geometry]:
     """Measure the receptive fields of layers (the anchors of Bau et al. 2017, section 2.2).
 
-    The network runs on blank strips of image that are NaN at one end. Every operation passes NaN on, and even 0 times
+    The network runs on blank image strips that are NaN at one end. Every operation passes NaN on, and even 0 times
     NaN is NaN. A position of the map is therefore NaN exactly if its receptive field reaches the NaN end, and moving
     the edge of that end finds the edges of the field, pruned weights included. The strips are long enough that no
     field is cut off at a border. The network runs only as far as the layer, and it is left unchanged.
@@ -96,7 +96,7 @@ def receptive_fields(
         try:
             channels = channels or image_channels(model, image_size)
             axes = units_axes(model, layers, image_size, units_axis, channels=channels)
-            # A batch of two images, because a batch of one cannot reveal that the first axis is not the batch axis.
+            # Use a batch of two images, because a batch of one cannot reveal that the first axis is not the batch axis.
             _check_maps(model, layers, blank_images(model, 2, image_size, channels), axes)
             return {layer: _geometry(model, layer, image_size, axes[layer], channels) for layer in layers}
         except RefusedError as refused:

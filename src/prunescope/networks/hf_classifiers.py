@@ -77,7 +77,7 @@ def read_config(name: str, classes: int | None, *, own_weights: bool) -> Any:
 
 
 def has_weights(name: str) -> bool:
-    """Return whether weights are stored with a network's configuration; on the hub they are assumed to be."""
+    """Return whether weights are stored with a network's configuration, which is assumed of networks on the hub."""
     folder = _folder(name)
     return folder is None or _has_weights(folder)
 

@@ -126,8 +126,8 @@ def units_axes(
 
     The axis is determined as `find_axes` describes, by up to four forward passes on zeros in evaluation mode: on images
     of this size, and on taller, wider and larger ones. For the latter, only shapes are computed if the network allows
-    it. It may fail on images of the other sizes, as long as it fails after the layer or the axis can be determined in
-    another way. It is left unchanged.
+    it. The network may fail on images of the other sizes if it fails after the layer, or if the axis can be determined
+    in another way. It is left unchanged.
 
     Parameters
     ----------

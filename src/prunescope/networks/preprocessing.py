@@ -1,4 +1,4 @@
-"""How pixels become the numbers that a network is given."""
+"""Turn pixels into the numbers that a network is given."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Preprocessing:
         The interpolation with which these images were resized, such as `bilinear` or `bicubic`; None if it is not
         known.
     source
-        Where the numbers come from, in words.
+        A description of where the numbers come from.
     order
         The order of the channels of RGB images: `RGB`, or `BGR` if the network takes them reversed. The mean and the
         standard deviation are in this order.

@@ -1,4 +1,4 @@
-"""Estimate the statistics of normalisation layers again, which pruning makes wrong."""
+"""Estimate the statistics of normalisation layers again after pruning, which makes them wrong."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Compute a network's weights where a checkpoint stores them in parts: with masks, parametrised, or normalised.
 
 Pruning tools keep a weight and its mask apart, and weight normalisation keeps a length and a direction. Only products
-and norms are computed here. A part whose meaning is code that the file does not contain is refused by name.
+and norms are computed here. Parts that need code that the file does not contain are refused, and the error names them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Computed(NamedTuple):
         needs these weights; a checkpoint may also contain other networks, such as a teacher.
     originals
         The names of weights of which the file contains only the original of a parametrization, so that `tensors` has
-        this original. It is the weight only once masks that are stored elsewhere are applied to it.
+        this original. To become the weight, it must be multiplied by a mask that is stored elsewhere.
     """
 
     tensors: dict[str, Tensor]
@@ -250,7 +250,7 @@ def _normalised(name: str, length: Tensor, direction: Tensor, path: str | Path) 
         )
     if length.is_meta:
         return length.expand(direction.shape)
-    # The function that torch.nn.utils.weight_norm calls, so that the bits are the same. -1 stands for all axes.
+    # torch.nn.utils.weight_norm calls this function too, so the bits are the same. -1 stands for all axes.
     first = 0 if length.ndim and direction.shape[0] == 1 else -1
     weight: Tensor = torch._weight_norm(_dense(direction), _dense(length), along[0] if along else first)
     return weight

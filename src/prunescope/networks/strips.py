@@ -1,4 +1,4 @@
-"""Run a network on strips of image that are partly NaN, to see which map positions depend on which pixels."""
+"""Run a network on image strips that are partly NaN, to see which map positions depend on which pixels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Edges(NamedTuple):
 
 
 class Strips:
-    """Run a network up to a layer, on strips of image that are long in one direction and narrow in the other.
+    """Run a network up to a layer, on image strips that are long in one direction and narrow in the other.
 
     Parameters
     ----------

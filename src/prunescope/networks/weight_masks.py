@@ -100,7 +100,7 @@ def _fit_masks(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
     for name in masks.tensors:
         starts = [0] + [place + 1 for place, letter in enumerate(name) if letter == "."]
         counts.update(name[:start] for start in starts if _weight_of(name[start:], own) is not None)
-    # Of the prefixes under which most names fit, the shortest.
+    # This is the shortest of the prefixes under which most names fit.
     prefix = min(counts, key=lambda prefix: (-counts[prefix], len(prefix)), default="")
     weights = {name: _weight_of(name.removeprefix(prefix), own) for name in masks.tensors if name.startswith(prefix)}
     unknown = [name for name in masks.tensors if weights.get(name) is None]
