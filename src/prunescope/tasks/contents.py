@@ -88,8 +88,8 @@ def classes_of(origin: str | Path | Cifar | HuggingFace, size: int) -> Fingerpri
 def content_of(source: Source) -> str:
     """Return a hash of the images of a split and their classes, as 32 hexadecimal digits.
 
-    The hash covers all classes. It also covers all pixels of images that are held in memory, or the encoded content of
-    images that are not: of all of them if there are at most 10,000, otherwise of a sample of 1,000.
+    The hash covers all classes, and all pixels of images that are held in memory. Of other images, it covers the
+    encoded content: of all of them if there are at most 10,000, otherwise of a sample of 1,000.
 
     Raises
     ------

@@ -129,8 +129,8 @@ def open_task(
         Whether to hold all images decoded in memory. This is meant for small data sets whose images have the right size
         already. CIFAR is always held in memory.
     training
-        Whether training images are needed. If not, a folder needs no `train/CLASS/*`, and the validation images stand
-        for the training images.
+        Whether training images are needed. If not, a folder needs no `train/CLASS/*`, and the validation images take
+        the place of the training images.
     progress
         Called with the number of bytes downloaded and the total number of bytes.
 
