@@ -67,7 +67,7 @@ def accelerating(
     kept = [dict(state) for state in states]
     environment: dict[str, object] = {"accelerate_torch_device": device}
     if processes.count == 1:
-        # These variables keep accelerate from joining processes when torchrun started one only, or srun unrelated ones.
+        # These variables keep accelerate from joining processes if torchrun started only one, or srun unrelated ones.
         environment |= {"local_rank": -1, "pmi_size": 1}
     for state in states:
         state.clear()

@@ -65,8 +65,8 @@ def train(
     mask
         The mask of the kept weights.
     course
-        The steps to train for. Their numbers determine the learning rate and the images of each step (see "Rewinding"
-        in the design).
+        The steps to train for. Their numbers determine the learning rate and the images of each step (see
+        docs/pruning.md).
     device
         The device to run on.
     at_step
@@ -181,7 +181,7 @@ class _LevelTraining:
     def _after_step(self, done: int, pending: list[Tensor], pace: Pace, *, acts: bool) -> None:
         """After `done` steps, read the losses if a row, a checkpoint, an action or a regular check is due.
 
-        A row is then added to the record, and a checkpoint written, if it is due.
+        If a row is due, it is added to the record; if a checkpoint is due, it is written.
         """
         per_epoch = self.plan.steps_per_epoch
         measured = _is_due(self.training.measure_every, done, per_epoch)
