@@ -45,7 +45,7 @@ class Spot(NamedTuple):
     """The position and the appearance of an object.
 
     The object's foot is at (x, y). The position and the height are given as fractions of the picture's side. The
-    texture is applied to the parts of the object that are made of cloth.
+    texture is applied to the parts of the object that are made of fabric.
     """
 
     x: float

@@ -19,7 +19,7 @@ class Chance:
     Parameters
     ----------
     seed, index
-        The seed of the world and the index of the image, both non-negative and below 2 ** 64.
+        The seed of the data set and the index of the image, both non-negative and below 2 ** 64.
     stream
         The number of the stream. The streams of an image are independent of one another.
     """

@@ -80,7 +80,7 @@ ANYTHING = (
 
 @dataclass(frozen=True)
 class Habit:
-    """The typical content of a scene: its things with their probabilities, its grounds and the texture of its cloth."""
+    """The typical content of a scene: its things with their probabilities, grounds and texture of fabrics."""
 
     things: tuple[tuple[Thing, float], ...]
     grounds: tuple[str, ...]

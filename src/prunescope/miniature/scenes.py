@@ -1,4 +1,4 @@
-"""Drawing of complete scenes: a background, and objects that are chosen and placed at random."""
+"""Draw complete scenes: a background, and objects that are chosen and placed at random."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def draw(seed: int, index: int, size: int = 64) -> Picture:
     Parameters
     ----------
     seed, index
-        The seed of the world and the index of the image. They determine the image on every machine.
+        The seed of the data set and the index of the image. They determine the image on every machine.
     size
         The side of the image in pixels.
 

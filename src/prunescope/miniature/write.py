@@ -1,4 +1,4 @@
-"""Writing of the miniature as a data set, both in Broden's format and for image classification."""
+"""Write the miniature as a data set, both in Broden's format and for image classification."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def make_miniature(
     images
         The number of images.
     seed
-        The seed of the world. Image i of a seed is the same for every number of images.
+        The seed of the data set. Image i of a seed is the same for every number of images.
     size
         The side of the images and labels in pixels, from 16 to 1024.
     workers
