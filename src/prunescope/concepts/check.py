@@ -1,4 +1,4 @@
-"""The complete check of a data set in Broden's format: all tables, images and labels."""
+"""Check all tables, images and labels of a data set in Broden's format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distribution of work on many images over processes."""
+"""Distribute work on many images over processes."""
 
 from __future__ import annotations
 

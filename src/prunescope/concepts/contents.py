@@ -1,4 +1,4 @@
-"""The files of a data set: which ones belong to it, and whether they may have changed."""
+"""List the files of a data set, and detect whether they may have changed."""
 
 from __future__ import annotations
 

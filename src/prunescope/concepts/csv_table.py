@@ -1,4 +1,4 @@
-"""Strict reading of CSV tables, with the line number of every record."""
+"""Read CSV tables strictly, with the line number of every record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Download of the published Broden data set."""
+"""Download the published Broden data set."""
 
 from __future__ import annotations
 

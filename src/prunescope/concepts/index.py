@@ -1,4 +1,4 @@
-"""Reading of index.csv, which lists the images of a data set in Broden's format and the labels of each image."""
+"""Read index.csv, which lists the images of a data set in Broden's format and the labels of each image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packing of a data set: all images and labels are decoded once and written to one file, for fast access later on."""
+"""Pack a data set: decode all images and labels once and write them to one file, for fast access later on."""
 
 from __future__ import annotations
 

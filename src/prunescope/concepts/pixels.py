@@ -1,4 +1,4 @@
-"""Strict reading of images and label files, and the palette that represents the labels of one image."""
+"""Read images and label files strictly, and represent the labels of one image by a palette."""
 
 from __future__ import annotations
 

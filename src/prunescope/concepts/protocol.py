@@ -1,4 +1,4 @@
-"""What dissection and reports need of a data set of labelled images, in whatever format it is stored."""
+"""The interface of a data set of labelled images, whatever its format, for dissection and reports."""
 
 from __future__ import annotations
 

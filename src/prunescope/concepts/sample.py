@@ -83,7 +83,7 @@ def as_sample(given: Concepts | str | Path, images: int | None) -> Concepts:
     Raises
     ------
     InputError
-        If a sample is wanted of a data set of one's own, which has no index to draw from.
+        If a sample of a user's own object is requested, which has no index to draw from.
     """
     data = as_concepts(given)
     if isinstance(data, ConceptData):

@@ -1,4 +1,4 @@
-"""Strict reading of the CSV tables of a data set in Broden's format. Problems are reported with file and line."""
+"""Read the CSV tables of a data set in Broden's format strictly. Problems are reported with file and line."""
 
 from __future__ import annotations
 
