@@ -90,7 +90,7 @@ def _usable_names(path: Path, lines: Sequence[int], names: Sequence[str]) -> Rea
     usable = []
     for line, name in zip(lines, names, strict=True):
         if reason := _unusable(name):
-            yield Problem(path, line, f"the image's path {name!r} {reason}; expected one below images/")
+            yield Problem(path, line, f"the image's path {name!r} {reason}; expected a path below images/")
             usable.append("")
             continue
         short = posixpath.normpath(name) if "//" in name or "." in name.split("/") else name
@@ -120,8 +120,8 @@ def _uniform_sizes(path: Path, lines: Sequence[int], columns: Sequence[Sequence[
         if size is None:
             yield Problem(path, line, f"ih,iw,sh,sw are {','.join(texts)!r}; expected four positive numbers of pixels")
         elif max(size.ih * size.iw, size.sh * size.sw) > MOST_PIXELS:
-            message = f"ih,iw,sh,sw are {','.join(texts)}; images and labels may have {MOST_PIXELS} pixels each"
-            yield Problem(path, line, f"{message}, give smaller ones")
+            message = f"ih,iw,sh,sw are {','.join(texts)}; images and labels may have at most {MOST_PIXELS} pixels each"
+            yield Problem(path, line, f"{message}; give smaller ones")
             size = None
         elif expected is None:
             expected = (size, line)
@@ -145,9 +145,9 @@ def _usable_items(path: Path, line: int, cell: str, known: set[str]) -> Reading[
                 )
         elif not item.lower().endswith(".png"):
             what = "neither a label's number nor the path of a PNG"
-            yield Problem(path, line, f"{item!r} in the cell {cell!r} is {what}; expected such, separated by ;")
+            yield Problem(path, line, f"{item!r} in the cell {cell!r} is {what}; expected these, separated by ;")
         elif reason := _unusable(item):
-            yield Problem(path, line, f"the path {item!r} {reason}; expected one below images/")
+            yield Problem(path, line, f"the path {item!r} {reason}; expected a path below images/")
         else:
             usable.append(item)
     return ";".join(usable)

@@ -81,7 +81,9 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
         with replacing(path) as beside:
             _write(beside, root, tables, source, workers, progress)
             if state_of_files(root, clean(read_tables(root))) != source:
-                raise InputError(f"{root}: its files changed while they were packed; pack again when they are at rest")
+                raise InputError(
+                    f"{root}: its files changed while they were packed; pack again when they no longer change"
+                )
     return path
 
 
@@ -153,7 +155,9 @@ def packed_size(directory: str | Path) -> int:
 def _alone(root: Path, folder: Path) -> Iterator[None]:
     """Hold a lock, so that no other process packs the same data set at the same time."""
     if not Path(os.path.realpath(folder)).is_relative_to(root.resolve()):
-        raise InputError(f"{folder}: is a link that leaves the folder; remove it, for the packed copy to be made there")
+        raise InputError(
+            f"{folder}: is a link that leaves the folder; remove it, because the packed copy is made there"
+        )
     try:
         folder.mkdir(exist_ok=True)
         lock = FileLock(folder / ".lock")
@@ -162,8 +166,8 @@ def _alone(root: Path, folder: Path) -> Iterator[None]:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
             raise
         raise NotWritableError(
-            f"{folder}: cannot be written to ({error.strerror}), but the packed copy would be made there; allow it, or "
-            "copy the data set to where you may write"
+            f"{folder}: cannot be written to ({error.strerror}), but the packed copy would be made there; make it "
+            "writable, or copy the data set to a writable folder"
         ) from error
     try:
         yield

@@ -118,7 +118,7 @@ def _read_labels(
             continue
         number = int(cell)
         if number in lines:
-            yield Problem(path, line, f"the number {number} is on line {lines[number]} already; give one another")
+            yield Problem(path, line, f"the number {number} is on line {lines[number]} already; change one of them")
             continue
         counts = yield from _memberships(path, line, kinds, categories)
         if not name.strip():
