@@ -86,8 +86,8 @@ def study_concepts(
     if concepts.packed is None:
         warnings.warn(
             f"every level decodes the images and labels of {origin} anew; "
-            f"`prunescope concepts pack {origin}` saves that",
-            stacklevel=1,  # this line's location, so that the warning appears once whoever calls this function
+            f"`prunescope concepts pack {origin}` avoids that",
+            stacklevel=1,  # this line's location, so that the warning appears only once, whatever the caller
         )
     return sample_concepts(concepts, recipe.dissection.images, recipe.seed)
 
