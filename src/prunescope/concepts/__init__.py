@@ -3,6 +3,7 @@
 from prunescope.concepts.broden import ConceptData, open_concepts, permute_labels
 from prunescope.concepts.check import Check, check_concepts
 from prunescope.concepts.download import download_broden
+from prunescope.concepts.in_memory import ArrayConcepts, from_arrays
 from prunescope.concepts.packed import pack_concepts, packed_size
 from prunescope.concepts.pixels import ImageLabels
 from prunescope.concepts.problems import Problem
@@ -10,6 +11,7 @@ from prunescope.concepts.protocol import Concepts
 from prunescope.concepts.sample import sample_concepts
 
 __all__ = [
+    "ArrayConcepts",
     "Check",
     "ConceptData",
     "Concepts",
@@ -17,6 +19,7 @@ __all__ = [
     "Problem",
     "check_concepts",
     "download_broden",
+    "from_arrays",
     "open_concepts",
     "pack_concepts",
     "packed_size",

@@ -80,7 +80,7 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
             files.append(item)
     if size is None or not complete:
         return None
-    codes, by_layer = _palette(layers, size)
+    codes, by_layer = palette(layers, size)
     unknown = (by_layer > 0) & ~np.isin(by_layer, defined)
     for at in np.flatnonzero(unknown.any(axis=0)):
         distinct = np.unique(by_layer[unknown[:, at], at])
@@ -89,17 +89,16 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
         yield Problem(root / "images" / files[at], None, f"{message} (index.csv, line {row.line})")
     if unknown.any():
         return None
-    image_level = np.broadcast_to(np.array(everywhere, dtype=np.int64), (len(by_layer), len(everywhere)))
-    return _labels(codes, np.hstack([by_layer, image_level]))
+    return join_layers(codes, by_layer, everywhere)
 
 
-def _palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Assign a code to each distinct combination of labels that occurs on a pixel.
 
     Parameters
     ----------
     layers
-        The labels of each label file, uint16 arrays [sh, sw] of concept numbers, 0 where there is no label.
+        The labels of each layer, arrays [sh, sw] of unsigned concept numbers, 0 where there is no label.
     size
         The height and width (sh, sw).
 
@@ -137,8 +136,18 @@ def _codes(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(of_runs, np.diff(runs, append=len(key))), some_pixel
 
 
-def _labels(codes: np.ndarray, table: np.ndarray) -> ImageLabels:
-    """Return the labels for a palette given as a table [palette, numbers] of concept numbers, padded with 0."""
+def join_layers(codes: np.ndarray, by_layer: np.ndarray, everywhere: Sequence[int]) -> ImageLabels:
+    """Return the labels of an image, in which each pixel has a concept at most once.
+
+    Parameters
+    ----------
+    codes, by_layer
+        The palette of the layers, as `palette` returns it.
+    everywhere
+        The numbers of the image-level labels, which every pixel has. 0 stands for none.
+    """
+    image_level = np.broadcast_to(np.array(everywhere, dtype=np.int64), (len(by_layer), len(everywhere)))
+    table = np.hstack([by_layer, image_level])
     ordered = np.sort(table, axis=1)
     first = ordered > 0
     first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
