@@ -13,6 +13,7 @@ from prunescope.devices import choose_device
 from prunescope.errors import refuse_text
 from prunescope.evidence import curves, write_evidence
 from prunescope.files import refuse_links_out
+from prunescope.notebook import as_html
 from prunescope.processes import join_processes
 from prunescope.report import draw_figures, write_report
 from prunescope.store.layout import StudyDirectory
@@ -84,6 +85,14 @@ class Study:
     def levels(self) -> int:
         """The number of times that the network is pruned."""
         return self.recipe.pruning.levels
+    def __repr__(self) -> str:
+        found = self.stages()
+        done = sum(stage.done for stage in found)
+        return f"Study({self.recipe.name!r}, out={str(self.out)!r}: {done:,} of {len(found):,} stages done)"
+
+    def _repr_html_(self) -> str:
+        rows = [(stage.trial, stage.level, stage.work, "yes" if stage.done else "no") for stage in self.stages()]
+        return as_html(repr(self), pd.DataFrame(rows, columns=["trial", "level", "work", "done"]))
 
     def stages(self) -> list[Stage]:
         """List the stages in order, each with whether it is complete."""

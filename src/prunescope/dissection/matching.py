@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prunescope.dissection.maps import float_maps
 from prunescope.errors import InputError
 from prunescope.files import read_file, write_table
+from prunescope.notebook import as_html
 from prunescope.processes import Processes
 
 Array = np.ndarray[Any, Any]
@@ -50,6 +51,18 @@ class UnitMatching:
     units: Array
     correlation: Array
     cka: float
+
+    def __repr__(self) -> str:
+        matched = self.correlation[self.units >= 0]
+        median = f"{np.median(matched):.2f}" if len(matched) else "nan"
+        return (
+            f"UnitMatching({len(self.units):,} units, {len(matched):,} matched, median correlation {median}, "
+            f"CKA {self.cka:.2f})"
+        )
+
+    def _repr_html_(self) -> str:
+        columns = {"unit": np.arange(len(self.units)), "matched_unit": self.units, "correlation": self.correlation}
+        return as_html(repr(self), pd.DataFrame(columns))
 
     def save(self, directory: str | Path) -> Path:
         """Write the matching to `directory/matching.parquet`.

@@ -21,6 +21,7 @@ from prunescope.dissection.scores import Score, pair_scores, score_column, summa
 from prunescope.dissection.tally import Counts, Tally
 from prunescope.errors import InputError, nearest
 from prunescope.files import inside, write_arrays, write_json, write_table
+from prunescope.notebook import as_html
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,21 @@ class LayerDissection:
     summary: dict[str, Any]
     tally: Mapping[str, Array] | None = None
     examples: Examples | None = None
+
+    def __repr__(self) -> str:
+        return f"LayerDissection({self._counts()})"
+
+    def _repr_html_(self) -> str:
+        columns = ["unit", "label", "category", "iou"]
+        return as_html(self._counts(), self.units[columns].sort_values("iou", ascending=False, kind="stable").head(10))
+
+    def _counts(self) -> str:
+        counts = self.summary
+        name = f"{self.layer}: " if self.layer else ""
+        return (
+            f"{name}{counts['units']:,} units, {counts['interpretable']:,} interpretable, "
+            f"{counts['concepts']:,} concepts"
+        )
 
     @classmethod
     def from_counts(
@@ -200,6 +216,12 @@ class Dissection(Mapping[str, LayerDissection]):
     """
 
     layers: dict[str, LayerDissection]
+
+    def __repr__(self) -> str:
+        return f"Dissection({'; '.join(layer._counts() for layer in self.values())})"
+
+    def _repr_html_(self) -> str:
+        return as_html("Dissection", self.summary)
 
     def __getitem__(self, layer: str) -> LayerDissection:
         return self.layers[layer]

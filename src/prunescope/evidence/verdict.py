@@ -15,6 +15,7 @@ from prunescope.evidence.decisions import Hypothesis, decide_levels, decide_mean
 from prunescope.evidence.differences import Differences, ResampledDifferences, TrialDifferences
 from prunescope.evidence.power import trials_to_decide, trials_to_decide_levels
 from prunescope.evidence.wording import describe
+from prunescope.notebook import as_html
 
 Array = np.ndarray[Any, Any]
 
@@ -79,6 +80,13 @@ class Verdict:
     levels: pd.DataFrame
     breaks: pd.DataFrame
     text: str
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.hypothesis}: {self.text})"
+
+    def _repr_html_(self) -> str:
+        columns = ["layer", "quantity", "hypothesis", "difference", "low", "high"]
+        return as_html(f"{self.hypothesis}: {self.text}", self.hypotheses[columns])
 
 
 def verdict(

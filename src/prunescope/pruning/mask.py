@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from prunescope.errors import InputError, nearest
 from prunescope.files import write_arrays
 from prunescope.networks.checks import check_network, refuse_meta, refuse_quantised
+from prunescope.notebook import as_html
 
 
 def read_flags(path: str | Path, what: str) -> dict[str, Tensor]:
@@ -231,6 +232,13 @@ class Mask(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         return f"Mask({self.kept:,} of {self.prunable:,} weights in {len(self)} tensors, {self.weights_remaining:.2%})"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        rows = [(name, int(tensor.sum()), tensor.numel()) for name, tensor in self.items()]
+        table = pd.DataFrame(rows, columns=["weight", "kept", "prunable"])
+        return as_html(repr(self), table.assign(remaining=table["kept"] / table["prunable"]))
 
     @property
     def kept(self) -> int:
