@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,12 @@ def test_results_are_short_and_their_html_is_escaped(tmp_path: Path) -> None:
         assert "<img" not in html
         assert html.count("<tr") <= 70
     assert "&lt;img" in dissected()._repr_html_()
+
+
+def test_the_examples_of_the_page_run() -> None:
+    page = Path(__file__).parents[1] / "docs" / "notebook.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["found"].units["label"].tolist() == ["square"]

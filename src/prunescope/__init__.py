@@ -134,6 +134,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
+    if name == "concepts":
+        return import_module("prunescope.concepts")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)
