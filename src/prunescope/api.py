@@ -85,6 +85,7 @@ class Study:
     def levels(self) -> int:
         """The number of times that the network is pruned."""
         return self.recipe.pruning.levels
+
     def __repr__(self) -> str:
         found = self.stages()
         done = sum(stage.done for stage in found)
