@@ -49,7 +49,8 @@ def test_results_are_short_and_their_html_is_escaped(tmp_path: Path) -> None:
     assert "&lt;img" in dissected()._repr_html_()
 
 
-def test_the_examples_of_the_page_run() -> None:
+def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     page = Path(__file__).parents[1] / "docs" / "notebook.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from prunescope.errors import InputError
     from prunescope.evidence import concepts_still_detected, consistency, curves, matched_by_concept
+    from prunescope.loading import load
     from prunescope.miniature import make_miniature
     from prunescope.networks import build_network, list_layers, load_weights
     from prunescope.pruning import Mask, prune
@@ -58,6 +59,7 @@ __all__ = [
     "list_layers",
     "list_recipes",
     "list_stages",
+    "load",
     "load_weights",
     "make_miniature",
     "match_units",
@@ -104,6 +106,7 @@ _HOMES = {
     ),
     "prunescope.errors": ("InputError",),
     "prunescope.evidence": ("concepts_still_detected", "consistency", "curves", "matched_by_concept"),
+    "prunescope.loading": ("load",),
     "prunescope.miniature": ("make_miniature",),
     "prunescope.networks": (
         "build_network",

@@ -115,7 +115,8 @@ def read_examples(path: Path, units: Array, images: int) -> Examples | None:
         found, maps = arrays["images"], arrays["maps"]
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(
-            f"{path}: cannot be read as examples ({error}); remove its folder and run the study again"
+            f"{path}: cannot be read as examples ({error}); remove the folder that it is in, and dissect (or run the "
+            "study) again"
         ) from error
     there, shape = arrays.get("units", np.arange(len(found))), (len(units), EXAMPLES)
     if (
@@ -126,13 +127,13 @@ def read_examples(path: Path, units: Array, images: int) -> Examples | None:
     ):
         raise InputError(
             f"{path}: images {list(found.shape)} and maps {list(maps.shape)} do not fit {len(units)} units with "
-            f"{EXAMPLES} images each; remove its folder and run the study again"
+            f"{EXAMPLES} images each; remove the folder that it is in, and dissect (or run the study) again"
         )
     if found.size and not -1 <= found.min() <= found.max() < images:
         wrong = int(found.max() if found.max() >= images else found.min())
         raise InputError(
             f"{path}: names image {wrong}, but the data set of concepts contains {images} images; give the data set "
-            "that the study was dissected with"
+            "that was dissected"
         )
     by_unit = np.argsort(there)
     order = by_unit[np.searchsorted(there, units, sorter=by_unit)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from prunescope.bounds import MOST_LEVELS, MOST_TRIALS
 from prunescope.dissection.result import layer_folder
 from prunescope.errors import InputError, nearest
 from prunescope.files import file_name
+from prunescope.store.dissections import SUMMARY, UNITS, read_json, read_table
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.measured import Measured, first_problem, read_measured
 from prunescope.store.tables import check_summary, check_units
@@ -171,18 +171,11 @@ class StoredStudy:
     def dissected(self, trial: int, level: int, layer: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Read the table of units and the summary of a dissection together; see `units` and `summary`."""
         folder = self.dissection(trial, level, layer)
-        path = folder / "units.parquet"
-        try:
-            table = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{path}: cannot be read as parquet ({error}); remove it and run the study again"
-            ) from error
-        summary = _json(folder / "summary.json")
         expected = {"layer": layer, "trial": trial, "level": level} | self.settings.dissected_with
         try:
-            check_units(table, str(path))
-            check_summary(summary, table, expected, str(folder / "summary.json"))
+            table, summary = read_table(folder / UNITS), read_json(folder / SUMMARY)
+            check_units(table, str(folder / UNITS))
+            check_summary(summary, table, expected, str(folder / SUMMARY))
         except InputError as error:
             raise InputError(
                 f"{error}; restore the original file, or remove {folder} and run the study again"
@@ -219,6 +212,25 @@ def stored_units(root: Path, layers: Sequence[str], trial: int, level: int, laye
     return open_study(root).units(trial, level, layer)
 
 
+def read_settings(root: Path) -> Settings:
+    """Read the settings of the study or the series in a directory.
+
+    Raises
+    ------
+    InputError
+        If the directory does not contain a study, or if ``study.yaml`` is not valid.
+    """
+    path = StudyDirectory(root).recipe
+    if not path.is_file():
+        raise InputError(f"{root} contains no study: there is no study.yaml; give the --out directory of a study")
+    try:
+        return Settings.model_validate(loaded(path.read_text(encoding="utf-8")))
+    except (UnreadableError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({error})") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from error
+
+
 def open_study(study_dir: str | Path) -> StoredStudy:
     """Open the directory of a study and find out which levels are finished.
 
@@ -238,16 +250,7 @@ def open_study(study_dir: str | Path) -> StoredStudy:
         If the directory does not contain a study, if ``study.yaml`` is not valid, or if no level is finished.
     """
     root = Path(study_dir)
-    directory = StudyDirectory(root)
-    path = directory.recipe
-    if not path.is_file():
-        raise InputError(f"{root} contains no study: there is no study.yaml; give the --out directory of a study")
-    try:
-        settings = Settings.model_validate(loaded(path.read_text(encoding="utf-8")))
-    except (UnreadableError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({error})") from error
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_problem(error)}") from error
+    directory, settings = StudyDirectory(root), read_settings(root)
     levels = settings.keys
     done = [
         (trial, level)
@@ -257,13 +260,3 @@ def open_study(study_dir: str | Path) -> StoredStudy:
     if not done:
         raise InputError(f"{root}: none of the study's {len(levels)} levels is finished; run the study first")
     return StoredStudy(root, settings, tuple(done), tuple(key for key in levels if key not in set(done)))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); remove it and run the study again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prunescope.dissection.scores import summarise
+from prunescope.dissection.scores import score_column, summarise
 from prunescope.errors import InputError
 from prunescope.store.locations import network_apart
 
@@ -42,16 +42,18 @@ def check_units(table: pd.DataFrame, where: str) -> None:
     unnamed = table["label"].isna()
     for column in ("label", "category"):
         values = table[column][~table[column].isna()]
-        _refuse(table, ~values.map(lambda text: isinstance(text, str) and text != ""), column, "a name or none", where)
-    _refuse(
+        refuse_rows(
+            table, ~values.map(lambda text: isinstance(text, str) and text != ""), column, "a name or none", where
+        )
+    refuse_rows(
         table,
         table["category"].isna() != unnamed,
         "category",
         "a value where there is a label, and none elsewhere",
         where,
     )
-    _refuse(table, unnamed & (table["iou"] != 0), "iou", "0, since the unit has no label", where)
-    _refuse(table, table["dead"].astype(bool) & ~unnamed, "dead", "false, since the unit has a label", where)
+    refuse_rows(table, unnamed & (table["iou"] != 0), "iou", "0, since the unit has no label", where)
+    refuse_rows(table, table["dead"].astype(bool) & ~unnamed, "dead", "false, since the unit has a label", where)
     if "number" in table.columns:
         _check_numbers(table, where)
     for column in (name for name in table.columns if str(name).endswith("-iou")):
@@ -86,8 +88,8 @@ def check_rows(table: pd.DataFrame, where: str) -> None:
     """
     if not pd.api.types.is_integer_dtype(table["unit"]) or table["unit"].isna().any():
         raise InputError(f"{where}: unit is {table['unit'].dtype}, expected whole numbers")
-    _refuse(table, table["unit"] < 0, "unit", "a number from 0", where)
-    _refuse(table, table["unit"].duplicated(), "unit", "each unit once", where)
+    refuse_rows(table, table["unit"] < 0, "unit", "a number from 0", where)
+    refuse_rows(table, table["unit"].duplicated(), "unit", "each unit once", where)
     if not pd.api.types.is_bool_dtype(table["dead"]) or table["dead"].isna().any():
         raise InputError(f"{where}: dead is {table['dead'].dtype}, expected true or false")
     _check_ious(table, "iou", where)
@@ -108,7 +110,7 @@ def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Map
     summary
         The content of ``summary.json``. Fields that it does not have are not compared.
     units
-        The table of units, which `check_units` has accepted.
+        The table of units, which `check_units` has accepted. An imported table has no column dead.
     expected
         Settings that are known from the folder and the recipe: the layer, the trial, the level and the recipe's
         settings.
@@ -128,7 +130,9 @@ def check_summary(summary: Mapping[str, Any], units: pd.DataFrame, expected: Map
             raise InputError(
                 f"{where}: {name} is {settings[name]!r}, but the study expects {name} {value!r} in this folder"
             )
-    counts: dict[str, Any] = {"units": len(units), "dead": int(units["dead"].sum())}
+    counts: dict[str, Any] = {"units": len(units)}
+    if "dead" in units.columns:
+        counts["dead"] = int(units["dead"].sum())
     bound = settings.get("iou")
     if isinstance(bound, int | float):
         categories = tuple({**_fields(summary, "by_category", where), **_fields(summary, "units_by_category", where)})
@@ -153,8 +157,8 @@ def _check_numbers(table: pd.DataFrame, where: str) -> None:
     if not pd.api.types.is_integer_dtype(numbers):
         raise InputError(f"{where}: number is {numbers.dtype}, expected whole numbers")
     unnamed = table["label"].isna()
-    _refuse(table, numbers.isna() != unnamed, "number", "a value where there is a label, and none elsewhere", where)
-    _refuse(table, (numbers < 1).fillna(False), "number", "a number from 1", where)
+    refuse_rows(table, numbers.isna() != unnamed, "number", "a value where there is a label, and none elsewhere", where)
+    refuse_rows(table, (numbers < 1).fillna(False), "number", "a number from 1", where)
 
 
 def _check_category(table: pd.DataFrame, category: str, where: str) -> None:
@@ -163,18 +167,28 @@ def _check_category(table: pd.DataFrame, category: str, where: str) -> None:
     if label not in table.columns:
         raise InputError(f"{where}: there is no column {label}")
     own = table["category"].eq(category).fillna(False).astype(bool)
-    _refuse(table, own & (table[iou] != table["iou"]), "iou", f"that of {iou}, since it is the unit's category", where)
-    _refuse(table, own & (table[label] != table["label"]), "label", f"that of {label}, as for its iou", where)
-    _refuse(table, table[iou] > table["iou"], iou, "at most iou, which is that of the unit's best concept", where)
+    refuse_rows(
+        table, own & (table[iou] != table["iou"]), "iou", f"that of {iou}, since it is the unit's category", where
+    )
+    refuse_rows(table, own & (table[label] != table["label"]), "label", f"that of {label}, as for its iou", where)
+    if score_column(table) == "iou":
+        refuse_rows(table, table[iou] > table["iou"], iou, "at most iou, that of the unit's best concept", where)
 
 
 def _check_ious(table: pd.DataFrame, column: str, where: str) -> None:
     if not pd.api.types.is_float_dtype(table[column]):
         raise InputError(f"{where}: {column} is {table[column].dtype}, expected numbers from 0 to 1")
-    _refuse(table, ~table[column].between(0, 1), column, "a number from 0 to 1", where)
+    refuse_rows(table, ~table[column].between(0, 1), column, "a number from 0 to 1", where)
 
 
-def _refuse(table: pd.DataFrame, bad: pd.Series[bool], column: str, expected: str, where: str) -> None:
+def refuse_rows(table: pd.DataFrame, bad: pd.Series[bool], column: str, expected: str, where: str) -> None:
+    """Raise if a table has bad rows; the message names the first one, the value of `column` there and `expected`.
+
+    Raises
+    ------
+    InputError
+        If any element of `bad` is true.
+    """
     rows = np.flatnonzero(bad.reindex(table.index, fill_value=False).to_numpy(dtype=bool))
     if len(rows):
         value = table[column].iloc[int(rows[0])]

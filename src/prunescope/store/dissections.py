@@ -1,0 +1,152 @@
+"""Read dissections that were saved, and check that their files agree with each other."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prunescope.dissection.examples import EXAMPLES_FILE, read_examples
+from prunescope.dissection.result import Dissection, LayerDissection
+from prunescope.errors import InputError
+from prunescope.files import name_problem, read_file
+from prunescope.store.pairs import check_imported, check_pairs
+from prunescope.store.tables import check_summary, check_units
+from prunescope.store.tallies import TALLY_FILE, read_tally
+
+SUMMARY, UNITS, PAIRS = "summary.json", "units.parquet", "pairs.parquet"
+_COUNTED = ("units", "interpretable", "concepts", "by_category", "settings")
+
+
+def saved_layers(directory: Path) -> list[str]:
+    """Return the names of the subfolders that contain the dissection of a layer, in alphabetical order."""
+    if not directory.is_dir():
+        return []
+    return sorted(path.parent.name for path in directory.glob(f"*/{SUMMARY}"))
+
+
+def read_dissection(directory: Path) -> Dissection:
+    """Read the dissection that `Dissection.save` has written to a directory.
+
+    Parameters
+    ----------
+    directory
+        The directory, which contains a folder for each layer.
+
+    Returns
+    -------
+    Dissection
+        The layers, in alphabetical order.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or cannot be read, or if files contradict each other. The message names the file.
+    """
+    layers = {}
+    for name in saved_layers(directory):
+        found = read_layer(directory / name)
+        if found.layer != name:
+            raise InputError(
+                f"{directory / name / SUMMARY}: layer is {found.layer!r}, but the folder is called {name!r}; give the "
+                "folder the name of its layer"
+            )
+        layers[name] = found
+    return Dissection(layers)
+
+
+def read_layer(folder: Path) -> LayerDissection:
+    """Read the dissection of one layer, or an imported table, that `LayerDissection.save` has written to a folder.
+
+    Nothing in the files is unpickled. The table of units has to follow from the table of pairs, and the counts in the
+    summary and in the tally have to agree with both.
+
+    Parameters
+    ----------
+    folder
+        The folder with summary.json.
+
+    Returns
+    -------
+    LayerDissection
+        The dissection, equal to the one that was saved. Its tally and its examples are None if they are not stored.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or cannot be read, or if files contradict each other. The message names the file.
+    """
+    try:
+        found = _read_counts(folder)
+    except InputError as error:
+        raise InputError(f"{error}; restore the original file, or remove {folder} and dissect again") from error
+    images = found.summary["settings"].get("images")
+    most = images if isinstance(images, int) else np.iinfo(np.int64).max
+    units = found.units["unit"].to_numpy(np.int64)
+    return replace(found, examples=read_examples(folder / EXAMPLES_FILE, units, int(most)))
+
+
+def _read_counts(folder: Path) -> LayerDissection:
+    """Read the files of a layer except the examples."""
+    summary = read_json(folder / SUMMARY)
+    units, pairs = read_table(folder / UNITS), read_table(folder / PAIRS)
+    for column in units.columns:
+        if pd.api.types.is_object_dtype(units[column]):  # parquet restores a column of missing labels as None
+            units[column] = units[column].where(units[column].notna(), np.nan)
+    where = str(folder / SUMMARY)
+    settings = summary.get("settings", {})
+    if not isinstance(settings, dict):
+        raise InputError(f"{where}: settings is {settings!r}, expected fields, each with its value")
+    if absent := [name for name in _COUNTED if name not in summary]:
+        raise InputError(f"{where}: there is no field {', '.join(absent)}")
+    layer = settings.get("layer", "")
+    if layer != "" and (problem := name_problem(layer)):
+        raise InputError(f"{where}: layer is {layer!r}, which cannot be the name of a layer: {problem}")
+    if settings.get("format") == "netdissect":
+        check_imported(units, pairs, folder)
+        check_summary(summary, units, {}, where)
+        return LayerDissection("", units, pairs, summary)
+    check_units(units, str(folder / UNITS))
+    check_summary(summary, units, {}, where)
+    check_pairs(pairs, units, str(folder / PAIRS))
+    return LayerDissection(layer, units, pairs, summary, read_tally(folder / TALLY_FILE, units, pairs))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or contains something else. The message names the file.
+    """
+    try:
+        content = json.loads(read_file(path).decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({_reason(error)})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table in parquet format.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read. The message names the file.
+    """
+    try:
+        return pd.read_parquet(io.BytesIO(read_file(path)))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as parquet ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
