@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -22,10 +23,11 @@ from prunescope.store.recipe import Recipe
 from prunescope.store.stored import open_study, stored_units
 from prunescope.study.data import study_concepts
 from prunescope.study.recording import changed_concepts
-from prunescope.study.reporting import Report, unreported
+from prunescope.study.reporting import Report
 from prunescope.study.run import run_study
 from prunescope.study.series import series_concepts
 from prunescope.study.stages import Stage, stages
+from prunescope.study.watching import shown_report
 from prunescope.training.steps import Step
 
 
@@ -99,7 +101,7 @@ class Study:
         """List the stages in order, each with whether it is complete."""
         return stages(self.recipe, self.out)
 
-    def run(self, report: Report = unreported) -> pd.DataFrame:
+    def run(self, report: Report | Literal["auto", False] = "auto") -> pd.DataFrame:
         """Run the stages that are not complete, then write the evidence, the figures and the report.
 
         With `accelerate launch` or `torchrun`, every process must make this call.
@@ -107,21 +109,23 @@ class Study:
         Parameters
         ----------
         report
-            A function that is called from time to time with an `Event`, which describes the progress.
+            A function that is called from time to time with an `Event`, which describes the progress. By default, a
+            bar and a line for each finished level are shown on standard error if it is a terminal or belongs to a
+            notebook. False turns this off.
 
         Returns
         -------
         pd.DataFrame
             The evidence, with a row per trial, level and layer; see `curves`.
         """
-        with join_processes(self.device) as processes:
+        with join_processes(self.device) as processes, shown_report(report, self) as told:
             run_study(
                 self.recipe,
                 self.out,
                 device=self.device,
                 branch_from=self.branch_from,
                 snapshots=self.snapshots,
-                report=report,
+                report=told,
             )
             if processes.is_main:
                 write_outcome(self.out)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -22,6 +23,7 @@ from prunescope.study.forecast import Forecast, forecast
 from prunescope.study.mask_source import masks_branch
 from prunescope.study.reporting import Event
 from prunescope.study.speed import Speed
+from prunescope.study.watching import shown_reports
 
 
 def studies(
@@ -89,7 +91,7 @@ def run_studies(
     changes: Sequence[str] = (),
     device: str = "auto",
     branch_from: Sequence[str | Path] = (),
-    report: Callable[[Study, Event], None] = lambda _study, _event: None,
+    report: Callable[[Study, Event], None] | Literal["auto", False] = "auto",
 ) -> list[Study]:
     """Run one or several studies: train, prune and dissect every level, then write the evidence, figures and report.
 
@@ -106,7 +108,8 @@ def run_studies(
         See `Study`.
     report
         A function that is called from time to time with the study that is running and an `Event`, which describes the
-        progress.
+        progress. By default, a bar and a line for each finished level are shown on standard error if it is a terminal
+        or belongs to a notebook. False turns this off.
 
     Returns
     -------
@@ -127,8 +130,9 @@ def run_studies(
         study.evidence()[["weights_remaining", "accuracy", "interpretable", "concepts"]]
     """
     found = _prepared(recipes, out, changes, device, branch_from)
-    for study in found:
-        study.run(partial(report, study))
+    with shown_reports(report, named=len(found) > 1) as told:
+        for study in found:
+            study.run(partial(told, study))
     return found
 
 

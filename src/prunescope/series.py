@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import pandas as pd
 from torch import nn
@@ -21,8 +21,9 @@ from prunescope.store.reading import read_series, validate_series
 from prunescope.store.series import Checkpoint, SeriesRecipe
 from prunescope.store.stored import stored_units
 from prunescope.study.checkpoints import Build, build_checkpoint
-from prunescope.study.reporting import Report, unreported
+from prunescope.study.reporting import Report
 from prunescope.study.series import run_series
+from prunescope.study.watching import shown_report
 
 Network: TypeAlias = str | nn.Module
 Given: TypeAlias = str | Path | nn.Module | Mapping[str, Any] | Checkpoint
@@ -162,20 +163,23 @@ class Series:
         """The highest level of any trial."""
         return self.recipe.levels
 
-    def run(self, report: Report = unreported) -> pd.DataFrame:
+    def run(self, report: Report | Literal["auto", False] = "auto") -> pd.DataFrame:
         """Dissect the checkpoints that are not complete, then write the evidence, the figures and the report.
 
         Parameters
         ----------
         report
-            A function that is called from time to time with an `Event`, which describes the progress.
+            A function that is called from time to time with an `Event`, which describes the progress. By default, a
+            bar and a line for each finished checkpoint are shown on standard error if it is a terminal or belongs to a
+            notebook. False turns this off.
 
         Returns
         -------
         pd.DataFrame
             The evidence, with a row per trial, level and layer; see `curves`.
         """
-        run_series(self.recipe, self.out, device=self.device, budget=self._budget, build=self._build, report=report)
+        with shown_report(report, self) as told:
+            run_series(self.recipe, self.out, device=self.device, budget=self._budget, build=self._build, report=told)
         return write_outcome(self.out)
 
     def evidence(self) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,10 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from prunescope.errors import InputError
+from prunescope.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from prunescope.api import Study
-    from prunescope.progress import Progress
-    from prunescope.series import Series
-    from prunescope.study import Event
 
 out = Console(highlight=False, soft_wrap=True, markup=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -55,15 +51,6 @@ class Commands(TyperGroup):
             raise
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with a noun in the singular or the plural.
-
-    >>> counted(1, "concept"), counted(1200, "unit")
-    ('1 concept', '1,200 units')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def print_table(table: pd.DataFrame) -> None:
     """Print a table with its numbers aligned to the right."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
@@ -84,79 +71,13 @@ def _cell(value: object) -> str:
 @contextmanager
 def progress_of(what: str, shown: bool = True) -> Iterator[Progress]:
     """Show a progress bar for one task, with the number of finished items and the remaining time."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn(what, markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=err, transient=True, disable=not (shown and err.is_terminal)) as progress:
-        task = progress.add_task(what)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextmanager
-def study_progress(named: bool) -> Iterator[Callable[[Study | Series, Event], None]]:
-    """Show the progress of studies: a line for every finished level and, on a terminal, a bar for the current stage.
-
-    If `named` is true, every line begins with the name of the study.
-    """
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(
-        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), console=err, transient=True,
-        disable=not err.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("starting", total=1.0)
-
-        def show(study: Study | Series, event: Event) -> None:
-            name = f"{study.recipe.name}: " if named else ""
-            stage = _stage_line(event, study.levels)
-            bar.update(task, completed=event.overall, description=name + stage)
-            for line in filter(None, [event.note, _level_line(event) if event.summaries else ""]):
-                bar.console.print(name + line)
-
+    with progress_bar(what, err, disable=not (shown and err.is_terminal)) as show:
         yield show
 
 
 def in_hours(value: float) -> str:
     """Format a number of hours so that small values are not rounded to zero."""
     return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
-
-
-def _stage_line(event: Event, levels: int) -> str:
-    if event.work == "data":
-        return f"{event.doing}: {event.fraction:.0%}"
-    kept = "" if event.weights_remaining is None else f", {event.weights_remaining:.1%} of the weights"
-    doing = {"train": "training", "dissect": "dissecting"}[event.work]
-    return f"trial {event.trial}, level {event.level} of {levels}{kept}: {doing} {event.fraction:.0%}{_left(event)}"
-
-
-def _level_line(event: Event) -> str:
-    units = "; ".join(
-        f"{layer} {found['interpretable']:,} of {counted(found['units'], 'unit')} interpretable, "
-        f"{counted(found['concepts'], 'concept')}"
-        for layer, found in event.summaries.items()
-    )
-    accuracy = "" if event.top1 is None else f", top-1 {event.top1:.1%}"
-    return (
-        f"trial {event.trial}, level {event.level:2d}: {event.weights_remaining:6.1%} of the weights{accuracy}; "
-        f"{units}{_left(event)}"
-    )
-
-
-def _left(event: Event) -> str:
-    if event.remaining is None:
-        return ""
-    minutes, seconds = divmod(round(event.remaining), 60)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-    return f"; {text} left"
 
 
 @contextmanager

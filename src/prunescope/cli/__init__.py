@@ -51,7 +51,8 @@ from prunescope.cli.options import (
     colors_of,
 )
 from prunescope.errors import InputError
-from prunescope.terminal import Commands, counted, err, in_hours, out, print_table, progress_of, study_progress
+from prunescope.plurals import counted
+from prunescope.terminal import Commands, err, in_hours, out, print_table, progress_of
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
 
@@ -327,7 +328,9 @@ def study(
             line = f"{name}trial {stage.trial}  level {stage.level:02d}  {stage.work:8}"
             out.print(f"{line}{'done' if stage.done else ''}".rstrip())
         return
-    with study_progress(named=several) as report:
+    from prunescope.study.watching import study_progress
+
+    with study_progress(err, named=several) as report:
         finished = prunescope.run_studies(recipes, out_directory, report=report, **given)
     for one in finished if _is_main() else ():
         _print_report(one.out)

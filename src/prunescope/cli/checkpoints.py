@@ -37,7 +37,7 @@ from prunescope.cli.options import (
     colors_of,
 )
 from prunescope.errors import InputError
-from prunescope.terminal import out, study_progress
+from prunescope.terminal import err, out
 
 if TYPE_CHECKING:
     from prunescope.series import Series
@@ -255,7 +255,9 @@ def sweep(
 
 
 def _run(what: Series) -> None:
-    with study_progress(named=False) as show:
+    from prunescope.study.watching import study_progress
+
+    with study_progress(err, named=False) as show:
         what.run(partial(show, what))
     out.print(f"The report is {(what.out / 'report' / 'index.html').resolve()}")
 

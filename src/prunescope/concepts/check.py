@@ -16,7 +16,7 @@ from prunescope.concepts.pixels import read_image, read_labels
 from prunescope.concepts.problems import Problem, collect
 from prunescope.concepts.tables import Tables, read_tables
 from prunescope.files import expanded
-from prunescope.progress import Progress
+from prunescope.progress import Shown, shown_progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class _Seen:
     numbers: np.ndarray  # int64, the numbers of the concepts on these images
 
 
-def check_concepts(directory: str | Path, workers: int | None = None, progress: Progress | None = None) -> Check:
+def check_concepts(directory: str | Path, workers: int | None = None, progress: Shown = "auto") -> Check:
     """Find all problems of a data set in Broden's format, in its tables and in all of its images and labels.
 
     Parameters
@@ -57,8 +57,9 @@ def check_concepts(directory: str | Path, workers: int | None = None, progress: 
         The folder with index.csv.
     workers : int, optional
         The number of processes that read images. By default, it is the number of processors.
-    progress : callable, optional
-        Called with the number of images checked and the total number of images.
+    progress : callable, 'auto' or False
+        Called with the number of images checked and the total number of images. By default, a bar is shown on standard
+        error if it is a terminal or belongs to a notebook. False turns this off.
 
     Returns
     -------
@@ -77,9 +78,10 @@ def check_concepts(directory: str | Path, workers: int | None = None, progress: 
     primary = tables.labels["category"].to_numpy()[:, None] == np.array(tables.categories, dtype=object)
     look = partial(_look, root, tables.labels.index.to_numpy(), primary)
     seen = []
-    for part in by_chunks(look, rows, workers, progress):
-        seen.append(part)
-        problems += part.problems
+    with shown_progress(progress, "checking") as report:
+        for part in by_chunks(look, rows, workers, report):
+            seen.append(part)
+            problems += part.problems
     return Check(tuple(problems), _table(tables, seen))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from prunescope.downloads import Steps, fetch_folder
 from prunescope.errors import InputError
 from prunescope.files import expanded
+from prunescope.progress import shown_progress
 
 SIZES = (224, 227, 384)
 ADDRESS = "http://netdissect.csail.mit.edu/data/broden1_{size}.zip"
@@ -19,7 +21,7 @@ def download_broden(
     address: str = ADDRESS,
     retries: int = 5,
     backoff: float = 1.0,
-    progress: Steps | None = None,
+    progress: Steps | Literal["auto", False] | None = "auto",
 ) -> Path:
     """Download the Broden data set of Bau et al. (2017) and extract it, unless it is there already.
 
@@ -40,9 +42,10 @@ def download_broden(
         The number of retries after failures that may be temporary.
     backoff : float
         The time to wait before the first retry, in seconds. It is doubled for each further retry, up to 60 seconds.
-    progress : callable, optional
+    progress : callable, 'auto' or False
         Called with the current step ("downloading", "unzipping" or "already there"), the number of bytes done and the
-        total number of bytes (0 if unknown).
+        total number of bytes (0 if unknown). By default, a bar is shown on standard error if it is a terminal or
+        belongs to a notebook. False turns this off.
 
     Returns
     -------
@@ -60,13 +63,15 @@ def download_broden(
     if size not in SIZES:
         raise InputError(f"size {size}: Broden is published for {', '.join(map(str, SIZES))} only; choose one of them")
     folder = expanded(directory).absolute() / f"broden1_{size}"
-    fetch_folder(
-        address.format(size=size),
-        folder.with_name(f"{folder.name}.zip"),
-        folder,
-        ["index.csv"],
-        retries=retries,
-        backoff=backoff,
-        progress=progress,
-    )
+    steps = progress if callable(progress) else None
+    with shown_progress(False if callable(progress) else progress, folder.name) as bar:
+        fetch_folder(
+            address.format(size=size),
+            folder.with_name(f"{folder.name}.zip"),
+            folder,
+            ["index.csv"],
+            retries=retries,
+            backoff=backoff,
+            progress=steps or (lambda _step, done, total: bar(done, total)),
+        )
     return folder

@@ -28,7 +28,7 @@ from prunescope.concepts.protocol import Concepts
 from prunescope.concepts.tables import Tables, read_tables
 from prunescope.errors import InputError
 from prunescope.files import expanded, replacing
-from prunescope.progress import Progress, silent
+from prunescope.progress import Progress, Shown, shown_progress
 
 _SAMPLE = 64
 Data = TypeVar("Data", bound=Concepts)
@@ -38,7 +38,7 @@ class NotWritableError(InputError):
     """Raised if the folder of a data set cannot be written to, so that no packed copy can be made."""
 
 
-def pack_concepts(directory: str | Path, *, workers: int | None = None, progress: Progress | None = None) -> Path:
+def pack_concepts(directory: str | Path, *, workers: int | None = None, progress: Shown = "auto") -> Path:
     """Write the decoded images and labels of a data set to one file, so that later runs read them faster.
 
     The file is `packed/concepts.safetensors` in the data set's folder, and `open_concepts` uses it automatically. It
@@ -51,8 +51,9 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
         The folder with index.csv.
     workers : int, optional
         The number of processes that read images. By default, it is the number of processors.
-    progress : callable, optional
-        Called with the number of images packed (or verified in an existing file) and the total number of images.
+    progress : callable, 'auto' or False
+        Called with the number of images packed (or verified in an existing file) and the total number of images. By
+        default, a bar is shown on standard error if it is a terminal or belongs to a notebook. False turns this off.
 
     Returns
     -------
@@ -70,16 +71,16 @@ def pack_concepts(directory: str | Path, *, workers: int | None = None, progress
     root = expanded(directory).absolute()
     tables = clean(read_tables(root))
     path, layout = packed_path(root), Layout.of(tables.rows)
-    with _alone(root, path.parent):
+    with _alone(root, path.parent), shown_progress(progress, "packing") as report:
         source = state_of_files(root, tables)
-        if _fits(path, layout, source, tables.labels.index.to_numpy(), progress):
+        if _fits(path, layout, source, tables.labels.index.to_numpy(), report):
             return path
         # No other process is packing now, so that any existing file is outdated, damaged or was left incomplete by a
         # process that was killed.
         for useless in (path, *path.parent.glob(f".{path.stem}.*.part{path.suffix}")):
             useless.unlink(missing_ok=True)
         with replacing(path) as beside:
-            _write(beside, root, tables, source, workers, progress)
+            _write(beside, root, tables, source, workers, report)
             if state_of_files(root, clean(read_tables(root))) != source:
                 raise InputError(
                     f"{root}: its files changed while they were packed; pack again when they no longer change"
@@ -175,9 +176,9 @@ def _alone(root: Path, folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fits(path: Path, layout: Layout, source: str, defined: np.ndarray, progress: Progress | None) -> bool:
+def _fits(path: Path, layout: Layout, source: str, defined: np.ndarray, progress: Progress) -> bool:
     try:
-        open_packed(path, layout, source, defined).check(progress or silent)
+        open_packed(path, layout, source, defined).check(progress)
     except InputError:
         return False
     return True
@@ -197,7 +198,7 @@ def _write(
     tables: Tables,
     source: str,
     workers: int | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     layout = Layout.of(tables.rows)
     labels_at = layout.image(layout.images)

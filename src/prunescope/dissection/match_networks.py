@@ -25,7 +25,7 @@ from prunescope.networks.observing import check_layers
 from prunescope.networks.random_weights import random_weights
 from prunescope.networks.running import evaluating, moved_to
 from prunescope.processes import connected_processes
-from prunescope.progress import Progress, silent
+from prunescope.progress import Shown, shown_progress
 
 
 def match_units(
@@ -41,7 +41,7 @@ def match_units(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     channels: int | None = None,
-    progress: Progress = silent,
+    progress: Shown = "auto",
 ) -> dict[str, UnitMatching]:
     """Match the units of network B one-to-one to the units of network A that respond most alike.
 
@@ -73,7 +73,8 @@ def match_units(
         As in `dissect`. Both networks are given the same images, so `mean` and `std` must be given if their published
         weights were trained with different ones.
     progress
-        A function that is called with the number of images done and the total number of images of this process.
+        A function that is called with the number of images done and the total number of images of this process. By
+        default, a bar is shown on standard error if it is a terminal or belongs to a notebook. False turns this off.
 
     Returns
     -------
@@ -149,9 +150,10 @@ def match_units(
         stack.enter_context(arithmetic(precision, forward.device))
         stack.enter_context(forward.stream())
         forward.check(data.image_size)
+        report = stack.enter_context(shown_progress(progress, "matching"))
         for batch in batches(data, batch_size, mine, pinned=forward.on_gpu):
             forward.run(batch, keys, take_in)
-            progress(batch.first + len(batch.names) - mine.start, len(mine))
+            report(batch.first + len(batch.names) - mine.start, len(mine))
         forward.finish()
         for matcher in matchers.values():
             matcher.reduce(processes)

@@ -45,7 +45,7 @@ from prunescope.networks.preprocessing import Preprocessing
 from prunescope.networks.random_weights import random_weights
 from prunescope.networks.running import evaluating, moved_to
 from prunescope.processes import Processes, connected_processes
-from prunescope.progress import Progress, silent
+from prunescope.progress import Progress, Shown, shown_progress, silent
 
 
 def dissect(
@@ -69,7 +69,7 @@ def dissect(
     budget: Budget = Budget(),  # noqa: B008 - frozen
     images: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    progress: Progress = silent,
+    progress: Shown = "auto",
 ) -> Dissection:
     """Find the concepts that the units of a network detect (Bau et al. 2017; Frankle and Bau 2019, section 3).
 
@@ -137,7 +137,8 @@ def dissect(
         Further settings to store in the summary, such as the name of the network.
     progress
         A function that is called with the number of images done and the total number of images of this process. The
-        total doubles if a layer needs a second forward pass.
+        total doubles if a layer needs a second forward pass. By default, a bar is shown on standard error if it is a
+        terminal or belongs to a notebook. False turns this off.
 
     Returns
     -------
@@ -177,19 +178,20 @@ def dissect(
     )
     check_ready(without_wrapper(model))  # before a data set is opened, which may take longer
     data = as_sample(concepts, images)
-    found = dissect_networks(
-        {"": model},
-        layers=layers,
-        concepts=data,
-        settings=chosen,
-        preprocessing=choose_preprocessing({"": model}, data.image_size, mean, std, channels),
-        units_axis=units_axis,
-        score=score,
-        device=device,
-        budget=budget,
-        metadata=settings,
-        progress=progress,
-    )
+    with shown_progress(progress, "dissecting") as report:
+        found = dissect_networks(
+            {"": model},
+            layers=layers,
+            concepts=data,
+            settings=chosen,
+            preprocessing=choose_preprocessing({"": model}, data.image_size, mean, std, channels),
+            units_axis=units_axis,
+            score=score,
+            device=device,
+            budget=budget,
+            metadata=settings,
+            progress=report,
+        )
     return found[""]
 
 
@@ -320,7 +322,7 @@ def dissect_activations(
     chance: int = DEFAULTS.chance,
     score: str | Score = "iou",
     settings: Mapping[str, Any] | None = None,
-    progress: Progress = silent,
+    progress: Shown = "auto",
 ) -> LayerDissection:
     """Dissect activation maps that were computed elsewhere, by any framework.
 
@@ -367,11 +369,15 @@ def dissect_activations(
     given = None if thresholds is None else np.asarray(thresholds, np.float64)
     # The maps are in memory already, and their copies that are stored until the thresholds are known fit there too.
     budget = Budget(memory=2 * features.nbytes + (1 << 30))
-    with Storage(budget) as storage, Workers(torch.get_num_threads()) as workers:
+    with (
+        Storage(budget) as storage,
+        Workers(torch.get_num_threads()) as workers,
+        shown_progress(progress, "dissecting") as report,
+    ):
         arrangement = _arranged(data, chosen)
         resources = Resources(data, arrangement, chosen, choose_backend(torch.device("cpu"), workers), storage)
         source = ArrayMaps(("", "activations"), features, data, arrangement.blocks)
-        measured = count_pixels(source, resources, Processes(), thresholds=given, progress=progress)
+        measured = count_pixels(source, resources, Processes(), thresholds=given, progress=report)
     (counts,) = measured.layers.values()
     noted = _noted(data, chosen) | {"align": "half-pixel"} | _noted_score(score) | dict(settings or {})
     return LayerDissection.from_counts(

@@ -22,7 +22,7 @@ from prunescope.networks.layers import UnitsAxis
 from prunescope.networks.source import build_network, default_layers
 from prunescope.networks.weight_masks import pair_masks
 from prunescope.processes import join_processes
-from prunescope.progress import Progress, silent
+from prunescope.progress import Shown, shown_progress
 
 
 def dissect_checkpoints(
@@ -50,7 +50,7 @@ def dissect_checkpoints(
     channels: int | None = None,
     budget: Budget = Budget(),  # noqa: B008 - frozen
     images: int | None = None,
-    progress: Progress = silent,
+    progress: Shown = "auto",
 ) -> dict[Path, Dissection]:
     """Dissect a network given by its name, with one or several files of weights, and save the results.
 
@@ -161,7 +161,7 @@ def dissect_checkpoints(
     for folder in folders.values():
         for layer in chosen:
             refuse_other(folder, layer, known, known=True)
-    with join_processes("cpu") as processes:
+    with join_processes("cpu") as processes, shown_progress(progress, "dissecting") as report:
         data = with_packed_copy(data) if chance else data
         found = dissect_networks(
             models,
@@ -173,7 +173,7 @@ def dissect_checkpoints(
             device=choose_device(device, processes.rank),
             budget=budget,
             metadata=metadata,
-            progress=progress,
+            progress=report,
         )
     for name, dissection in found.items() if processes.is_main else ():
         dissection.save(folders[name])
@@ -189,7 +189,7 @@ def dissect_activations_file(
     iou: float = DEFAULTS.iou,
     presence: Presence = DEFAULTS.presence,
     chance: int = DEFAULTS.chance,
-    progress: Progress = silent,
+    progress: Shown = "auto",
 ) -> LayerDissection:
     """Dissect activation maps that another framework has written to a file, and save the results.
 

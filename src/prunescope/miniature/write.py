@@ -21,7 +21,7 @@ from prunescope.bounds import MOST_DRAWN, MOST_WORKERS, check_count, is_whole, s
 from prunescope.errors import InputError
 from prunescope.miniature.scenes import draw
 from prunescope.miniature.vocabulary import CATEGORIES, NAMES, SCENES, vocabulary
-from prunescope.progress import Progress
+from prunescope.progress import Progress, Shown, shown_progress
 
 _WORLD = 1  # The version of the drawings. It has to change whenever the images of a seed change.
 _MARK = "miniature.json"
@@ -53,7 +53,7 @@ def make_miniature(
     seed: int,
     size: int = 64,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Shown = "auto",
 ) -> Path:
     """Write a miniature data set: drawn images with exact concept labels, which need no download.
 
@@ -75,7 +75,8 @@ def make_miniature(
     workers
         The number of processes that draw. By default, it is the number of processors.
     progress
-        Called with the number of images written and the total number of images.
+        Called with the number of images written and the total number of images. By default, a bar is shown on standard
+        error if it is a terminal or belongs to a notebook. False turns this off.
 
     Returns
     -------
@@ -105,7 +106,8 @@ def make_miniature(
         return folder
     with _beside(folder, settings) as part:
         (part / "images").mkdir()
-        tally = _draw_all(part, settings, workers or _processors(), progress)
+        with shown_progress(progress, "drawing") as report:
+            tally = _draw_all(part, settings, workers or _processors(), report)
         _write_tables(part, settings, tally)
         (part / _MARK).write_text(json.dumps(asdict(settings)) + "\n", encoding="utf-8")
     return folder
@@ -176,7 +178,7 @@ def _beside(folder: Path, settings: _Settings) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _draw_all(part: Path, settings: _Settings, workers: int, progress: Progress | None) -> _Tally:
+def _draw_all(part: Path, settings: _Settings, workers: int, progress: Progress) -> _Tally:
     chunks = [range(first, min(first + _CHUNK, settings.images)) for first in range(0, settings.images, _CHUNK)]
     for split in ("train", "val"):
         for scene in {SCENES[i % len(SCENES)] for i in range(settings.images) if _split(i) == split}:
@@ -186,8 +188,7 @@ def _draw_all(part: Path, settings: _Settings, workers: int, progress: Progress 
     for tally in _map(part, settings, chunks, workers):
         tallies.append(tally)
         done += len(tally.rows)
-        if progress is not None:
-            progress(done, settings.images)
+        progress(done, settings.images)
     return _Tally(
         sorted(row for tally in tallies for row in tally.rows),
         np.sum([tally.images for tally in tallies], axis=0),

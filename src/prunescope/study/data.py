@@ -75,7 +75,7 @@ def study_concepts(
     if isinstance(origin, Drawn):
         _draw(origin, "concepts", recipe, directory, branches, progress)
         drawn = concepts_place(recipe, directory.data)
-        pack_concepts(drawn)
+        pack_concepts(drawn, progress=False)
         return sample_concepts(drawn, recipe.dissection.images, recipe.seed)
     concepts = open_concepts(origin)
     if concepts.packed is None:

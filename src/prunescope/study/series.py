@@ -315,6 +315,7 @@ class _Run:
             mean=preprocessing.mean,
             std=preprocessing.std,
             channels=preprocessing.channels,
+            progress=False,
         )
 
 
