@@ -7,9 +7,10 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
+from prunescope.drawing import COLORS
 from prunescope.evidence import curves
 from prunescope.report import draw_figures
-from prunescope.report.figures import COLORS, PAGE_NARROW, figures
+from prunescope.report.figures import PAGE_NARROW, figures
 from tests.evidence.fake_study import UNITS, write_study
 
 NAMES = ["figure1-accuracy", "figure2-units", "figure3-categories", "figure4-consistency"]

@@ -11,17 +11,9 @@ from safetensors.numpy import save_file
 
 from prunescope.dissection.examples import Examples, read_examples
 from prunescope.dissection.masks import stretch
+from prunescope.dissection.outlines import EDGE, LINE, outlined
 from prunescope.errors import InputError
-from prunescope.report.sheets import (
-    EDGE,
-    GUTTER,
-    LINE,
-    PAPER,
-    Tiles,
-    draw_sheet,
-    outlined,
-    scaled,
-)
+from prunescope.report.sheets import GUTTER, PAPER, Tiles, draw_sheet, scaled
 
 
 def plain_stretch(values: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,10 @@ from prunescope.dissection.tally import Counts, Tally
 from prunescope.errors import InputError, nearest
 from prunescope.files import inside, write_arrays, write_json, write_table
 from prunescope.notebook import as_html
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,139 @@ class LayerDissection:
             tally=tally,
         )
 
+    def figure(self) -> Figure:
+        """Draw the interpretable units by category and the distribution of the units' IoUs; see `Dissection.figure`."""
+        return Dissection({self.layer: self}).figure()
+
+    def unit_images(self, unit: int, concepts: Concepts | str | Path | None = None) -> Array:
+        """Return the images that excite a unit most, with the unit's mask outlined.
+
+        Parameters
+        ----------
+        unit
+            The number of the unit, as in `units`.
+        concepts
+            The data set that was dissected. By default, it is opened in the folder that the summary states; data in
+            memory must be given.
+
+        Returns
+        -------
+        Array
+            uint8 [n, ih, iw, 3], in descending order of activation; n is 4, or less if there are fewer images. The
+            unit's mask is where its map, upsampled to the image, exceeds its threshold.
+
+        Raises
+        ------
+        InputError
+            If there is no such unit, if the examples are not stored, or if the data set cannot be opened or has another
+            number of images than was dissected.
+        """
+        return self._example_images(unit, concepts, large=False)
+
+    def unit_figure(self, unit: int, concepts: Concepts | str | Path | None = None) -> Figure:
+        """Draw the images that excite a unit most, with the unit's mask outlined and the highest activation below.
+
+        Parameters
+        ----------
+        unit, concepts
+            As in `unit_images`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The figure. A notebook shows it if it is the last value of a cell; `savefig` writes it to a file.
+
+        Raises
+        ------
+        InputError
+            As in `unit_images`.
+        """
+        from prunescope.dissection.figures import draw_images
+        from prunescope.dissection.unit_views import row_of
+
+        images = self._example_images(unit, concepts, large=True)
+        row = row_of(self.units, unit)
+        assert self.examples is not None
+        label, category, iou = (self.units[name].iloc[row] for name in ("label", "category", "iou"))
+        concept = "no concept" if pd.isna(label) else f"{label} ({category}), IoU {iou:.3f}"
+        captions = [
+            f"image {image}: {peak:.3g}"
+            for image, peak in zip(self.examples.images[row], self.examples.peaks[row], strict=True)
+        ]
+        return draw_images(images, captions, f"{self.layer}, unit {unit}: {concept}")
+
+    def unit_maps(
+        self,
+        unit: int,
+        images: Sequence[int] | Array,
+        *,
+        model: nn.Module | None = None,
+        concepts: Concepts | str | Path | None = None,
+        device: str = "auto",
+    ) -> Array:
+        """Return the activation maps of a unit for some images.
+
+        Parameters
+        ----------
+        unit
+            The number of the unit, as in `units`.
+        images
+            The indices of images in the data set, or images as an array, uint8 [n, ih, iw, 3] in RGB.
+        model
+            The network, which is run with the preprocessing of the dissection. Without it, the images must be among the
+            stored examples of the unit, `examples.images`.
+        concepts
+            The data set that was dissected, as in `unit_images`. It is used only with `model` and indices.
+        device
+            The device to run on; `auto` uses a GPU if there is one.
+
+        Returns
+        -------
+        Array
+            float32 [n, h, w].
+
+        Raises
+        ------
+        InputError
+            If there is no such unit or image, if a map is neither stored nor can be computed, or if the network does
+            not fit the dissection.
+        """
+        from prunescope.dissection.unit_views import computed_maps, dissected_images, row_of, stored_maps
+
+        row = row_of(self.units, unit)
+        given = np.asarray(images)
+        if given.ndim == 1 and given.dtype.kind in "iu" and len(given):
+            if model is None:
+                return stored_maps(self.examples, row, unit, given.tolist())
+            data = dissected_images(self.summary["settings"], concepts)
+            if given.min() < 0 or given.max() >= len(data):
+                raise InputError(
+                    f"images: {data.root} has {len(data)} images, numbered from 0; given: {given.tolist()}"
+                )
+            given = np.stack([data.image(image) for image in given.tolist()])
+        if given.dtype != np.uint8 or given.ndim != 4 or given.shape[3] != 3 or 0 in given.shape:
+            raise InputError(
+                f"images is an array {given.dtype} {list(given.shape)}, expected the indices of images, or images as "
+                "uint8 [n, height, width, 3]"
+            )
+        if model is None:
+            raise InputError("images are given as an array; give the network as `model` to run on them")
+        return computed_maps(model, self.layer, row, given, self.summary["settings"], device)
+
+    def _example_images(self, unit: int, concepts: Concepts | str | Path | None, *, large: bool) -> Array:
+        from prunescope.dissection.unit_views import dissected_images, example_images, row_of
+
+        row = row_of(self.units, unit)
+        if self.examples is None:
+            raise InputError(
+                f"layer {self.layer!r}: which images excite a unit most is not stored in an imported table, or where "
+                "examples.safetensors was removed; dissect again"
+            )
+        settings = self.summary["settings"]
+        data = dissected_images(settings, concepts)
+        threshold = float(self.units["threshold"].iloc[row])
+        return example_images(self.examples, row, threshold, settings, data, large=large)
+
     def save(self, directory: str | Path, *, replace: bool = False) -> Path:
         """Write the layer's files to `directory/LAYER`.
 
@@ -256,6 +393,18 @@ class Dissection(Mapping[str, LayerDissection]):
             counts |= {key: layer.summary[key] for key in optional if key in layer.summary}
             rows.append({"layer": name} | counts | layer.summary["by_category"])
         return pd.DataFrame(rows)
+
+    def figure(self) -> Figure:
+        """Draw a row for each layer: its interpretable units by category, and the distribution of the units' IoUs.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The figure. A notebook shows it if it is the last value of a cell; `savefig` writes it to a file.
+        """
+        from prunescope.dissection.figures import draw_layers
+
+        return draw_layers({name: (layer.units, layer.summary) for name, layer in self.items()})
 
     def numbered(self, numbers: Mapping[str, Array]) -> Dissection:
         """Renumber the units of every layer; see `LayerDissection.numbered`.

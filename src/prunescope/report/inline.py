@@ -9,7 +9,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from prunescope.report.figures import INK, STYLE
+from prunescope.drawing import INK, STYLE
 
 
 def inline_svg(figure: Figure, prefix: str) -> Markup:

@@ -19,13 +19,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunescope.concepts.protocol import Concepts
+from prunescope.dissection.outlines import Bytes
 from prunescope.evidence import category_columns
 from prunescope.evidence.tables import gather
 from prunescope.files import write_text
 from prunescope.report.figures import PAGE_NARROW, PAGE_WIDE, figures, panels_by_figure, percent
 from prunescope.report.inline import inline_svg
 from prunescope.report.method import counted, method
-from prunescope.report.sheets import GUTTER, Bytes, Tiles, scaled
+from prunescope.report.sheets import GUTTER, Tiles, scaled
 from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
 from prunescope.store.stored import StoredStudy, open_study
 

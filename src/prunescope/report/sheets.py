@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import interpolate
 
 from prunescope.dissection.examples import EXAMPLES, Examples
 from prunescope.dissection.masks import stretch
+from prunescope.dissection.outlines import Bytes, outlined
 from prunescope.files import replacing
 
 UNITS_PER_SHEET = 64
@@ -24,14 +23,7 @@ SHOWN = EXAMPLES
 TILES_AT_ONCE = 64
 LONGEST_SIDE = 128
 GUTTER = 4
-LINE = (255, 214, 10)
-EDGE = (20, 20, 20)
 PAPER = 128
-DIMMED = 0.62
-
-Bytes = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-Maps = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -61,43 +53,6 @@ class Tiles:
     def size(self, rows: int) -> tuple[int, int]:
         """Return the width and height in pixels of a sheet with `rows` units."""
         return SHOWN * (self.width + GUTTER) - GUTTER, rows * (self.height + GUTTER) - GUTTER
-
-
-def outlined(tiles: Bytes, masks: Mask) -> Bytes:
-    """Outline the mask of a unit on each image and darken the image outside of the mask.
-
-    A bright line follows the inner edge of the mask, with a dark line around it.
-
-    Parameters
-    ----------
-    tiles : uint8 array [n, height, width, 3]
-        The images at the size at which they are shown, so that the lines, which are one pixel wide, stay crisp.
-    masks : bool array [n, ih, iw]
-        The unit's mask for each image, at the original size of the images. It is resized to the tiles by area.
-
-    Returns
-    -------
-    uint8 array [n, height, width, 3]
-        The outlined images. An image with an empty mask is unchanged.
-    """
-    area = interpolate(torch.from_numpy(masks[:, None].astype(np.float32)), size=tiles.shape[1:3], mode="area")
-    inside = area[:, 0].numpy() >= 0.5
-    lit = inside | ~masks.any(axis=(1, 2), keepdims=True)
-    drawn = np.where(lit[..., None], tiles, (tiles * np.float32(DIMMED)).astype(np.uint8))
-    drawn[inside & _widened(~inside)] = LINE
-    drawn[~inside & _widened(inside)] = EDGE
-    return drawn
-
-
-def _widened(mask: Mask) -> Mask:
-    """Return a mask [..., h, w] extended by the eight neighbours of every position in it."""
-    rows = mask.copy()
-    rows[..., 1:, :] |= mask[..., :-1, :]
-    rows[..., :-1, :] |= mask[..., 1:, :]
-    wide = rows.copy()
-    wide[..., 1:] |= rows[..., :-1]
-    wide[..., :-1] |= rows[..., 1:]
-    return wide
 
 
 def scaled(image: Bytes, tile: Tiles) -> Bytes:

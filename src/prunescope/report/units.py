@@ -13,10 +13,11 @@ import pandas as pd
 
 from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.examples import EXAMPLES_FILE, read_examples
+from prunescope.dissection.outlines import Bytes
 from prunescope.dissection.scores import concept_columns
 from prunescope.evidence import interpretable
 from prunescope.files import inside
-from prunescope.report.sheets import UNITS_PER_SHEET, Bytes, draw_sheet
+from prunescope.report.sheets import UNITS_PER_SHEET, draw_sheet
 from prunescope.store.stored import StoredStudy
 
 MOST_UNITS = 256
