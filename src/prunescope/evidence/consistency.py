@@ -109,6 +109,12 @@ def compare_units(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float
     )
 
 
+def same_numbering(before: pd.DataFrame, after: pd.DataFrame) -> bool:
+    """Return whether it is known that units with the same number correspond to each other, as `consistency` assumes."""
+    fewer_from_0 = 0 < len(after) < len(before) and _counts_from_0(after)
+    return set(after["unit"]) <= set(before["unit"]) and not fewer_from_0
+
+
 def _refuse_other_layers(before: pd.DataFrame, after: pd.DataFrame) -> None:
     if "layer" in before.columns and "layer" in after.columns:
         layers = {*before["layer"], *after["layer"]}
