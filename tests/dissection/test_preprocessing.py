@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import prunescope
 from prunescope.devices import import_torchvision
+from prunescope.networks.preprocessing import Preprocessing
+from prunescope.networks.published_preprocessing import remember_preprocessing
 from tests.cli.commands import GOLDEN, refused, typed
 
 CONCEPTS = GOLDEN / "dissection" / "concepts"
@@ -73,8 +75,38 @@ def test_matched_networks_are_given_the_same_images_as_dissected_ones() -> None:
     prunescope.match_units(*gray, layers=["conv"], concepts=CONCEPTS)
     assert gray[0].images.shape[1] == 1
     del models[0].pretrained_cfg
-    with pytest.raises(prunescope.InputError, match="'A' and 'B' were trained with different preprocessing"):
+    with pytest.raises(prunescope.InputError, match="'B' and 'A' were trained with different preprocessing"):
         prunescope.match_units(*models, layers=["conv"], concepts=CONCEPTS)
+
+
+def test_matched_networks_are_each_given_images_as_they_were_trained() -> None:
+    one, other, gray = Seen(), Seen(), Seen(1)
+    one.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.3, 0.2, 0.1), "architecture": "own"}
+    other.pretrained_cfg = {"mean": (0.1, 0.1, 0.1), "std": (1, 1, 1), "architecture": "own"}
+    image, options = last_image(), {"layers": ["conv"], "concepts": CONCEPTS, "batch_size": 1, "device": "cpu"}
+    prunescope.match_units(one, other, **options)  # type: ignore[arg-type]
+    for model in (one, other):
+        mean, std = (torch.tensor(model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+        assert torch.equal(model.images[0], (image - mean) / std)
+    zero, unit = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    prunescope.match_units(one, gray, mean={"A": zero, "B": [0]}, std={"A": unit, "B": [1]}, **options)  # type: ignore[arg-type]
+    assert torch.equal(one.images[0], image)
+    assert gray.images.shape[1] == 1
+    # One mean and standard deviation for both still apply to both.
+    prunescope.match_units(one, other, mean=zero, std=unit, **options)  # type: ignore[arg-type]
+    assert torch.equal(one.images, other.images)
+    with pytest.raises(prunescope.InputError, match="mean is given for 'C', expected the networks A, B"):
+        prunescope.match_units(one, other, mean={"C": zero}, **options)  # type: ignore[arg-type]
+
+
+def test_a_matched_network_of_channels_in_the_order_bgr_is_given_them_reversed() -> None:
+    one, other = Seen(), Seen()
+    for model, order in ((one, "RGB"), (other, "BGR")):
+        remember_preprocessing(model, Preprocessing((0.5, 0.4, 0.3), (0.3, 0.2, 0.1), order=order))
+    prunescope.match_units(one, other, layers=["conv"], concepts=CONCEPTS, batch_size=1, device="cpu")
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.3, 0.2, 0.1]).view(3, 1, 1)
+    assert torch.equal(one.images[0], (last_image() - mean) / std)
+    assert torch.equal(other.images[0], (last_image().flip(0) - mean) / std)
 
 
 def test_a_network_keeps_its_mode_and_device_even_after_an_error() -> None:

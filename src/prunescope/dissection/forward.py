@@ -36,7 +36,7 @@ class ForwardPasses:
     device
         The device that the networks are on.
     preprocessing
-        How pixels are turned into the input of the networks.
+        For each network name, how pixels are turned into its input.
     """
 
     def __init__(
@@ -44,10 +44,11 @@ class ForwardPasses:
         models: Mapping[str, nn.Module],
         axes: Mapping[str, Mapping[str, int]],
         device: torch.device,
-        preprocessing: Preprocessing,
+        preprocessing: Mapping[str, Preprocessing],
     ) -> None:
         self._models, self._axes, self.device = models, axes, device
-        self._channels, self._normalise = preprocessing.channels, Normaliser(preprocessing, device)
+        self._preprocessing = preprocessing
+        self._normalisers = {one: Normaliser(one, device) for one in preprocessing.values()}
         self.on_gpu = device.type == "cuda"
         self._waiting: Callable[[], None] = _nothing
         if self.on_gpu:
@@ -74,8 +75,10 @@ class ForwardPasses:
             If a network cannot process images of this size in either type. The message gives the reason.
         """
         generator = torch.Generator().manual_seed(0)
-        random = torch.rand(2, self._channels, *image_size, generator=generator).to(self.device)
+        most = max(one.channels for one in self._preprocessing.values())
+        channels = torch.rand(2, most, *image_size, generator=generator).to(self.device)
         for name, model in self._models.items():
+            random = channels[:, : self._preprocessing[name].channels].contiguous()
             own = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
             if ran and own == torch.float32:
                 continue
@@ -119,7 +122,7 @@ class ForwardPasses:
         """
         assert batch.images is not None
         if not self.on_gpu:
-            self._forward(self._normalise(batch.images), wanted, partial(_hand_on, take, batch), to_the_end)
+            self._forward(batch.images, wanted, partial(_hand_on, take, batch), to_the_end)
             return
         with torch.cuda.stream(self._copies):
             pixels = batch.images.to(self.device, non_blocking=True)
@@ -130,7 +133,7 @@ class ForwardPasses:
             # Outputs are cloned because later layers may overwrite them, and the next batch will. Each map is made
             # contiguous so that single maps can be copied fast.
             self._forward(
-                self._normalise(pixels),
+                pixels,
                 wanted,
                 lambda key, output: taken.append((key, output.clone(memory_format=torch.contiguous_format))),
                 to_the_end,
@@ -145,14 +148,18 @@ class ForwardPasses:
         waiting()
 
     def _forward(
-        self, images: Tensor, wanted: Sequence[Key], take: Callable[[Key, Tensor], None], to_the_end: bool
+        self, pixels: Tensor, wanted: Sequence[Key], take: Callable[[Key, Tensor], None], to_the_end: bool
     ) -> None:
+        normalised: dict[Preprocessing, Tensor] = {}
         for name, model in self._models.items():
             left = [layer for other, layer in wanted if other == name]
             if left:
+                own = self._preprocessing[name]
+                if own not in normalised:
+                    normalised[own] = self._normalisers[own](pixels)
                 hand = _handing(name, left, take, to_the_end)
                 with observe(model, left, self._axes[name], hand), suppress(_SeenEnoughError):
-                    model(images.to(self._types[name]))
+                    model(normalised[own].to(self._types[name]))
 
     def _take(self, taken: list[tuple[Key, Tensor]], ready: torch.cuda.Event, take: Take, batch: Batch) -> None:
         stream = torch.cuda.current_stream(self.device)

@@ -19,7 +19,7 @@ from prunescope.dissection.matching import UnitMatcher, UnitMatching
 from prunescope.dissection.settings import DEFAULTS, Precision, Settings, check_precision
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.networks.checks import check_ready, without_wrapper
-from prunescope.networks.chosen_preprocessing import choose_preprocessing
+from prunescope.networks.chosen_preprocessing import PerNetwork, choose_each
 from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.networks.observing import check_layers
 from prunescope.networks.random_weights import random_weights
@@ -38,9 +38,9 @@ def match_units(
     batch_size: int = DEFAULTS.batch_size,
     device: str | torch.device = "auto",
     precision: Precision = DEFAULTS.precision,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    channels: int | None = None,
+    mean: PerNetwork = None,
+    std: PerNetwork = None,
+    channels: int | Mapping[str, int] | None = None,
     progress: Shown = "auto",
 ) -> dict[str, UnitMatching]:
     """Match the units of network B one-to-one to the units of network A that respond most alike.
@@ -70,8 +70,10 @@ def match_units(
     batch_size, device, precision
         As in `dissect`.
     mean, std, channels
-        As in `dissect`. Both networks are given the same images, so `mean` and `std` must be given if their published
-        weights were trained with different ones.
+        As in `dissect`, for both networks, or for each of them in a mapping, such as
+        `mean={"A": (0.5, 0.5, 0.5), "B": (0.485, 0.456, 0.406)}`. By default, each network is given the images as its
+        own published weights were trained with them. If only one of the networks states its preprocessing and that is
+        not the default, those of the other one must be given.
     progress
         A function that is called with the number of images done and the total number of images of this process. By
         default, a bar is shown on standard error if it is a terminal or belongs to a notebook. False turns this off.
@@ -85,8 +87,8 @@ def match_units(
     ------
     InputError
         If a layer does not exist, its output has an unsupported shape, or the axis of its units cannot be determined;
-        if the data set cannot be read; if an activation is not finite; if an argument is out of range; or if the
-        networks were trained with different preprocessing, and `mean` and `std` are not given.
+        if the data set cannot be read; if an activation is not finite; if an argument is out of range; or if it is
+        unknown how images are preprocessed for one of the networks, because only the other one states it.
 
     Warns
     -----
@@ -118,7 +120,7 @@ def match_units(
                 stacklevel=2,
             )
     data = as_concepts(concepts)
-    preprocessing = choose_preprocessing(models, data.image_size, mean, std, channels)
+    preprocessing = choose_each(models, data.image_size, mean, std, channels)
     axes: dict[str, dict[str, int]] = {}
     given_axes = _given_axes(wanted, units_axis)
     matchers = {pair: UnitMatcher(f"{pair[0]} of network A", f"{pair[1]} of network B") for pair in pairs.items()}
@@ -137,7 +139,7 @@ def match_units(
         for name, model in models.items():
             stack.enter_context(moved_to(model, device))
             axes[name] = units_axes(
-                model, wanted[name], data.image_size, given_axes[name], channels=preprocessing.channels
+                model, wanted[name], data.image_size, given_axes[name], channels=preprocessing[name].channels
             )
         forward = ForwardPasses(models, axes, torch.device(device), preprocessing)
         processes = stack.enter_context(connected_processes())

@@ -267,7 +267,7 @@ def dissect_networks(
             if settings.align == "receptive-field":
                 fields = receptive_fields(model, layers, data.image_size, units_axis=axes[name], channels=channels)
                 geometry |= {(name, layer): field for layer, field in fields.items()}
-        forward = ForwardPasses(models, axes, torch.device(device), preprocessing)
+        forward = ForwardPasses(models, axes, torch.device(device), dict.fromkeys(models, preprocessing))
         processes = stack.enter_context(connected_processes())
         mine = processes.share_of(len(data))
         if len(data) < processes.count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -71,6 +72,83 @@ def choose_preprocessing(
     own_std = None if std is None else _checked("std", std, channels)
     chosen = _replaced(_common(models, needed=own_mean is None or own_std is None), own_mean, own_std, channels)
     found = [doubt for model in models.values() for doubt in doubts(model, chosen, image_size)]
+    for doubt in dict.fromkeys(found):
+        warnings.warn(doubt, stacklevel=3)
+    return chosen
+
+
+PerNetwork: TypeAlias = "Sequence[float] | Mapping[str, Sequence[float]] | None"
+
+
+def choose_each(
+    models: Mapping[str, nn.Module],
+    image_size: tuple[int, int],
+    mean: PerNetwork = None,
+    std: PerNetwork = None,
+    channels: int | Mapping[str, int] | None = None,
+) -> dict[str, Preprocessing]:
+    """Choose the preprocessing of the images that each of several networks is given, which may differ.
+
+    Parameters
+    ----------
+    models
+        The networks by name.
+    image_size
+        The height and the width of the images in pixels.
+    mean, std, channels
+        As in `choose_preprocessing`, for all networks, or a mapping from the names of networks to their own values.
+
+    Returns
+    -------
+    dict of str to Preprocessing
+        The preprocessing of each network.
+
+    Raises
+    ------
+    InputError
+        As in `choose_preprocessing`, except that networks may have been trained with different preprocessing. If only
+        some of the networks state their preprocessing, the others must have the same or be given theirs, since it is
+        unknown whether they are copies of those that state it.
+
+    Warns
+    -----
+    UserWarning
+        As in `choose_preprocessing`.
+    """
+    models = {name: without_wrapper(model) for name, model in models.items()}
+    for model in models.values():
+        check_ready(model)
+    given = {"mean": mean, "std": std, "channels": channels}
+    for argument, values in given.items():
+        if isinstance(values, Mapping) and (unknown := [name for name in values if name not in models]):
+            raise InputError(f"{argument} is given for {unknown[0]!r}, expected the networks {', '.join(models)}")
+    own: dict[str, dict[str, Any]] = {
+        name: {
+            argument: values.get(name) if isinstance(values, Mapping) else values for argument, values in given.items()
+        }
+        for name in models
+    }
+    unstated = {
+        name: model
+        for name, model in models.items()
+        if preprocessing_of(model) is None and (own[name]["mean"] is None or own[name]["std"] is None)
+    }
+    stated = {name: model for name, model in models.items() if name not in unstated}
+    for name, model in stated.items():
+        if unstated and preprocessing_of(model) is not None:
+            _common({name: model, **unstated}, needed=True)
+    counts = {name: image_channels(model, image_size) for name, model in models.items()}
+    for name, model in models.items():
+        if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+            counts[name] = min(counts.values())
+    chosen = {}
+    for name, model in models.items():
+        count = counts[name] if own[name]["channels"] is None else own[name]["channels"]
+        check_channels(count)
+        own_mean = None if own[name]["mean"] is None else _checked("mean", own[name]["mean"], count)
+        own_std = None if own[name]["std"] is None else _checked("std", own[name]["std"], count)
+        chosen[name] = _replaced(_common({name: model}, needed=False), own_mean, own_std, count)
+    found = [doubt for name, model in models.items() for doubt in doubts(model, chosen[name], image_size)]
     for doubt in dict.fromkeys(found):
         warnings.warn(doubt, stacklevel=3)
     return chosen
