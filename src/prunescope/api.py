@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+from torch import nn
 
 from prunescope.devices import choose_device
 from prunescope.errors import refuse_text
 from prunescope.evidence import curves, write_evidence
 from prunescope.files import refuse_links_out
+from prunescope.networks.published_preprocessing import remember_preprocessing
 from prunescope.notebook import as_html
 from prunescope.processes import join_processes
 from prunescope.report import draw_figures, write_report
@@ -22,6 +24,7 @@ from prunescope.store.reading import read_recipe, read_series
 from prunescope.store.recipe import Recipe
 from prunescope.store.stored import open_study, stored_units
 from prunescope.study.data import study_concepts
+from prunescope.study.levels import open_level
 from prunescope.study.recording import changed_concepts
 from prunescope.study.reporting import Report
 from prunescope.study.run import run_study
@@ -135,6 +138,29 @@ class Study:
     def evidence(self) -> pd.DataFrame:
         """Return the evidence of the finished levels, with a row per trial, level and layer; see `curves`."""
         return curves(self.out)
+
+    def network(self, trial: int, level: int = 0) -> nn.Module:
+        """Build the network of one level with its trained weights.
+
+        Parameters
+        ----------
+        trial, level
+            The trial and the level, counted from 0.
+
+        Returns
+        -------
+        nn.Module
+            The network, on the CPU. Pruned weights are zero; if the study removes filters, they are absent. `dissect`
+            and `match_units` give it images as the study does.
+
+        Raises
+        ------
+        InputError
+            If the level is not trained, or if its files are damaged or contradict each other.
+        """
+        model = open_level(self.recipe, StudyDirectory(self.out), trial, level).trained()
+        remember_preprocessing(model, self.recipe.data.preprocessing())
+        return model
 
     def units(self, trial: int, level: int, layer: str | None = None) -> pd.DataFrame:
         """Return the table of units of one layer at one level, with a row per unit.

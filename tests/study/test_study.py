@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -62,6 +64,31 @@ def test_evidence_agrees_with_the_units_tables(finished: tuple[prunescope.Study,
         assert row.interpretable == len(interpretable)
         assert row.concepts == interpretable["label"].nunique()
     assert sorted(evidence["weights_remaining"].round(2).unique()) == [0.25, 0.5, 1.0]
+
+
+def test_the_network_of_a_level_is_dissected_as_the_study_did(
+    finished: tuple[prunescope.Study, pd.DataFrame], tmp_path: Path
+) -> None:
+    study = finished[0]
+    model = study.network(1, level=2)
+    expected = load_file(StudyDirectory(study.out).weights(1, 2))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items() if name in expected)
+    found = prunescope.dissect(model, layers=["stage3"], concepts=str(study.recipe.dissection.concepts), device="cpu")
+    pd.testing.assert_frame_equal(found["stage3"].units, study.units(1, 2, "stage3"))
+    with pytest.raises(InputError, match="trial 0, level 0 is not trained yet; run the study"):
+        prunescope.Study(study.recipe, tmp_path, device="cpu").network(0)
+
+
+def test_two_trials_are_compared_as_the_documentation_shows(finished: tuple[prunescope.Study, pd.DataFrame]) -> None:
+    study = finished[0]
+    page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"## Two trials of a study\n.*?```python\n(.*?)```", page, re.DOTALL)
+    assert code.count("out/study") == code.count("data/labelled") == 1
+    code = code.replace("out/study", str(study.out)).replace("data/labelled", str(study.recipe.dissection.concepts))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert sorted(names["matching"].units) == list(range(16))
+    assert all(0 <= share <= 1 for share in names["shares"] if share == share)
 
 
 def test_masks_only_lose_weights_and_pruned_weights_are_zero(finished: tuple[prunescope.Study, pd.DataFrame]) -> None:

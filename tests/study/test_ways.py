@@ -221,6 +221,7 @@ def test_filters_are_really_removed_and_the_rest_retrained(ways: Ways, name: str
                 shrink(model, left, 32)
         train(model, ways.task, ways.training(), seed=SEED, mask=Mask.dense(model), course=course)
         assert same(model, ways.weights(name, level))
+        assert same(ways.studies[name].network(0, level), ways.weights(name, level))
         weights = sum(tensor.numel() for tensor in ways.weights(name, level).values() if tensor.ndim > 1)
         dense_weights = sum(tensor.numel() for tensor in ways.weights(name, 0).values() if tensor.ndim > 1)
         measured = ways[name].read_measured(0, level)

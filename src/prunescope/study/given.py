@@ -26,7 +26,7 @@ class Given(NamedTuple):
     mask: Mask
 
 
-def given_start(recipe: Recipe, trial: int, classes: int) -> Given:
+def given_start(recipe: Recipe, trial: int, classes: int | None) -> Given:
     """Build the network of level 0 of a trial from the recipe's `start`.
 
     Prunable weights that are zero count as pruned, unless the recipe removes whole filters.
@@ -53,7 +53,7 @@ def given_start(recipe: Recipe, trial: int, classes: int) -> Given:
     return Given(model, mask)
 
 
-def given_rewinding_point(recipe: Recipe, trial: int, classes: int) -> nn.Module:
+def given_rewinding_point(recipe: Recipe, trial: int, classes: int | None) -> nn.Module:
     """Build the network at the step that a trial rewinds to from the recipe's `start.rewind_weights`.
 
     Raises

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunescope.errors import InputError
 from prunescope.networks.source import build_network
-from prunescope.networks.weights import fit_weights, read_tensors
+from prunescope.networks.weights import classes_in, fit_weights, read_tensors
 from prunescope.pruning import Filters, Mask, shrink
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.recipe import Recipe
@@ -61,14 +61,14 @@ class Level:
     level
         The number of the level; 0 is the dense network.
     classes
-        The number of classes of the task.
+        The number of classes of the task; None if it is the default of the network.
     """
 
     recipe: Recipe
     directory: StudyDirectory
     trial: int
     level: int
-    classes: int
+    classes: int | None
 
     @property
     def seed(self) -> int:
@@ -189,6 +189,21 @@ class Level:
         assert filters is not None
         fit_weights(model, _in_dense_shape(model, filters, read_tensors(path)), path)
         return model
+
+
+def open_level(recipe: Recipe, directory: StudyDirectory, trial: int, level: int) -> Level:
+    """Open a trained level without the classification task; the number of classes is that of the dense weights.
+
+    Raises
+    ------
+    InputError
+        If the level is not trained, or if the weights of level 0 cannot be read.
+    """
+    if not directory.is_trained(trial, level):
+        raise InputError(f"{directory.root}: trial {trial}, level {level} is not trained yet; run the study")
+    path = directory.weights(trial, 0)
+    dense = build_network(recipe.network, seed=recipe.seed + trial)
+    return Level(recipe, directory, trial, level, classes_in(dense, read_tensors(path), path))
 
 
 def _same(one: Mask, other: Mask) -> bool:
