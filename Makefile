@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 OUT ?= out/demo
 
-.PHONY: demo test test-all wheel gpu install clean
+.PHONY: demo test test-all notebooks wheel gpu install clean
 
 demo: $(READY)
 	$(BIN)/prunescope study demo --out $(OUT)
@@ -16,8 +16,11 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadscope
 
-# Also installs the wheel, without the developers' dependencies, and runs a small study from it.
-test-all: test wheel
+# Also runs the notebooks, and installs the wheel, without the developers' dependencies, and runs a small study from it.
+test-all: test notebooks wheel
+
+notebooks: $(READY)
+	$(BIN)/pytest -m notebooks tests/docs/test_notebooks.py
 
 wheel: $(READY)
 	rm -rf build && mkdir build
