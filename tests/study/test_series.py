@@ -333,3 +333,31 @@ def test_a_sample_of_the_images_is_dissected_and_the_page_says_so(
     pd.testing.assert_frame_equal(run.units(0, 0), expected)
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "a sample of 20 of 64 labelled images" in page
+
+
+def test_each_checkpoint_is_given_images_as_its_network_was_trained(tmp_path: Path, data: Path) -> None:
+    means = [(0.5, 0.5, 0.5), (0.1, 0.2, 0.3), None]
+    networks = [build_network(NETWORK, classes=CLASSES, seed=seed) for seed in range(3)]
+    for network, mean in zip(networks, means, strict=True):
+        if mean is not None:
+            network.pretrained_cfg = {"mean": mean, "std": (0.5, 0.5, 0.5), "architecture": "own"}
+
+    def run(count: int) -> prunescope.Series:
+        found = prunescope.Series(
+            networks[0], networks[:count], tmp_path / "out", concepts=data, layers=["stage3"], device="cpu", match=True
+        )
+        found.run()
+        return found
+
+    run(2)
+    found = run(3)  # The first checkpoint is finished already, and the last one is still given images as that one is.
+    for level, mean in enumerate(means):
+        alone = prunescope.dissect(
+            networks[level], layers=["stage3"], concepts=data, mean=mean or means[0], std=[0.5] * 3, device="cpu"
+        )["stage3"].units
+        units = found.units(0, level).sort_values("threshold", ignore_index=True)
+        expected = alone.sort_values("threshold", ignore_index=True)
+        pd.testing.assert_frame_equal(units.drop(columns="unit"), expected.drop(columns="unit"))
+    matching = prunescope.UnitMatching.read(tmp_path / "out/trial-0/level-01/dissection/stage3")
+    expected_matching = prunescope.match_units(*networks[:2], layers=["stage3"], concepts=data, device="cpu")["stage3"]
+    assert matching.units.tolist() == expected_matching.units.tolist()

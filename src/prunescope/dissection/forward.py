@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class ForwardPasses:
     ) -> None:
         self._models, self._axes, self.device = models, axes, device
         self._preprocessing = preprocessing
-        self._normalisers = {one: Normaliser(one, device) for one in preprocessing.values()}
+        self._normalisers = {one.numbers: Normaliser(one, device) for one in preprocessing.values()}
         self.on_gpu = device.type == "cuda"
         self._waiting: Callable[[], None] = _nothing
         if self.on_gpu:
@@ -150,11 +151,11 @@ class ForwardPasses:
     def _forward(
         self, pixels: Tensor, wanted: Sequence[Key], take: Callable[[Key, Tensor], None], to_the_end: bool
     ) -> None:
-        normalised: dict[Preprocessing, Tensor] = {}
+        normalised: dict[Any, Tensor] = {}  # networks with the same preprocessing share one tensor
         for name, model in self._models.items():
             left = [layer for other, layer in wanted if other == name]
             if left:
-                own = self._preprocessing[name]
+                own = self._preprocessing[name].numbers
                 if own not in normalised:
                     normalised[own] = self._normalisers[own](pixels)
                 hand = _handing(name, left, take, to_the_end)

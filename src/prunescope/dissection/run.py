@@ -201,7 +201,7 @@ def dissect_networks(
     layers: Sequence[str],
     concepts: Concepts | str | Path,
     settings: Settings = DEFAULTS,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Mapping[str, Preprocessing] | None = None,
     units_axis: UnitsAxis | None = None,
     score: str | Score = "iou",
     device: str | torch.device = "auto",
@@ -218,8 +218,9 @@ def dissect_networks(
     settings
         The settings of the dissection.
     preprocessing
-        How pixels are turned into the input of the networks. A given preprocessing is used without checking whether it
-        fits the networks. By default, `choose_preprocessing` chooses that of the networks' published weights.
+        How pixels are turned into the input of the networks, or of each network by its name. A given preprocessing is
+        used without checking whether it fits the networks. By default, `choose_preprocessing` chooses that of the
+        networks' published weights.
     layers, concepts, units_axis, score, device, budget, progress
         As in `dissect`.
     metadata
@@ -257,17 +258,18 @@ def dissect_networks(
     data = as_concepts(concepts)
     if preprocessing is None:
         preprocessing = choose_preprocessing(models, data.image_size)
-    channels = preprocessing.channels
+    each = dict.fromkeys(models, preprocessing) if isinstance(preprocessing, Preprocessing) else preprocessing
     geometry: dict[Key, Geometry] = {}
     axes: dict[str, dict[str, int]] = {}
     with ExitStack() as stack:
         for name, model in models.items():
             stack.enter_context(moved_to(model, device))
+            channels = each[name].channels
             axes[name] = units_axes(model, layers, data.image_size, units_axis, channels=channels)
             if settings.align == "receptive-field":
                 fields = receptive_fields(model, layers, data.image_size, units_axis=axes[name], channels=channels)
                 geometry |= {(name, layer): field for layer, field in fields.items()}
-        forward = ForwardPasses(models, axes, torch.device(device), dict.fromkeys(models, preprocessing))
+        forward = ForwardPasses(models, axes, torch.device(device), each)
         processes = stack.enter_context(connected_processes())
         mine = processes.share_of(len(data))
         if len(data) < processes.count:
@@ -286,10 +288,9 @@ def dissect_networks(
         source = NetworkMaps(forward, keys, data, arrangement.blocks, mine, settings.batch_size)
         measured = count_pixels(source, resources, processes, geometry=geometry, progress=progress)
     noted = _noted(data, settings) | {"align": settings.align, "precision": settings.precision}
-    noted |= preprocessing.noted() | _noted_score(score)
-    noted |= dict(metadata or {})
+    further = _noted_score(score) | dict(metadata or {})
     if units_axis is not None:
-        noted |= {"units_axis": dict(units_axis) if isinstance(units_axis, Mapping) else units_axis}
+        further |= {"units_axis": dict(units_axis) if isinstance(units_axis, Mapping) else units_axis}
     found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
     for key, counts in measured.layers.items():
         name, layer = key
@@ -306,7 +307,7 @@ def dissect_networks(
             arrangement.left_out,
             score_of,
             settings.iou,
-            noted | own,
+            noted | each[name].noted() | further | own,
         )
     return {name: Dissection(parts) for name, parts in found.items()}
 

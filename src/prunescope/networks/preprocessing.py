@@ -73,6 +73,11 @@ class Preprocessing:
         """The number of channels of the images that a network is given."""
         return len(self.mean)
 
+    @property
+    def numbers(self) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+        """The mean, the standard deviation and the order of the channels, which decide what a network is given."""
+        return self.mean, self.std, self.order
+
     def noted(self) -> dict[str, Any]:
         """Return the entries for the settings of a summary. `order` is only included if it is not RGB."""
         order = {} if self.order == "RGB" else {"order": self.order}

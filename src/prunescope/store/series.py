@@ -106,7 +106,8 @@ class SeriesRecipe(Strict):
     data
         The images on which accuracy is measured; it is left out without them.
     mean, std, channels
-        How the images are normalised, as in `prunescope.dissect`; by default, as the network's weights were trained.
+        How the images are normalised, as in `prunescope.dissect`, for all checkpoints. By default, each network is
+        given them as its weights were trained, and one that does not state this like the first checkpoint.
     dissection
         The layers, the labelled images and the settings of the dissection.
     """

@@ -39,6 +39,11 @@ class SeriesLevel:
     level: int
     checkpoint: Checkpoint
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """The numbers of the trial and the level."""
+        return self.trial, self.level
+
     def __str__(self) -> str:
         file = f" ({self.checkpoint.weights})" if self.checkpoint.weights else ""
         return f"trial {self.trial}, level {self.level}{file}"

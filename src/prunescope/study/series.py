@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from prunescope.networks.chosen_preprocessing import choose_preprocessing
 from prunescope.networks.layers import units_axes
 from prunescope.networks.observing import observe
 from prunescope.networks.preprocessing import Preprocessing
+from prunescope.networks.published_preprocessing import preprocessing_of, remember_preprocessing
 from prunescope.networks.running import blank_images, evaluating
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.series import SeriesRecipe
@@ -48,6 +49,8 @@ from prunescope.study.reporting import ProgressReporter, Report, unreported
 from prunescope.study.series_directory import refuse_other_series
 from prunescope.study.stages import Stage
 from prunescope.tasks.task import Task, open_task
+
+EachPreprocessing: TypeAlias = dict[tuple[int, int], Preprocessing]  # by trial and level
 
 
 def run_series(
@@ -102,19 +105,19 @@ def run_series(
         run.check_finished()
         missing = [level for level in run.levels() if not run.is_finished(level)]
         preprocessing = run.check_missing(missing)
-        task = None if preprocessing is None else _open_task(recipe, concepts, preprocessing)
+        tasks = {own.numbers: _open_task(recipe, concepts, own) for own in preprocessing.values()}
         if note := record(directory, identity):
             progress.note(note)
         write_text(directory.recipe, recipe.to_yaml())
         hashes.save()
-        if preprocessing is None:
+        if not missing:
             return
         if recipe.dissection.chance:
             run = replace(run, concepts=with_packed_copy(concepts))
-        groups = run.groups(missing, preprocessing, budget)
+        groups = run.groups(missing, preprocessing[missing[0].key].channels, budget)
         stages = [Stage(group[0].trial, group[0].level, "dissect", False) for group in groups]
         for _, group in zip(progress.follow(stages), groups, strict=True):
-            run.dissect(group, preprocessing, task, budget)
+            run.dissect(group, preprocessing, tasks, budget)
 
 
 def series_concepts(recipe: SeriesRecipe) -> ConceptData:
@@ -155,38 +158,49 @@ class _Run:
                     "dissect it again"
                 )
 
-    def check_missing(self, missing: Sequence[SeriesLevel]) -> Preprocessing | None:
+    def check_missing(self, missing: Sequence[SeriesLevel]) -> EachPreprocessing:
         """Raise if a checkpoint cannot be built, before any work that would be lost.
 
         Returns
         -------
-        Preprocessing or None
-            The preprocessing that the first of these networks was trained with, or that the series gives; None if all
-            checkpoints are finished.
+        dict of (trial, level) to Preprocessing
+            The preprocessing of each of these checkpoints.
         """
-        found = None
-        recipe = self.recipe
+        found: EachPreprocessing = {}
+        firsts: dict[int, Preprocessing | None] = {}
         for level in missing:
             model = self._build(level)
-            with level.naming():
-                if found is None:
-                    found = choose_preprocessing(
-                        {"": model}, self.concepts.image_size, recipe.mean, recipe.std, recipe.channels
-                    )
+            if preprocessing_of(model) is None and level.trial not in firsts:
+                firsts[level.trial] = self._stated_at_first(level.trial)
+            found[level.key] = self._choose_preprocessing(level, model, firsts.get(level.trial))
         return found
 
-    def groups(
-        self, levels: Sequence[SeriesLevel], preprocessing: Preprocessing, budget: Budget
-    ) -> list[list[SeriesLevel]]:
-        """Divide levels into groups that share one pass each, so that the counts of a group fit into memory."""
+    def _choose_preprocessing(self, level: SeriesLevel, model: nn.Module, first: Preprocessing | None) -> Preprocessing:
+        """Return what the series gives, or else the network states, or else `first`, that of the first checkpoint."""
+        recipe = self.recipe
+        if preprocessing_of(model) is None:
+            remember_preprocessing(model, first)
+        with level.naming():
+            return choose_preprocessing({"": model}, self.concepts.image_size, recipe.mean, recipe.std, recipe.channels)
+
+    def _stated_at_first(self, trial: int) -> Preprocessing | None:
+        """Return what the first checkpoint of a trial states, or else that of the first trial; None if neither does."""
+        return next((own for one in (trial, 0) if (own := preprocessing_of(self._build_first(one)))), None)
+
+    def groups(self, levels: Sequence[SeriesLevel], channels: int, budget: Budget) -> list[list[SeriesLevel]]:
+        """Divide levels into groups whose counts fit into memory together, each of which shares one pass."""
         memory = budget.on(torch.device(self.device)).memory
         most = len(levels)
         if memory is not None:
-            most = max(1, memory // max(1, self._bytes_of(levels[0], preprocessing.channels)))
+            most = max(1, memory // max(1, self._bytes_of(levels[0], channels)))
         return [list(levels[first : first + most]) for first in range(0, len(levels), most)]
 
     def dissect(
-        self, group: Sequence[SeriesLevel], preprocessing: Preprocessing, task: Task | None, budget: Budget
+        self,
+        group: Sequence[SeriesLevel],
+        preprocessing: EachPreprocessing,
+        tasks: Mapping[Any, Task | None],
+        budget: Budget,
     ) -> None:
         """Prepare the networks of a group, measure them, dissect them in one pass and write the results."""
         settings = self.recipe.dissection
@@ -200,8 +214,8 @@ class _Run:
                 self._build(level),
                 self.recipe,
                 concepts=self.concepts,
-                preprocessing=preprocessing,
-                task=task,
+                preprocessing=preprocessing[level.key],
+                task=tasks[preprocessing[level.key].numbers],
                 first=prunable.get(level.trial),
                 device=self.device,
             )
@@ -212,14 +226,14 @@ class _Run:
             layers=settings.layers,
             concepts=self.concepts,
             settings=settings,
-            preprocessing=preprocessing,
+            preprocessing={name: preprocessing[one.level.key] for name, one in prepared.items()},
             units_axis=settings.units_axis,
             device=self.device,
             budget=budget,
             progress=lambda done, total: self.progress.update(done / total * 0.99),
         )
         for name, one in prepared.items():
-            self._write(one, found[name], preprocessing)
+            self._write(one, found[name], preprocessing[one.level.key])
 
     def _build(self, level: SeriesLevel) -> nn.Module:
         with level.naming():
@@ -302,9 +316,15 @@ class _Run:
 
     def _match(self, one: Prepared, preprocessing: Preprocessing) -> dict[str, UnitMatching]:
         """Match the units of a checkpoint to those of the first one by their activations."""
-        settings = self.recipe.dissection
+        settings, channels = self.recipe.dissection, self.recipe.channels
+        trial = one.level.trial
+        first = self._build_first(trial)
+        level = SeriesLevel(trial, 0, self.recipe.trials[trial][0])
+        of_first = self._choose_preprocessing(level, first, self._stated_at_first(trial))
+        remember_preprocessing(first, of_first)
+        remember_preprocessing(one.model, preprocessing)
         return match_units(
-            self._build_first(one.level.trial),
+            first,
             one.model,
             layers=settings.layers,
             concepts=self.concepts,
@@ -312,9 +332,7 @@ class _Run:
             batch_size=settings.batch_size,
             device=self.device,
             precision=settings.precision,
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-            channels=preprocessing.channels,
+            channels=channels,
             progress=False,
         )
 
