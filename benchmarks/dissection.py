@@ -130,7 +130,7 @@ def forward(model: nn.Module, data: ConceptData) -> None:
 
 def run(model: nn.Module, data: ConceptData, layers: Sequence[str]) -> None:
     """Run a dissection, from decoding the images to the finished table."""
-    dissect(model, layers=layers, concepts=data, batch_size=BATCH)
+    dissect(model, layers=layers, concepts=data, batch_size=BATCH, progress=False)
 
 
 def turns(repeats: int, *actions: Callable[[], object], warm_up: bool = True) -> list[list[float]]:
@@ -207,10 +207,10 @@ def scaling(data: ConceptData, repeats: int) -> tuple[float, float, float]:
         "model = build_network('torchvision:resnet50', seed=0)\n"
         "data = open_concepts(sys.argv[1])\n"
         "with join_processes('cpu') as processes:\n"
-        "    dissect(model, layers=['layer4'], concepts=data, batch_size=8)\n"
+        "    dissect(model, layers=['layer4'], concepts=data, batch_size=8, progress=False)\n"
         "    for _ in range(int(sys.argv[2])):\n"
         "        began = time.perf_counter()\n"
-        "        dissect(model, layers=['layer4'], concepts=data, batch_size=8)\n"
+        "        dissect(model, layers=['layer4'], concepts=data, batch_size=8, progress=False)\n"
         "        if processes.rank == 0: print(time.perf_counter() - began, flush=True)\n"
     )
     found = []
@@ -241,7 +241,7 @@ def print_peak(images: int) -> None:
         )  # compiles, and allocates memory that is kept
         Path("/proc/self/clear_refs").write_text("5")
         before = kilobytes("VmRSS")
-        dissect_activations(maps, concepts=data)
+        dissect_activations(maps, concepts=data, progress=False)
         print((kilobytes("VmHWM") - before) * 1024)
 
 
@@ -316,7 +316,7 @@ def print_broden(model: nn.Module, data: ConceptData) -> None:
     Maps that may exceed their unit's threshold are stored until the thresholds are known.
     """
     some, budget = min(len(data), 32), Budget().on(torch.device("cpu"))
-    found = dissect(model, layers=LAYERS, concepts=data, batch_size=BATCH)
+    found = dissect(model, layers=LAYERS, concepts=data, batch_size=BATCH, progress=False)
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     pixels = torch.from_numpy(np.stack([data.image(i) for i in range(some)])).permute(0, 3, 1, 2)
     with torch.inference_mode(), observe(model, LAYERS, dict.fromkeys(LAYERS, 1)) as outputs:

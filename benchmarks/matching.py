@@ -44,7 +44,7 @@ def main() -> None:
         data = open_concepts(make_miniature(Path(folder) / "data", options.images, seed=0, size=224))
 
         def matching() -> None:
-            match_units(*models, layers=[options.layer], concepts=data, batch_size=BATCH)
+            match_units(*models, layers=[options.layer], concepts=data, batch_size=BATCH, progress=False)
 
         def bare() -> None:
             forward(models, data)

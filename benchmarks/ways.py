@@ -39,12 +39,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         for study in studies(WAYS, Path(folder) / "together", changes=changes, device="cpu"):
-            study.run()
+            study.run(report=False)
         together = time.perf_counter() - began
         shared = dense_networks(Path(folder) / "together")
         began = time.perf_counter()
         for way in WAYS:
-            Study(way, Path(folder) / "apart" / way, changes=changes, device="cpu").run()
+            Study(way, Path(folder) / "apart" / way, changes=changes, device="cpu").run(report=False)
         apart = time.perf_counter() - began
         alone = dense_networks(Path(folder) / "apart")
     print(f"{len(WAYS)} ways, {options.trials} trial(s), {options.levels} levels of pruning, {options.images} images")
