@@ -23,7 +23,7 @@ from prunescope.networks.preprocessing import (
     Preprocessing,
     arrange,
 )
-from prunescope.networks.published_preprocessing import preprocessing_of
+from prunescope.networks.published_preprocessing import preprocessing_of, remember_preprocessing
 
 IMAGENET = Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
 SIZE = (32, 32)
@@ -146,6 +146,16 @@ def test_networks_that_were_trained_differently_need_given_numbers() -> None:
     with pytest.raises(InputError, match="'a' and 'b' were trained with different preprocessing"):
         choose_preprocessing(models, SIZE)
     assert choose_preprocessing(models, SIZE, HALF, HALF).mean == HALF
+
+
+def test_networks_of_channels_in_another_order_are_not_given_the_same_images() -> None:
+    models = {name: nn.Sequential(nn.Conv2d(3, 4, 3)) for name in ("rgb", "bgr")}
+    for name, model in models.items():
+        remember_preprocessing(model, Preprocessing(HALF, HALF, order=name.upper()))
+    with pytest.raises(InputError, match=r"'rgb' and 'bgr' .*\[0.5, 0.5, 0.5\] for channels in the order BGR"):
+        choose_preprocessing(models, SIZE)
+    with pytest.raises(InputError, match="in the order BGR"):
+        choose_preprocessing(models, SIZE, HALF, HALF)
 
 
 @pytest.mark.parametrize(

@@ -155,17 +155,25 @@ def choose_each(
 
 
 def _common(models: Mapping[str, nn.Module], *, needed: bool) -> Preprocessing:
-    """Return the preprocessing of the first network; raise if that of another differs and it is needed."""
+    """Return the preprocessing of the first network.
+
+    Raise if the order of the channels is another one for another network, or if the mean or the standard deviation are
+    and they are needed.
+    """
     found = {name: preprocessing_of(model) or _DEFAULT for name, model in models.items()}
     (first, base), *others = found.items()
-    for name, other in others if needed else ():
-        if (other.mean, other.std) != (base.mean, base.std):
+    for name, other in others:
+        if other.order != base.order or (needed and other.numbers != base.numbers):
             raise InputError(
-                f"the networks {first!r} and {name!r} were trained with different preprocessing: mean "
-                f"{list(base.mean)} and std {list(base.std)} ({base.source}), and mean {list(other.mean)} and std "
-                f"{list(other.std)} ({other.source}); give mean and std, or do not use them together"
+                f"the networks {first!r} and {name!r} were trained with different preprocessing: {_told(base)}, and "
+                f"{_told(other)}; give mean and std, or do not use them together"
             )
     return base
+
+
+def _told(one: Preprocessing) -> str:
+    order = "" if one.order == "RGB" else f" for channels in the order {one.order}"
+    return f"mean {list(one.mean)} and std {list(one.std)}{order} ({one.source})"
 
 
 def _replaced(
