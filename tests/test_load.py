@@ -229,6 +229,8 @@ def add(array: np.ndarray) -> np.ndarray:
             changed_summary(settings={"layer": "../up"}),
             "layer is .*, which cannot be the name of a layer",
         ),
+        ("summary.json", changed_summary(settings={"iou": "0.05"}), "iou is '0.05', expected a bound"),
+        ("summary.json", changed_summary(by_category=3), "by_category is 3, expected a number for each category"),
         ("summary.json", changed_summary(settings=None), "settings is None"),
         ("summary.json", lambda path: path.write_text("{}"), "there is no field units, interpretable"),
     ],

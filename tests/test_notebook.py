@@ -34,6 +34,15 @@ def results(out: Path) -> list[Any]:
         UnitMatching(np.array([1, 0, -1]), np.array([0.5, 0.7, np.nan]), 0.9),
         prunescope.Mask({HOSTILE: torch.ones(2, 2, dtype=torch.bool)}),
         verdict(study(flat).assign(layer=HOSTILE)),
+        prunescope.Series(
+            torch.nn.Sequential(),
+            [HOSTILE] * 2,
+            out / "series",
+            concepts="data",
+            layers=["layer"],
+            name=HOSTILE,
+            device="cpu",
+        ),
         prunescope.Study("demo", out / HOSTILE.replace("/", ""), device="cpu"),
     ]
 

@@ -36,7 +36,8 @@ def load(directory: str | Path) -> Dissection | LayerDissection | Study | Series
     Study
         If the directory contains a study. Its `evidence()` and `units()` read the results, and `run()` continues it.
     Series
-        If the directory contains a series or a sweep. The same methods apply.
+        If the directory contains a series or a sweep. The same methods apply, except that a series of networks in
+        memory cannot be continued.
 
     Raises
     ------

@@ -17,6 +17,8 @@ from prunescope.dissection.storage import Budget
 from prunescope.errors import InputError, refuse_text
 from prunescope.evidence import curves
 from prunescope.networks import default_layers, load_weights
+from prunescope.notebook import as_html
+from prunescope.store.layout import StudyDirectory
 from prunescope.store.reading import read_series, validate_series
 from prunescope.store.series import Checkpoint, SeriesRecipe
 from prunescope.store.stored import stored_units
@@ -157,6 +159,29 @@ class Series:
     def _prepare(self, recipe: SeriesRecipe, out: str | Path, device: str, budget: Budget, build: Build) -> None:
         self.recipe, self.out, self.device = recipe, Path(out), choose_device(device)
         self._budget, self._build = budget, build
+
+    def __repr__(self) -> str:
+        rows = self._checkpoints()
+        done = sum(row[-1] == "yes" for row in rows)
+        return f"Series({self.recipe.name!r}, out={str(self.out)!r}: {done:,} of {len(rows):,} checkpoints dissected)"
+
+    def _repr_html_(self) -> str:
+        columns = ["trial", "level", "checkpoint", "dissected"]
+        return as_html(repr(self), pd.DataFrame(self._checkpoints(), columns=columns))
+
+    def _checkpoints(self) -> list[tuple[int, int, str, str]]:
+        """List the trial, the level and a name of each checkpoint, and whether it is dissected."""
+        directory, layers = StudyDirectory(self.out), self.recipe.dissection.layers
+        return [
+            (
+                trial,
+                level,
+                one.weights or one.network or self.recipe.network,
+                "yes" if directory.is_dissected(trial, level, layers) else "no",
+            )
+            for trial, checkpoints in enumerate(self.recipe.trials)
+            for level, one in enumerate(checkpoints)
+        ]
 
     @property
     def levels(self) -> int:

@@ -26,7 +26,7 @@ from prunescope.errors import InputError
 from prunescope.networks.checks import check_ready, explain_failures, without_wrapper
 from prunescope.networks.layers import units_axes
 from prunescope.networks.observing import observe
-from prunescope.networks.preprocessing import Normaliser, Preprocessing
+from prunescope.networks.preprocessing import Normaliser, Preprocessing, colors
 from prunescope.networks.running import evaluating, moved_to
 
 _BATCH = 32
@@ -175,10 +175,10 @@ def computed_maps(
     InputError
         If the settings do not state the preprocessing, or if the network does not have the layer or the unit.
     """
-    if "mean" not in settings or "std" not in settings:
+    mean, std = (colors(settings.get(name)) for name in ("mean", "std"))
+    if mean is None or std is None:
         raise InputError("the summary states no mean and std, so that the network cannot be run as in the dissection")
-    order = settings.get("order", "RGB")
-    preprocessing = Preprocessing(tuple(settings["mean"]), tuple(settings["std"]), order=order)
+    preprocessing = Preprocessing(mean, std, order=settings.get("order", "RGB"))
     model = without_wrapper(model)
     check_ready(model)
     place = torch.device(choose_device(device))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from prunescope.dissection.examples import EXAMPLES_FILE, read_examples
 from prunescope.dissection.result import Dissection, LayerDissection
+from prunescope.dissection.settings import DEFAULTS
 from prunescope.errors import InputError
 from prunescope.files import name_problem, read_file
 from prunescope.store.pairs import check_imported, check_pairs
@@ -104,6 +105,11 @@ def _read_counts(folder: Path) -> LayerDissection:
         raise InputError(f"{where}: settings is {settings!r}, expected fields, each with its value")
     if absent := [name for name in _COUNTED if name not in summary]:
         raise InputError(f"{where}: there is no field {', '.join(absent)}")
+    bound = settings.get("iou", DEFAULTS.iou)
+    if not isinstance(bound, int | float) or isinstance(bound, bool) or not 0 <= bound < 1:
+        raise InputError(f"{where}: iou is {bound!r}, expected a bound from 0 up to 1")
+    if not isinstance(summary["by_category"], dict):
+        raise InputError(f"{where}: by_category is {summary['by_category']!r}, expected a number for each category")
     layer = settings.get("layer", "")
     if layer != "" and (problem := name_problem(layer)):
         raise InputError(f"{where}: layer is {layer!r}, which cannot be the name of a layer: {problem}")
