@@ -6,8 +6,7 @@ from prunescope.evidence.claims import claims
 from prunescope.evidence.consistency import consistency
 from prunescope.evidence.record import write_evidence
 from prunescope.evidence.resampling import Resampled, block_weights, resample_units
-from prunescope.evidence.rows import category_columns
-from prunescope.evidence.tables import curves
+from prunescope.evidence.tables import category_columns, curves
 from prunescope.evidence.verdict import Replicates, Verdict, verdict
 
 __all__ = [

@@ -9,8 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from prunescope.evidence.rows import CONSISTENT, category_columns
-from prunescope.evidence.tables import gather
+from prunescope.evidence.tables import CONSISTENT, category_columns, gather
 from prunescope.files import write_json, write_table
 from prunescope.store.stored import StoredStudy, open_study
 from prunescope.store.tables import missing_columns

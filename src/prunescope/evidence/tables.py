@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from prunescope.dissection.result import Dissection, LayerDissection
+from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
-from prunescope.evidence.between_dissections import gather_dissections
-from prunescope.evidence.rows import POSITIONS, LayerRow, as_table, layer_row, numbers_known
+from prunescope.evidence.by_concept import compare_concepts
+from prunescope.evidence.consistency import compare_units
+from prunescope.evidence.of_dissections import study_of_dissections
 from prunescope.evidence.units import other_numbers
 from prunescope.store.measured import Measured
 from prunescope.store.stored import StoredStudy, open_study
+
+COUNTED = ("trial", "level", "layer", "weights_remaining", "accuracy", "top5", "loss", "units", "dead", "interpretable")
+CONSISTENT = ("still_interpretable", "same_concept", "concepts_still_detected", "matched_by_concept")
+POSITIONS = ("at", "at_label")  # of a series that has a horizontal axis of its own
 
 
 def curves(
@@ -73,12 +80,13 @@ def curves(
                 f"weights_remaining and accuracy are read from the files of the study in {study_dir}; leave them out"
             )
         return gather(open_study(study_dir))
-    return gather_dissections(study_dir, weights_remaining, accuracy)
+    return gather(study_of_dissections(study_dir, weights_remaining, accuracy))
 
 
 def gather(study: StoredStudy) -> pd.DataFrame:
     """Return the numbers of a study that is already open; see `curves`."""
-    rows: list[LayerRow] = []
+    rows: list[dict[str, object]] = []
+    counts: list[Mapping[str, int]] = []
     dense: dict[tuple[int, str], pd.DataFrame] = {}
     _check_counts(study)
     for trial, level in study.finished:
@@ -87,28 +95,53 @@ def gather(study: StoredStudy) -> pd.DataFrame:
             units, summary = study.dissected(trial, level, layer)
             if level == 0:
                 dense[trial, layer] = units
-            before = dense.get((trial, layer))
-            if before is not None and (problem := other_numbers(before, units)):
-                raise InputError(
-                    f"{study.root}: trial {trial}, level {level}, layer {layer}: {problem}; remove the level's "
-                    "dissection and run the study again"
-                )
-            named = {
-                "trial": trial,
-                "level": level,
-                "layer": layer,
-                "weights_remaining": measured.weights_remaining,
-                "accuracy": _or_nan(measured.top1),
-                "top5": _or_nan(measured.top5),
-                "loss": _or_nan(measured.loss),
-                "at": measured.at,
-            }
-            known = numbers_known(summary)
-            rows.append(layer_row(named, units, before, study.settings.iou, units_correspond=known))
-    if study.settings.axis is None:
-        return as_table(rows)
-    _add_positions([row.values for row in rows])
-    return as_table(rows, POSITIONS)
+            found = units[interpretable(units, study.settings.iou)].drop_duplicates(concept_columns(units))
+            still, same, still_detected, matched = (float("nan") for _ in CONSISTENT)
+            if (trial, layer) in dense:
+                if problem := other_numbers(dense[trial, layer], units):
+                    raise InputError(
+                        f"{study.root}: trial {trial}, level {level}, layer {layer}: {problem}; remove the level's "
+                        "dissection and run the study again"
+                    )
+                still_detected, matched = compare_concepts(dense[trial, layer], units, study.settings.iou)
+                if _units_correspond(summary):
+                    still, same = compare_units(dense[trial, layer], units, study.settings.iou)
+            rows.append(
+                {
+                    "trial": trial,
+                    "level": level,
+                    "layer": layer,
+                    "weights_remaining": measured.weights_remaining,
+                    "accuracy": _or_nan(measured.top1),
+                    "top5": _or_nan(measured.top5),
+                    "loss": _or_nan(measured.loss),
+                    "units": len(units),
+                    "dead": int(units["dead"].sum()),
+                    "interpretable": int(interpretable(units, study.settings.iou).sum()),
+                    "concepts": len(found),
+                    "still_interpretable": still,
+                    "same_concept": same,
+                    "concepts_still_detected": still_detected,
+                    "matched_by_concept": matched,
+                    "at": measured.at,
+                }
+            )
+            counts.append({category: int((found["category"] == category).sum()) for category in _categories(units)})
+    columns = [*COUNTED, "concepts", *CONSISTENT]
+    if study.settings.axis is not None:
+        columns += POSITIONS
+        _add_positions(rows)
+    categories = {category: _column(category, [*columns, *POSITIONS]) for row in counts for category in row}
+    table = pd.DataFrame(rows, columns=columns)
+    for index, (category, column) in enumerate(categories.items()):
+        table.insert(len(COUNTED) + 1 + index, column, [row.get(category, 0) for row in counts])
+    return table
+
+
+def _units_correspond(summary: Mapping[str, Any]) -> bool:
+    """Return whether it is known which units of the trial's level 0 those of a dissection correspond to."""
+    settings = summary.get("settings", {})
+    return not (isinstance(settings, dict) and settings.get("unit_numbers") == "unknown")
 
 
 def _add_positions(rows: list[dict[str, object]]) -> None:
@@ -146,6 +179,22 @@ def _check_counts(study: StoredStudy) -> None:
                 f"the {before.weights_remaining:.4g} of the level before; remove the file that is wrong and run the "
                 "study again"
             )
+
+
+def category_columns(table: pd.DataFrame) -> list[str]:
+    """Return the names of the columns of `curves` that count the detected concepts of a category."""
+    others = {*COUNTED, "concepts", *CONSISTENT, *POSITIONS}
+    return [column for column in table.columns if column not in others]
+
+
+def _categories(units: pd.DataFrame) -> list[str]:
+    """Return the categories of a table of units, in the order of its columns."""
+    named = [column.removesuffix("-label") for column in units.columns if column.endswith("-label")]
+    return [*named, *(str(category) for category in units["category"].dropna().unique() if category not in named)]
+
+
+def _column(category: str, taken: list[str]) -> str:
+    return f"{category} (category)" if category in taken else category
 
 
 def _or_nan(value: float | None) -> float:
