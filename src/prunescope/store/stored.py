@@ -174,6 +174,9 @@ class StoredStudy:
         expected = {"layer": layer, "trial": trial, "level": level} | self.settings.dissected_with
         try:
             table, summary = read_table(folder / UNITS), read_json(folder / SUMMARY)
+        except InputError as error:
+            raise InputError(f"{error}; remove it and run the study again") from error
+        try:
             check_units(table, str(folder / UNITS))
             check_summary(summary, table, expected, str(folder / SUMMARY))
         except InputError as error:
