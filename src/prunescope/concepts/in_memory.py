@@ -19,7 +19,7 @@ Name: TypeAlias = str | tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class ArrayConcepts:
-    """Labelled images in memory, as `from_arrays` returns them; the members are those of `Concepts`."""
+    """Labelled images in memory, as `from_arrays` returns them; the members are those of `GroupedConcepts`."""
 
     root: str
     categories: tuple[str, ...]
@@ -29,6 +29,12 @@ class ArrayConcepts:
     labels: pd.DataFrame
     images: tuple[np.ndarray, ...]
     labels_of_images: tuple[ImageLabels, ...]
+    labelled: np.ndarray
+
+    @property
+    def groups(self) -> np.ndarray:
+        """A number of its own for each image, int64 [images], since no images belong together."""
+        return np.arange(len(self.images))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -128,6 +134,7 @@ def from_arrays(
         labels=_table(names, defined, covered),
         images=tuple(images),
         labels_of_images=tuple(labels),
+        labelled=np.array([[_has(parts.get(category)) for category in categories] for parts in read], np.bool_),
     )
 
 
@@ -175,6 +182,11 @@ def _items(given: Any, where: str, defined: np.ndarray) -> tuple[list[np.ndarray
         else:
             everywhere.append(int(array))
     return layers, everywhere
+
+
+def _has(part: tuple[list[np.ndarray], list[int]] | None) -> bool:
+    """Return whether an image has labels of a category; an array counts as labels even if all of it is 0."""
+    return part is not None and (bool(part[0]) or any(part[1]))
 
 
 def _labels(layers: Sequence[np.ndarray], everywhere: Sequence[int], size: tuple[int, int]) -> ImageLabels:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from prunescope.dissection.scores import unit_scores
 from prunescope.errors import InputError
-from prunescope.store.tables import refuse_rows
+from prunescope.store.tables import LATER_COLUMNS, refuse_rows
 
 PAIR_COLUMNS = ("unit", "label", "number", "category", "truth", "activation", "intersect", "iou")
 _COUNTS = ("truth", "activation", "intersect")
@@ -102,6 +102,8 @@ def category_names(units: pd.DataFrame) -> tuple[str, ...]:
 def _check_units(units: pd.DataFrame, best: pd.DataFrame, where: str) -> None:
     """Raise if the table of units differs from the best concepts, which were computed from the pairs."""
     for column in best.columns:
+        if column not in units.columns and column in LATER_COLUMNS:
+            continue  # the table was written by an earlier version
         if column not in units.columns:
             raise InputError(f"{where}: units.parquet in the same folder has no column {column}")
         given, computed = units[column].to_numpy(object), best[column].to_numpy(object)
