@@ -161,6 +161,10 @@ def test_the_files_hold_what_was_found(tmp_path: Path) -> None:
     assert summary["interpretable"] == len(interpretable)
     assert summary["concepts"] == interpretable["label"].nunique() == sum(summary["by_category"].values())
     assert summary["dead"] == 2
+    assert (units["iou_low"] <= units["iou_high"]).all()
+    assert units.query("iou_low <= iou <= iou_high")["unit"].count() > 0.9 * len(units)
+    assert interpretable["concept_set"].str.split().str.len().between(1, 20).all()
+    assert units[units["dead"]]["concept_set"].tolist() == ["", ""]
     assert summary["settings"]["quantile"] == 0.005
     assert not list(tmp_path.rglob("*.part*"))
 

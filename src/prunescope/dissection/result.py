@@ -17,7 +17,17 @@ from prunescope.dissection.chance import Chance, best_concepts, chance_counts, u
 from prunescope.dissection.examples import EXAMPLES_FILE, Examples
 from prunescope.dissection.layer_pass import LayerCounts
 from prunescope.dissection.netdissect import to_netdissect
-from prunescope.dissection.scores import Score, pair_scores, score_column, summarise, tally_arrays, unit_scores
+from prunescope.dissection.resampling import block_weights, resample_units
+from prunescope.dissection.scores import (
+    Score,
+    block_pairs,
+    pair_scores,
+    resampled_columns,
+    score_column,
+    summarise,
+    tally_arrays,
+    unit_scores,
+)
 from prunescope.dissection.tally import Counts, Tally
 from prunescope.errors import InputError, nearest
 from prunescope.files import inside, write_arrays, write_json, write_table
@@ -38,10 +48,12 @@ class LayerDissection:
         The name of the layer in `named_modules()`; empty for an imported table.
     units
         A row per unit: unit, label, category, iou, threshold, dead, number, precision, recall, `CATEGORY-label`,
-        `CATEGORY-iou`, iou_mirrored, and p and q if labels were permuted.
+        `CATEGORY-iou`, iou_mirrored, p and q if labels were permuted, iou_low, iou_high and concept_set.
         `label`, `category` and `number` (in label.csv) are those of the unit's concept. `unit` is the index of the
-        unit in the layer or, if filters were removed, in the layer of the dense network. An imported table has no
-        `threshold`, `dead` and `number`, and no columns that depend on counts.
+        unit in the layer or, if filters were removed, in the layer of the dense network. `iou_low` and `iou_high` are
+        the 95 % interval of the concept's IoU over resampled images, and `concept_set` lists the numbers of the
+        concepts that are the unit's best in at least 5 % of the resamples, separated by spaces. An imported table has
+        no `threshold`, `dead` and `number`, and no columns that depend on counts.
     pairs
         A row for each pair of unit and concept that have pixels in common: unit, label, number, category, truth,
         activation, intersect, iou.
@@ -136,6 +148,10 @@ class LayerDissection:
         arrays = tally_arrays(tally, concepts.labels, pairs)
         if chance.permuted:
             arrays["chance_iou"] = np.stack([one.score for one in chance.permuted])
+        if "score" not in pairs:
+            rows = {unit: unit for unit in range(len(units))}
+            found = resample_units(block_pairs(arrays, rows, primary), block_weights(len(truth)), iou)
+            units = units.assign(**resampled_columns(found))
         return cls(layer, units, pairs, summary, arrays, counts.examples)
 
     def numbered(self, numbers: Array) -> LayerDissection:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from prunescope.arrays import Array
+from prunescope.dissection.resampling import PairTally, Resampled
 from prunescope.dissection.settings import DEFAULTS
 from prunescope.dissection.tally import Counts, Tally
 from prunescope.errors import InputError, nearest
@@ -189,6 +190,33 @@ def tally_arrays(tally: Tally, labels: pd.DataFrame, pairs: pd.DataFrame) -> dic
         "block_truth": tally.truth,
         "block_activation": tally.activation,
     }  # fmt: skip
+
+
+def block_pairs(arrays: Mapping[str, Array], rows: Mapping[int, int], categories: Array) -> PairTally:
+    """Return the counts by block of the relevant pairs, from the arrays that `tally_arrays` returns.
+
+    Parameters
+    ----------
+    arrays
+        The stored arrays.
+    rows
+        The row of each unit.
+    categories
+        int64 [concepts]: the column of each concept's primary category, in the order of `numbers`; only those of
+        concepts that occur in pairs are used.
+    """
+    unit, number = arrays["block_pairs"].T
+    column, row = np.searchsorted(arrays["numbers"], number), np.array([rows[one] for one in unit.tolist()], np.int64)
+    union = arrays["block_activation"][:, row, categories[column]] + arrays["block_truth"][:, column]
+    order = np.lexsort((number, row))
+    intersect = arrays["block_intersect"][:, order]
+    return PairTally(len(rows), row[order], number[order], intersect, union[:, order] - intersect)
+
+
+def resampled_columns(found: Resampled) -> dict[str, Any]:
+    """Return the columns of a table of units that come from resampled images: `iou_low`, `iou_high`, `concept_set`."""
+    sets = [" ".join(map(str, concepts)) for concepts in found.concept_sets()]
+    return {"iou_low": found.iou_low, "iou_high": found.iou_high, "concept_set": pd.array(sets, dtype=object)}
 
 
 def unit_scores(pairs: pd.DataFrame, units: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:

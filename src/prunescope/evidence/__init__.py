@@ -1,15 +1,16 @@
 """Compute curves, consistency and the verdict from the tables of a study; no networks are needed."""
 
+from prunescope.dissection.resampling import PairTally, Resampled, block_weights, resample_units
 from prunescope.dissection.scores import interpretable
 from prunescope.evidence.by_concept import concepts_still_detected, matched_by_concept
 from prunescope.evidence.claims import claims
 from prunescope.evidence.consistency import consistency
 from prunescope.evidence.record import write_evidence
-from prunescope.evidence.resampling import Resampled, block_weights, resample_units
 from prunescope.evidence.tables import category_columns, curves
 from prunescope.evidence.verdict import Replicates, Verdict, verdict
 
 __all__ = [
+    "PairTally",
     "Replicates",
     "Resampled",
     "Verdict",

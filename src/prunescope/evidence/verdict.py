@@ -33,7 +33,7 @@ class Replicates:
     counts
         For each layer and quantity (`interpretable` and `concepts`): float64 [levels, resamples], the value at each
         level for each resample of the labelled images, in the order of the levels, beginning with the dense network.
-        `prunescope.evidence.resample_units` computes them. For layers whose filters were removed, they are counts too.
+        `prunescope.evidence.write_evidence` computes them. For layers whose filters were removed, they are counts too.
     accuracy
         float64 [levels, resamples]: the accuracy for each resample of the validation images, as a fraction; None if
         the curves have no accuracy.

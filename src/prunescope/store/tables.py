@@ -56,6 +56,10 @@ def check_units(table: pd.DataFrame, where: str) -> None:
     refuse_rows(table, table["dead"].astype(bool) & ~unnamed, "dead", "false, since the unit has a label", where)
     if "number" in table.columns:
         _check_numbers(table, where)
+    # Tables of earlier versions do not have these columns.
+    for column in ("iou_low", "iou_high"):
+        if column in table.columns:
+            _check_ious(table, column, where)
     for column in (name for name in table.columns if str(name).endswith("-iou")):
         _check_ious(table, str(column), where)
         _check_category(table, str(column).removesuffix("-iou"), where)
