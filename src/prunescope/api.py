@@ -197,7 +197,7 @@ def write_outcome(out: str | Path) -> pd.DataFrame:
     study = open_study(directory.root)
     refuse_links_out(directory.root, ("figures", "report", "report/sheets"))
     evidence = write_evidence(directory.root)
-    draw_figures(evidence, directory.root / "figures", axis=study.settings.axis)
+    draw_figures(evidence.curves, directory.root / "figures", axis=study.settings.axis)
     if study.settings.is_series:
         concepts = series_concepts(read_series(directory.recipe))
     else:
@@ -209,4 +209,4 @@ def write_outcome(out: str | Path) -> pd.DataFrame:
             stacklevel=2,
         )
     write_report(directory.root, concepts)
-    return evidence
+    return evidence.curves

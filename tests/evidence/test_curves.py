@@ -49,6 +49,11 @@ def test_a_row_stands_for_every_trial_level_and_layer_in_order(study: Path) -> N
             "same_concept",
             "concepts_still_detected",
             "matched_by_concept",
+            "still_interpretable_floor",
+            "same_concept_floor",
+            "same_concept_kappa",
+            "still_interpretable_across",
+            "same_concept_across",
         ],
     ]
     assert category_columns(table) == list(CATEGORIES)
@@ -110,7 +115,7 @@ def test_of_a_layer_that_lost_filters_the_units_left_are_counted_and_compared_by
 @pytest.mark.parametrize("more", [{}, {"levels": 2}, {"levels": 2, "fraction": None}])
 def test_levels_may_be_given_as_weights_remaining(tmp_path: Path, more: dict[str, object]) -> None:
     root = write_study(tmp_path, pruning={"remaining": [0.5, 0.25], "schedule": "one-shot", "masks": "own"} | more)
-    table = write_evidence(root)
+    table = write_evidence(root).curves
     assert table.level.tolist() == [0, 1, 2] * 2
     settings = json.loads((root / "evidence.json").read_text())["settings"]
     assert settings["pruning"]["remaining"] == [0.5, 0.25]
@@ -141,23 +146,26 @@ def test_the_bound_is_the_recipes(study: Path) -> None:
 
 
 def test_the_csv_holds_the_table_to_the_last_digit(study: Path) -> None:
-    written = write_evidence(study)
+    written = write_evidence(study).curves
     pd.testing.assert_frame_equal(pd.read_csv(study / "evidence.csv"), written, check_exact=True, check_dtype=False)
 
 
 def test_the_document_says_the_same_by_trial_and_sums_up_by_level(study: Path) -> None:
-    table = write_evidence(study)
+    table = write_evidence(study).curves
     text = (study / "evidence.json").read_text()
     document = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert document["settings"]["dissection"] == {"quantile": 0.005, "presence": "image", "concepts": "concepts"}
     assert document["settings"]["pruning"]["fraction"] == 0.5
     assert document["missing"] == []
     first = document["trials"][0]["levels"][1]
-    assert first["layers"]["layer4"] == {
+    expected = {
         **{"units": 8, "dead": 1, "interpretable": 5, "concepts": 4},
         **{"by_category": {"color": 0, "object": 3, "scene": 1}, "still_interpretable": 0.8, "same_concept": 0.75},
         **{"concepts_still_detected": 0.75, "matched_by_concept": 0.6},
+        **{"fate_dead": 1, "fate_lost": 1, "fate_gained": 1, "fate_kept": 3, "fate_changed": 1, "fate_never": 1},
     }
+    layer = first["layers"]["layer4"]
+    assert {name: layer[name] for name in expected} == expected
     assert document["trials"][1]["levels"][0]["layers"]["layer4"]["same_concept"] is None
     for entry in document["summary"]:
         rows = table[table.level == entry["level"]]
@@ -198,7 +206,7 @@ def test_unfinished_levels_are_left_out_and_named(study: Path) -> None:
     (study / "trial-1/level-02/measured.json").unlink()
     (study / "trial-1/level-01/dissection/layer4/summary.json").unlink()
     (study / "trial-0/level-02/dissection/layer4/units.parquet").unlink()
-    table = write_evidence(study)
+    table = write_evidence(study).curves
     assert len(table) == 3
     missing = json.loads((study / "evidence.json").read_text())["missing"]
     assert missing == [{"trial": 0, "level": 2}, {"trial": 1, "level": 1}, {"trial": 1, "level": 2}]

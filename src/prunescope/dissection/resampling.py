@@ -27,7 +27,7 @@ class PairTally:
     unit
         int64 [pairs]: the row of each pair's unit.
     concept
-        int64 [pairs]: the number of each pair's concept.
+        int64 [pairs]: the column of each pair's concept in the tally.
     intersect, union
         [blocks, pairs]: the pixels in both the unit's masks and the concept, I, and in either of them, A + G - I.
     """
@@ -46,12 +46,13 @@ class Resampled:
     Attributes
     ----------
     label
-        int64 [units]: the number of the unit's concept, that is, of the concept with the highest IoU over all images;
+        int64 [units]: the column of the unit's concept, that is, of the concept with the highest IoU over all images;
         -1 for a unit without any pair.
     iou_low, iou_high
         float64 [units]: the percentile interval of the IoU of that concept, 95 %; zero without a concept.
     best
-        int32 [resamples, units]: the concept with the highest IoU in each resample; -1 if no IoU is above zero.
+        int32 [resamples, units]: the column of the concept with the highest IoU in each resample; -1 if no IoU is
+        above zero.
     detected
         int32 [resamples, units]: the same for the units that are interpretable in the resample; -1 for the others.
     """
@@ -80,10 +81,9 @@ class Resampled:
         return share
 
     def concept_sets(self, share: float = SET_SHARE) -> list[tuple[int, ...]]:
-        """Return, for each unit, the concepts that are its best in at least `share` of the resamples.
+        """Return, for each unit, the columns of the concepts that are its best in at least `share` of the resamples.
 
-        The most frequent concept comes first, and of equally frequent ones the one with the lower number (Yan,
-        Oikarinen and Weng 2025).
+        The most frequent concept comes first (Yan, Oikarinen and Weng 2025).
         """
         sets = []
         for column in self.best.T:

@@ -151,7 +151,7 @@ class LayerDissection:
         if "score" not in pairs:
             rows = {unit: unit for unit in range(len(units))}
             found = resample_units(block_pairs(arrays, rows, primary), block_weights(len(truth)), iou)
-            units = units.assign(**resampled_columns(found))
+            units = units.assign(**resampled_columns(found, arrays["numbers"]))
         return cls(layer, units, pairs, summary, arrays, counts.examples)
 
     def numbered(self, numbers: Array) -> LayerDissection:

@@ -208,14 +208,22 @@ def block_pairs(arrays: Mapping[str, Array], rows: Mapping[int, int], categories
     unit, number = arrays["block_pairs"].T
     column, row = np.searchsorted(arrays["numbers"], number), np.array([rows[one] for one in unit.tolist()], np.int64)
     union = arrays["block_activation"][:, row, categories[column]] + arrays["block_truth"][:, column]
-    order = np.lexsort((number, row))
+    order = np.lexsort((column, row))
     intersect = arrays["block_intersect"][:, order]
-    return PairTally(len(rows), row[order], number[order], intersect, union[:, order] - intersect)
+    return PairTally(len(rows), row[order], column[order], intersect, union[:, order] - intersect)
 
 
-def resampled_columns(found: Resampled) -> dict[str, Any]:
-    """Return the columns of a table of units that come from resampled images: `iou_low`, `iou_high`, `concept_set`."""
-    sets = [" ".join(map(str, concepts)) for concepts in found.concept_sets()]
+def resampled_columns(found: Resampled, numbers: Array) -> dict[str, Any]:
+    """Return the columns of a table of units that come from resampled images: `iou_low`, `iou_high`, `concept_set`.
+
+    Parameters
+    ----------
+    found
+        The units over resamples of the images.
+    numbers
+        int64 [concepts]: the numbers of the concepts in the order of the tally.
+    """
+    sets = [" ".join(str(numbers[column]) for column in columns) for columns in found.concept_sets()]
     return {"iou_low": found.iou_low, "iou_high": found.iou_high, "concept_set": pd.array(sets, dtype=object)}
 
 

@@ -5,11 +5,15 @@ from prunescope.dissection.scores import interpretable
 from prunescope.evidence.by_concept import concepts_still_detected, matched_by_concept
 from prunescope.evidence.claims import claims
 from prunescope.evidence.consistency import consistency
-from prunescope.evidence.record import write_evidence
+from prunescope.evidence.fates import fates
+from prunescope.evidence.over_trials import over_trials
+from prunescope.evidence.record import Evidence, study_evidence, write_evidence
+from prunescope.evidence.sensitivity import sensitivity
 from prunescope.evidence.tables import category_columns, curves
 from prunescope.evidence.verdict import Replicates, Verdict, verdict
 
 __all__ = [
+    "Evidence",
     "PairTally",
     "Replicates",
     "Resampled",
@@ -20,9 +24,13 @@ __all__ = [
     "concepts_still_detected",
     "consistency",
     "curves",
+    "fates",
     "interpretable",
     "matched_by_concept",
+    "over_trials",
     "resample_units",
+    "sensitivity",
+    "study_evidence",
     "verdict",
     "write_evidence",
 ]

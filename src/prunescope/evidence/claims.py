@@ -10,6 +10,7 @@ import pandas as pd
 
 from prunescope.errors import InputError, nearest
 from prunescope.evidence.chains import read_chains
+from prunescope.evidence.over_trials import t_interval
 
 Array = np.ndarray[Any, Any]
 Answer = Literal["holds", "does not", "undecided"]
@@ -142,7 +143,7 @@ def _vanishing(weights: Array, first: Array, others: Array) -> Array:
 
 
 def _row(claim: str, paper: float, values: Array, least: float, most: float, alpha: float) -> dict[str, Any]:
-    low, high = _interval(values, alpha)
+    low, high = t_interval(values, alpha)
     return {
         "claim": claim,
         "paper": paper,
@@ -169,21 +170,11 @@ def _down_to(claim: str, weights: Array, values: Array, least: float, most: floa
 
 
 def _answer(values: Array, least: float, most: float, inside: float, outside: float) -> Answer:
-    low, high = _interval(values, 2 * inside)
+    low, high = t_interval(values, 2 * inside)
     if least < low and high < most:
         return "holds"
-    low, high = _interval(values, outside)
+    low, high = t_interval(values, outside)
     return "does not" if high < least or low > most else "undecided"
-
-
-def _interval(values: Array, alpha: float) -> tuple[float, float]:
-    """Return a t interval over trials; NaN if there is only one, or if a trial has no value."""
-    from scipy.special import stdtrit
-
-    if len(values) < 2 or np.isnan(values).any():
-        return float("nan"), float("nan")
-    reach = stdtrit(len(values) - 1, 1 - alpha / 2) * values.std(ddof=1) / len(values) ** 0.5
-    return float(values.mean() - reach), float(values.mean() + reach)
 
 
 def _exponential(row: dict[str, Any]) -> dict[str, Any]:

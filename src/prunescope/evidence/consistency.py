@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.dissection.unit_numbers import check_unit_numbers, read_unit_numbers
 from prunescope.errors import InputError
+from prunescope.evidence.agreement import detections, shares
 from prunescope.evidence.units import Units, other_numbers, units_table
 
 _AT_0, _AT_L = "the table of level 0", "the table of level l"
@@ -98,15 +98,9 @@ def consistency(
 
 def compare_units(units_at_0: pd.DataFrame, units_at_l: pd.DataFrame, iou: float) -> tuple[float, float]:
     """Return the two measures of `consistency` for valid tables in which corresponding units have the same number."""
-    columns = concept_columns(units_at_0, units_at_l)
-    before = units_at_0[interpretable(units_at_0, iou)].set_index("unit")[columns]
-    after = units_at_l[interpretable(units_at_l, iou)].set_index("unit")[columns]
-    still = before.index.intersection(after.index)
-    same = (before.loc[still].to_numpy(dtype=object) == after.loc[still].to_numpy(dtype=object)).all(axis=1)
-    return (
-        len(still) / len(before) if len(before) else float("nan"),
-        float(np.mean(same)) if len(still) else float("nan"),
-    )
+    before, after, _ = detections(units_at_0, units_at_l, iou)
+    still, same = shares(before, after)
+    return float(still[0]), float(same[0])
 
 
 def same_numbering(before: pd.DataFrame, after: pd.DataFrame) -> bool:

@@ -1,64 +1,136 @@
-"""Write the evidence of a study: a table, and a JSON document with the same numbers and a summary over trials."""
+"""Collect the evidence of a study, and write it to the study's directory."""
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from prunescope.evidence.tables import CONSISTENT, category_columns, gather
-from prunescope.files import write_json, write_table
+from prunescope.arrays import Array
+from prunescope.evidence.documents import evidence_document, verdict_document
+from prunescope.evidence.fates import FATES, fate_counts, fates
+from prunescope.evidence.over_images import Key, OverImages, over_images
+from prunescope.evidence.over_trials import over_trials, value_columns
+from prunescope.evidence.sensitivity import sensitivity
+from prunescope.evidence.stored_tallies import read_chance
+from prunescope.evidence.tables import ENDS, FATE, RELIABILITY, dense_units, gather, units_correspond
+from prunescope.evidence.verdict import Verdict
+from prunescope.evidence.verdict_of_study import judge
+from prunescope.files import write_arrays, write_json, write_table, write_text
+from prunescope.progress import Progress, silent
 from prunescope.store.stored import StoredStudy, open_study
 from prunescope.store.tables import missing_columns
 
-OF_A_LEVEL = ("weights_remaining", "accuracy", "top5", "loss")
-OF_A_LAYER = ("units", "dead", "interpretable", "concepts")
-DISSECTED_WITH = ("quantile", "presence", "concepts")
+KEY = ["trial", "level", "layer"]
 
 
-def write_evidence(study_dir: str | Path) -> pd.DataFrame:
-    """Write a study's ``evidence.csv`` and ``evidence.json``.
+@dataclass(frozen=True)
+class Evidence:
+    """The numbers of a study, how certain they are, and what they say.
 
-    The table contains `curves` in full precision. The document contains the settings, the same numbers by trial, level
-    and layer, and for every level and layer the mean, minimum and maximum over the trials that have finished it. The
-    same study always gives files with the same bytes.
+    Attributes
+    ----------
+    curves
+        A row per trial, level and layer: the table that `prunescope.curves` returns, with the reliability, the number
+        of units of each fate (`fate_kept`, ...), and `NAME_low` and `NAME_high` for each count and share NAME, the 95 %
+        interval over resampled images.
+    levels
+        A row per level and layer: the means over trials with their t intervals; see `over_trials`.
+    fates
+        A row per trial, layer, level and unit; see `prunescope.evidence.fates`.
+    sensitivity
+        A row per trial, level, layer and bound of the IoU; see `prunescope.evidence.sensitivity`.
+    replicates
+        For some columns of `curves`: float64 [rows, resamples], the value in each resample of the images; NaN in rows
+        without stored counts.
+    verdict
+        The verdict of `prunescope.evidence.verdict`, or None if there is none; `notes` say why.
+    claims
+        The claims of the paper, as `prunescope.evidence.claims` returns them, or None.
+    notes
+        Sentences about what is left out, and why.
+    """
+
+    curves: pd.DataFrame
+    levels: pd.DataFrame
+    fates: pd.DataFrame
+    sensitivity: pd.DataFrame
+    replicates: Mapping[str, Array]
+    verdict: Verdict | None
+    claims: pd.DataFrame | None
+    notes: tuple[str, ...]
+
+
+def study_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidence:
+    """Compute the evidence of a study, which need not be finished.
 
     Parameters
     ----------
     study_dir : path
-        A study's directory, finished or not.
+        The directory of a study or a series.
+    progress
+        A function that is called with the number of dissections done and their total number.
 
     Returns
     -------
-    DataFrame
-        The table that `curves` returns.
+    Evidence
 
     Raises
     ------
     InputError
-        If the directory does not contain a study, if no level is finished, or if a file of a level is damaged.
+        If the directory does not contain a study, if no level is finished, or if a file of a level is damaged. Stored
+        counts that are missing or damaged only leave the intervals out, which the notes say.
+    """
+    return _collect(open_study(study_dir), progress)
+
+
+def write_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidence:
+    """Compute the evidence of a study and write it to the study's directory.
+
+    The files are ``evidence.csv``, ``levels.csv``, ``fates.parquet``, ``sensitivity.csv``, ``replicates.safetensors``,
+    ``evidence.json``, ``verdict.json``, ``verdict.txt`` and ``claims.csv``; docs/files.md describes them. The same
+    study always gives files with the same bytes.
+
+    Parameters
+    ----------
+    study_dir, progress
+        As in `study_evidence`.
+
+    Returns
+    -------
+    Evidence
+
+    Raises
+    ------
+    InputError
+        As in `study_evidence`; nothing is written then.
     """
     study = open_study(study_dir)
-    table = gather(study)
-    note = lacking(study)
-    if note:
+    found = _collect(study, progress)
+    if note := lacking(study):
         warnings.warn(note, stacklevel=2)
-    document = {
-        "name": study.settings.name,
-        "settings": _settings(study),
-        **({"lacking": note} if note else {}),
-        "missing": [{"trial": trial, "level": level} for trial, level in study.missing],
-        "trials": [
-            {"trial": int(str(trial)), "levels": _levels(rows)} for trial, rows in table.groupby("trial", sort=True)
-        ],
-        "summary": _summary(table),
-    }
-    write_table(study.root / "evidence.csv", table)
-    write_json(study.root / "evidence.json", _without_nan(document))
-    return table
+    write_table(study.root / "evidence.csv", found.curves)
+    write_table(study.root / "levels.csv", found.levels)
+    write_table(study.root / "fates.parquet", found.fates)
+    write_table(study.root / "sensitivity.csv", found.sensitivity)
+    write_arrays(study.root / "replicates.safetensors", found.replicates)
+    write_json(study.root / "evidence.json", evidence_document(study, found.curves, lacking(study)))
+    write_json(study.root / "verdict.json", verdict_document(found.verdict, found.notes))
+    write_text(study.root / "verdict.txt", "\n".join(in_words(found)) + "\n")
+    if found.claims is not None:
+        write_table(study.root / "claims.csv", found.claims)
+    else:
+        (study.root / "claims.csv").unlink(missing_ok=True)
+    return found
+
+
+def in_words(found: Evidence) -> list[str]:
+    """Return the verdict as paragraphs, followed by the notes on what is left out."""
+    return [*([] if found.verdict is None else [found.verdict.text]), *found.notes]
 
 
 def lacking(study: StoredStudy) -> str:
@@ -80,50 +152,84 @@ def lacking(study: StoredStudy) -> str:
     )
 
 
-def _settings(study: StoredStudy) -> dict[str, Any]:
-    recipe = study.settings.model_dump(exclude={"name"}, mode="json")
-    summary = study.summary(*study.finished[0], study.settings.layers[0])
-    dissected = summary.get("settings", {})
-    return {**recipe, "dissection": {key: dissected[key] for key in DISSECTED_WITH if key in dissected}}
+def _collect(study: StoredStudy, progress: Progress) -> Evidence:
+    table = gather(study)
+    resampled = over_images(study, progress)
+    all_fates, at_bounds, notes = _by_unit(study, resampled)
+    table = _with_columns(table, resampled, all_fates)
+    replicates = _replicates(table, resampled)
+    verdict, of_paper, more = judge(table, replicates)
+    return Evidence(
+        curves=table,
+        levels=over_trials(table),
+        fates=all_fates,
+        sensitivity=at_bounds,
+        replicates=replicates,
+        verdict=verdict,
+        claims=of_paper,
+        notes=(*resampled.notes, *notes, *more),
+    )
 
 
-def _levels(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the levels of one trial, each with the numbers of its layers."""
-    categories = category_columns(rows)
-    levels: dict[int, dict[str, Any]] = {}
-    for row in rows.to_dict("records"):
-        start = {"level": row["level"], **{name: row[name] for name in OF_A_LEVEL}, "layers": {}}
-        level = levels.setdefault(row["level"], start)
-        level["layers"][row["layer"]] = {
-            **{name: row[name] for name in OF_A_LAYER},
-            "by_category": {category: row[category] for category in categories},
-            **{name: row[name] for name in CONSISTENT},
-        }
-    return list(levels.values())
-
-
-def _summary(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the mean, minimum and maximum over trials for every level and layer."""
-    entries = []
-    for level in sorted(table["level"].unique()):
-        for layer in table["layer"].unique():
-            rows = table[(table["level"] == level) & (table["layer"] == layer)]
-            spread = {name: _spread(rows[name]) for name in (*OF_A_LEVEL, *OF_A_LAYER, *CONSISTENT)}
-            by_category = {category: _spread(rows[category]) for category in category_columns(table)}
-            entries.append(
-                {"level": int(level), "layer": layer, "trials": len(rows), **spread, "by_category": by_category}
+def _by_unit(study: StoredStudy, resampled: OverImages) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Return the fates of units, the counts at each bound, and notes on the dissections without fates."""
+    dense = dense_units(study)
+    of_units, at_bounds, notes = [], [], []
+    for trial, level in study.finished:
+        for layer in study.settings.layers:
+            key: Key = (trial, level, layer)
+            units, summary = study.dissected(*key)
+            at_bounds.append(
+                sensitivity(units, read_chance(study.dissection(*key), len(units))).assign(
+                    trial=trial, level=level, layer=layer
+                )
             )
-    return entries
+            if (trial, layer) not in dense or not units_correspond(summary):
+                continue
+            before, after = (
+                table.assign(**resampled.sets.get(of, {}))
+                for table, of in ((dense[trial, layer], (trial, 0, layer)), (units, key))
+            )
+            of_units.append(fates(before, after, study.settings.iou).assign(trial=trial, level=level, layer=layer))
+    if len(of_units) < len(at_bounds):
+        notes.append(
+            f"The fates of units are left out for {len(at_bounds) - len(of_units)} of {len(at_bounds)} dissections, "
+            "because it is unknown which units of level 0 theirs are, or because level 0 is not finished."
+        )
+    empty = pd.DataFrame(columns=[*KEY, "unit", "fate"])
+    return _joined(of_units) if of_units else empty, _joined(at_bounds), notes
 
 
-def _spread(values: pd.Series[Any]) -> dict[str, float]:
-    return {"mean": float(values.mean()), "min": values.min().item(), "max": values.max().item()}
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    joined = pd.concat(tables, ignore_index=True)
+    return joined[[*KEY, *joined.columns.drop(KEY)]]
 
 
-def _without_nan(value: Any) -> Any:
-    """Replace values that are not finite by None, because JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _with_columns(table: pd.DataFrame, resampled: OverImages, all_fates: pd.DataFrame) -> pd.DataFrame:
+    """Add the reliability, the counts of fates and the ends of intervals to the table of curves."""
+    counts = {key: fate_counts(rows) for key, rows in all_fates.groupby(KEY, sort=False)}
+    keys = list(table[KEY].itertuples(index=False, name=None))
+    columns: dict[str, list[float]] = {}
+    for name in (f"{FATE}{fate}" for fate in FATES if counts):
+        columns[name] = [counts.get(key, {}).get(name, float("nan")) for key in keys]
+    if resampled.columns:
+        names = [RELIABILITY, *(f"{name}{end}" for name in value_columns(table) for end in ENDS)]
+        for name in names:
+            column = [resampled.columns.get(key, {}).get(name, float("nan")) for key in keys]
+            if name == RELIABILITY or any(key in resampled.columns and name in resampled.columns[key] for key in keys):
+                columns[name] = column
+    return table.assign(**columns)
+
+
+def _replicates(table: pd.DataFrame, resampled: OverImages) -> dict[str, Array]:
+    keys = list(table[KEY].itertuples(index=False, name=None))
+    names = dict.fromkeys(name for found in resampled.replicates.values() for name in found)
+    arrays = {}
+    for name in names:
+        known = {key: found[name] for key, found in resampled.replicates.items() if name in found}
+        array = np.full((len(keys), len(next(iter(known.values())))), np.nan)
+        for row, key in enumerate(keys):
+            if key in known:
+                array[row] = known[key]
+        arrays[name] = array
+    return arrays

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from prunescope.dissection.result import Dissection, LayerDissection
 from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
+from prunescope.evidence.agreement import agreement, detections
+from prunescope.evidence.baselines import BASELINES, baselines, compared_with_beside, tables_beside
 from prunescope.evidence.by_concept import compare_concepts
 from prunescope.evidence.consistency import compare_units
 from prunescope.evidence.of_dissections import study_of_dissections
@@ -20,6 +23,16 @@ from prunescope.store.stored import StoredStudy, open_study
 
 COUNTED = ("trial", "level", "layer", "weights_remaining", "accuracy", "top5", "loss", "units", "dead", "interpretable")
 CONSISTENT = ("still_interpretable", "same_concept", "concepts_still_detected", "matched_by_concept")
+ON_A_SCALE = (
+    "still_interpretable_floor",
+    "same_concept_floor",
+    "same_concept_kappa",
+    "still_interpretable_across",
+    "same_concept_across",
+)
+RELIABILITY = "reliability"
+ENDS = ("_low", "_high")  # of the columns that hold the ends of intervals
+FATE = "fate_"
 POSITIONS = ("at", "at_label")  # of a series that has a horizontal axis of its own
 
 
@@ -56,6 +69,15 @@ def curves(
           if it is unknown which units correspond: those of a series that have no numbers, and those of dissections
           whose units are fewer than at level 0 and numbered from 0, or have other numbers);
         - concepts_still_detected and matched_by_concept (see the functions of these names);
+        - what still_interpretable and same_concept are compared with: still_interpretable_floor and same_concept_floor
+          (their expected values if the units were renumbered at random), same_concept_kappa (Cohen's kappa of the units
+          that are interpretable at both levels), and still_interpretable_across and same_concept_across (the same two
+          measures between level 0 of another trial and this level, as the mean over the other trials);
+        - where the study has what they need: above_chance (interpretable units with q < 0.05), chance_interpretable and
+          chance_concepts (the mean counts with permuted labels), localised (units that are interpretable, but not with
+          mirrored masks), untrained_interpretable and untrained_concepts (the counts of the network before training),
+          and retrained_still_interpretable and retrained_same_concept (the consistency of the network that was trained
+          again without pruning);
         - for a series with a horizontal axis of its own, at (a number) and at_label (its text).
 
         For dissections, the trial is 0, and what is not given is NaN.
@@ -87,25 +109,14 @@ def gather(study: StoredStudy) -> pd.DataFrame:
     """Return the numbers of a study that is already open; see `curves`."""
     rows: list[dict[str, object]] = []
     counts: list[Mapping[str, int]] = []
-    dense: dict[tuple[int, str], pd.DataFrame] = {}
     _check_counts(study)
+    dense = dense_units(study)
+    beside = tables_beside(study)
     for trial, level in study.finished:
         measured = study.measured(trial, level)
         for layer in study.settings.layers:
             units, summary = study.dissected(trial, level, layer)
-            if level == 0:
-                dense[trial, layer] = units
             found = units[interpretable(units, study.settings.iou)].drop_duplicates(concept_columns(units))
-            still, same, still_detected, matched = (float("nan") for _ in CONSISTENT)
-            if (trial, layer) in dense:
-                if problem := other_numbers(dense[trial, layer], units):
-                    raise InputError(
-                        f"{study.root}: trial {trial}, level {level}, layer {layer}: {problem}; remove the level's "
-                        "dissection and run the study again"
-                    )
-                still_detected, matched = compare_concepts(dense[trial, layer], units, study.settings.iou)
-                if _units_correspond(summary):
-                    still, same = compare_units(dense[trial, layer], units, study.settings.iou)
             rows.append(
                 {
                     "trial": trial,
@@ -119,26 +130,76 @@ def gather(study: StoredStudy) -> pd.DataFrame:
                     "dead": int(units["dead"].sum()),
                     "interpretable": int(interpretable(units, study.settings.iou).sum()),
                     "concepts": len(found),
-                    "still_interpretable": still,
-                    "same_concept": same,
-                    "concepts_still_detected": still_detected,
-                    "matched_by_concept": matched,
+                    **_compared(study, dense, (trial, level, layer), units, summary),
+                    **baselines(units, summary, study.settings.iou),
+                    **compared_with_beside(
+                        beside.get(("untrained", trial, layer)),
+                        beside.get(("retrained", trial, layer)),
+                        dense.get((trial, layer)),
+                        study.settings.iou,
+                    ),
                     "at": measured.at,
                 }
             )
             counts.append({category: int((found["category"] == category).sum()) for category in _categories(units)})
-    columns = [*COUNTED, "concepts", *CONSISTENT]
+    columns = [*COUNTED, "concepts", *CONSISTENT, *ON_A_SCALE]
+    columns += [name for name in BASELINES if any(name in row for row in rows)]
     if study.settings.axis is not None:
         columns += POSITIONS
         _add_positions(rows)
-    categories = {category: _column(category, [*columns, *POSITIONS]) for row in counts for category in row}
+    categories = {category: category_column(category) for row in counts for category in row}
     table = pd.DataFrame(rows, columns=columns)
     for index, (category, column) in enumerate(categories.items()):
         table.insert(len(COUNTED) + 1 + index, column, [row.get(category, 0) for row in counts])
     return table
 
 
-def _units_correspond(summary: Mapping[str, Any]) -> bool:
+def dense_units(study: StoredStudy) -> dict[tuple[int, str], pd.DataFrame]:
+    """Return the units of the dense networks that are finished, by trial and layer."""
+    trials = [trial for trial, level in study.finished if level == 0]
+    return {(trial, layer): study.units(trial, 0, layer) for trial in trials for layer in study.settings.layers}
+
+
+def _compared(
+    study: StoredStudy,
+    dense: Mapping[tuple[int, str], pd.DataFrame],
+    key: tuple[int, int, str],
+    units: pd.DataFrame,
+    summary: Mapping[str, Any],
+) -> dict[str, float]:
+    """Return how far the units of a level agree with the dense network of its trial, and with those of the others."""
+    (trial, level, layer), iou = key, study.settings.iou
+    columns = dict.fromkeys((*CONSISTENT, *ON_A_SCALE), float("nan"))
+    if (trial, layer) not in dense:
+        return columns
+    before = dense[trial, layer]
+    if problem := other_numbers(before, units):
+        raise InputError(
+            f"{study.root}: trial {trial}, level {level}, layer {layer}: {problem}; remove the level's dissection and "
+            "run the study again"
+        )
+    if not units_correspond(summary):
+        names = ("concepts_still_detected", "matched_by_concept")
+        return columns | dict(zip(names, compare_concepts(before, units, iou), strict=True))
+    columns |= {name: float(value[0]) for name, value in vars(agreement(*detections(before, units, iou))).items()}
+    others = [
+        compare_units(table, units, iou)
+        for (other, of), table in dense.items()
+        if other != trial and of == layer and not other_numbers(table, units)
+    ]
+    names = ("still_interpretable_across", "same_concept_across")
+    return columns | dict(zip(names, _means(others), strict=True))
+
+
+def _means(pairs: list[tuple[float, float]]) -> list[float]:
+    """Return the means of the first and of the second numbers that are known."""
+    found = np.full((2, max(1, len(pairs))), np.nan)
+    if pairs:
+        found[:] = np.array(pairs).T
+    return [float(row[~np.isnan(row)].mean()) if (~np.isnan(row)).any() else float("nan") for row in found]
+
+
+def units_correspond(summary: Mapping[str, Any]) -> bool:
     """Return whether it is known which units of the trial's level 0 those of a dissection correspond to."""
     settings = summary.get("settings", {})
     return not (isinstance(settings, dict) and settings.get("unit_numbers") == "unknown")
@@ -183,8 +244,13 @@ def _check_counts(study: StoredStudy) -> None:
 
 def category_columns(table: pd.DataFrame) -> list[str]:
     """Return the names of the columns of `curves` that count the detected concepts of a category."""
-    others = {*COUNTED, "concepts", *CONSISTENT, *POSITIONS}
-    return [column for column in table.columns if column not in others]
+    return [column for column in table.columns if not _taken(str(column))]
+
+
+def _taken(column: str) -> bool:
+    """Return whether a column of the evidence cannot be that of a category."""
+    names = {*COUNTED, "concepts", *CONSISTENT, *ON_A_SCALE, *BASELINES, *POSITIONS, RELIABILITY}
+    return column in names or column.endswith(ENDS) or column.startswith(FATE)
 
 
 def _categories(units: pd.DataFrame) -> list[str]:
@@ -193,8 +259,9 @@ def _categories(units: pd.DataFrame) -> list[str]:
     return [*named, *(str(category) for category in units["category"].dropna().unique() if category not in named)]
 
 
-def _column(category: str, taken: list[str]) -> str:
-    return f"{category} (category)" if category in taken else category
+def category_column(category: str) -> str:
+    """Return the name of the column of `curves` that counts the detected concepts of a category."""
+    return f"{category} (category)" if _taken(category) else category
 
 
 def _or_nan(value: float | None) -> float:
