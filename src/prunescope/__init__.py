@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         match_units,
     )
     from prunescope.errors import InputError
-    from prunescope.evidence import concepts_still_detected, consistency, curves, matched_by_concept
+    from prunescope.evidence import concepts_still_detected, consistency, curves, matched_by_concept, show
     from prunescope.loading import load
     from prunescope.miniature import make_miniature
     from prunescope.networks import build_network, list_layers, load_weights
@@ -73,6 +73,7 @@ __all__ = [
     "read_recipe",
     "recipe_schema",
     "run_studies",
+    "show",
     "show_recipe",
     "studies",
     "sweep",
@@ -105,7 +106,7 @@ _HOMES = {
         "match_units",
     ),
     "prunescope.errors": ("InputError",),
-    "prunescope.evidence": ("concepts_still_detected", "consistency", "curves", "matched_by_concept"),
+    "prunescope.evidence": ("concepts_still_detected", "consistency", "curves", "matched_by_concept", "show"),
     "prunescope.loading": ("load",),
     "prunescope.miniature": ("make_miniature",),
     "prunescope.networks": (

@@ -18,6 +18,7 @@ from prunescope.files import refuse_links_out
 from prunescope.networks.published_preprocessing import remember_preprocessing
 from prunescope.notebook import as_html
 from prunescope.processes import join_processes
+from prunescope.progress import Progress, silent
 from prunescope.report import draw_figures, write_report
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.reading import read_recipe, read_series
@@ -180,23 +181,26 @@ class Study:
         return stored_units(self.out, self.recipe.dissection.layers, trial, level, layer)
 
 
-def write_outcome(out: str | Path) -> pd.DataFrame:
+def write_outcome(out: str | Path, *, progress: Progress = silent) -> pd.DataFrame:
     """Write the evidence, the figures and the report of a study, which need not be finished.
 
     Parameters
     ----------
     out
         The study's directory. It need not be trusted, because nothing is written outside of it.
+    progress
+        A function that is called with the number of dissections whose images are resampled and their total number.
 
     Returns
     -------
     pd.DataFrame
-        The evidence, with a row per trial, level and layer; see `curves`.
+        The evidence, with a row per trial, level and layer: the table of `curves`, with intervals over images and the
+        numbers of units of each fate.
     """
     directory = StudyDirectory(Path(out))
     study = open_study(directory.root)
     refuse_links_out(directory.root, ("figures", "report", "report/sheets"))
-    evidence = write_evidence(directory.root)
+    evidence = write_evidence(directory.root, progress)
     draw_figures(evidence.curves, directory.root / "figures", axis=study.settings.axis)
     if study.settings.is_series:
         concepts = series_concepts(read_series(directory.recipe))
@@ -208,5 +212,5 @@ def write_outcome(out: str | Path) -> pd.DataFrame:
             f"the report shows the images as they are now:\n{changed}",
             stacklevel=2,
         )
-    write_report(directory.root, concepts)
+    write_report(directory.root, concepts, evidence)
     return evidence.curves

@@ -50,6 +50,7 @@ from prunescope.cli.options import (
     chosen,
     colors_of,
 )
+from prunescope.cli.results import show
 from prunescope.errors import InputError
 from prunescope.plurals import counted
 from prunescope.terminal import Commands, err, in_hours, out, print_table, progress_of
@@ -74,6 +75,7 @@ app.add_typer(import_app, name="import")
 app.add_typer(recipe_app, name="recipe")
 app.command()(series)
 app.command()(sweep)
+app.command()(show)
 
 
 def _print_version(asked: bool) -> None:
@@ -397,7 +399,8 @@ def plan(
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="The folder of a study, finished or not.")]) -> None:
     """Write the evidence, the figures and the report of a study again."""
-    prunescope.write_outcome(directory)
+    with progress_of("evidence") as progress:
+        prunescope.write_outcome(directory, progress=progress)
     _print_report(directory)
 
 

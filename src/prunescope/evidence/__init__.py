@@ -7,6 +7,8 @@ from prunescope.evidence.claims import claims
 from prunescope.evidence.consistency import consistency
 from prunescope.evidence.fates import fates
 from prunescope.evidence.over_trials import over_trials
+from prunescope.evidence.overview import Overview, show
+from prunescope.evidence.reading import read_evidence
 from prunescope.evidence.record import Evidence, study_evidence, write_evidence
 from prunescope.evidence.sensitivity import sensitivity
 from prunescope.evidence.tables import category_columns, curves
@@ -14,6 +16,7 @@ from prunescope.evidence.verdict import Replicates, Verdict, verdict
 
 __all__ = [
     "Evidence",
+    "Overview",
     "PairTally",
     "Replicates",
     "Resampled",
@@ -28,8 +31,10 @@ __all__ = [
     "interpretable",
     "matched_by_concept",
     "over_trials",
+    "read_evidence",
     "resample_units",
     "sensitivity",
+    "show",
     "study_evidence",
     "verdict",
     "write_evidence",

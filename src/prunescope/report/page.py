@@ -20,8 +20,7 @@ from markupsafe import Markup
 
 from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.outlines import Bytes
-from prunescope.evidence import category_columns
-from prunescope.evidence.tables import gather
+from prunescope.evidence import Evidence, category_columns, read_evidence
 from prunescope.files import write_text
 from prunescope.report.figures import PAGE_NARROW, PAGE_WIDE, figures, panels_by_figure, percent
 from prunescope.report.inline import inline_svg
@@ -79,7 +78,7 @@ class Part:
     listing: LevelUnits
 
 
-def write_report(study_dir: str | Path, concepts: Concepts) -> Path:
+def write_report(study_dir: str | Path, concepts: Concepts, evidence: Evidence | None = None) -> Path:
     """Write the report of a study: ``report/index.html`` and the image sheets that it shows.
 
     The page can be opened from disk and makes no network requests. It shows the levels that are finished and lists
@@ -91,6 +90,8 @@ def write_report(study_dir: str | Path, concepts: Concepts) -> Path:
         A study's directory, finished or not.
     concepts : Concepts
         The data set that the study was dissected with.
+    evidence : Evidence, optional
+        The evidence of the study; by default, it is read or computed.
 
     Returns
     -------
@@ -104,7 +105,8 @@ def write_report(study_dir: str | Path, concepts: Concepts) -> Path:
         stored examples refer to images that `concepts` does not contain.
     """
     study = open_study(study_dir)
-    curves = gather(study)
+    found = read_evidence(study_dir) if evidence is None else evidence
+    curves = found.curves
     folder = study.root / "report"
     parts = list(_parts(study, curves, concepts, folder))
     tile = Tiles.fitting(concepts.image_size)
@@ -116,7 +118,7 @@ def write_report(study_dir: str | Path, concepts: Concepts) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, share=_share, number=_number)
+    environment.filters.update(percent=percent, share=_share, number=_number, plain=_plain)
     script = _source(environment, "page.js")
     page = environment.get_template("page.html").render(
         settings=study.settings,
@@ -124,6 +126,9 @@ def write_report(study_dir: str | Path, concepts: Concepts) -> Path:
         dissected=_dissection_settings(study),
         facts=_facts(curves, study.settings.axis),
         drawings=_drawings(curves, study.settings.axis),
+        verdict=found.verdict,
+        claims=None if found.claims is None else found.claims.to_dict("records"),
+        notes=found.notes,
         curves=curves.to_dict("records"),
         categories=category_columns(curves),
         layers=list(curves["layer"].unique()),
@@ -286,3 +291,8 @@ def _share(value: float) -> str:
 def _number(value: float) -> str:
     """Format a number with at most one decimal, or return a dash if it is NaN."""
     return "–" if pd.isna(value) else f"{value:.1f}".removesuffix(".0")
+
+
+def _plain(value: float) -> str:
+    """Format a number with at most three decimals, or return a dash if it is NaN."""
+    return "–" if pd.isna(value) else f"{value:.3f}".rstrip("0").rstrip(".")

@@ -1,0 +1,108 @@
+"""The commands that show the results of studies and dissections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import prunescope
+from prunescope.terminal import counted, err, out, print_table, progress_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The heading of each number, the factor that it is shown with, and the number of decimals.
+HEADINGS = {
+    "weights_remaining": ("weights %", 100, 1),
+    "accuracy": ("top-1 %", 100, 1),
+    "interpretable": ("interpretable", 1, 1),
+    "concepts": ("concepts", 1, 1),
+    "still_interpretable": ("still %", 100, 0),
+    "same_concept": ("same %", 100, 0),
+}
+
+
+def show(
+    directory: Annotated[
+        Path, typer.Argument(help="The folder of a study, a series or a sweep, finished or not, or of a dissection.")
+    ],
+) -> None:
+    """Print the main numbers, the verdict and the paper's claims of a study, or the summary of a dissection."""
+    with progress_of("resampling images") as progress:
+        found = prunescope.show(directory, progress=progress)
+    if found.kind == "dissection":
+        print_table(_dissections(found.summary))
+        out.print("Numbers in parentheses are 95 % intervals over resampled images.")
+    else:
+        trials = int(found.summary["trials"].max())
+        over = "t intervals over the trials" if trials > 1 else "intervals over resampled images"
+        out.print(f"{found.name}: a {found.kind} with {counted(trials, 'trial')}; in parentheses: 95 % {over}")
+        print_table(_levels(found.summary))
+        out.print(
+            "still: of the dense network's interpretable units, still interpretable; same: of those, same concept"
+        )
+    if found.verdict is not None:
+        out.print(f"\nVerdict: {found.verdict.hypothesis}. {found.verdict.text}")
+    if found.claims is not None:
+        out.print("\nThe claims of Frankle and Bau 2019:")
+        print_table(_claims(found.claims))
+    for note in found.notes:
+        err.print(f"note: {note}")
+
+
+def _levels(summary: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    columns: dict[str, Any] = {"level": summary["level"]}
+    if summary["layer"].nunique() > 1:
+        columns["layer"] = summary["layer"]
+    for name, (heading, scale, digits) in HEADINGS.items():
+        if name in summary.columns and summary[name].notna().any():
+            texts = _numbers(summary, name, (f"{name}_low", f"{name}_high"), scale, digits)
+            columns[heading] = [text.replace(" to ", "–") for text in texts]
+    return pd.DataFrame(columns)
+
+
+def _dissections(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the counts of dissections with a row for each count and a column for each folder."""
+    shown = summary[[name for name in summary.columns if not name.endswith(("_low", "_high"))]]
+    rows: dict[str, Any] = {
+        str(name).replace("_", " "): _numbers(summary, str(name), (f"{name}_low", f"{name}_high"))
+        for name in shown.columns.drop("folder")
+    }
+    folders = [folder if folder != "." else "units" for folder in summary["folder"]]
+    return shown.from_dict(rows, orient="index", columns=folders).reset_index(names="")
+
+
+def _claims(claims: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "claim": claims["claim"],
+            "paper": _numbers(claims, "paper", digits=3),
+            "here": _numbers(claims, "value", ("low", "high"), digits=3),
+            "answer": claims["answer"],
+        }
+    )
+
+
+def _numbers(
+    table: pd.DataFrame, name: str, ends: tuple[str, str] = ("", ""), scale: float = 1, digits: int = 1
+) -> list[str]:
+    """Return a column as text, each number with its interval in parentheses where there is one."""
+    found = []
+    for row in table.to_dict("records"):
+        low, high = (_plain(scale * row[end], digits) if end in row else "-" for end in ends)
+        found.append(_plain(scale * row[name], digits) + (f" ({low} to {high})" if "-" not in (low, high) else ""))
+    return found
+
+
+def _plain(value: float, digits: int) -> str:
+    """Return a number with at most `digits` decimals, or a dash if it is not known."""
+    if value != value:
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
