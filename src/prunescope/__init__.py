@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunescope.api import Study, write_outcome
+    from prunescope.api import Study, write_figures, write_outcome
     from prunescope.concepts import check_concepts, download_broden, open_concepts, pack_concepts, packed_size
     from prunescope.concepts.broden import permute_labels
     from prunescope.dissection import (
@@ -77,12 +77,14 @@ __all__ = [
     "show_recipe",
     "studies",
     "sweep",
+    "write_figures",
     "write_outcome",
 ]
 
 _HOMES = {
     "prunescope.api": (
         "Study",
+        "write_figures",
         "write_outcome",
     ),
     "prunescope.concepts": (

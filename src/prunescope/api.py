@@ -13,13 +13,14 @@ from torch import nn
 
 from prunescope.devices import choose_device
 from prunescope.errors import refuse_text
-from prunescope.evidence import curves, write_evidence
+from prunescope.evidence import curves, read_evidence, write_evidence
 from prunescope.files import refuse_links_out
 from prunescope.networks.published_preprocessing import remember_preprocessing
 from prunescope.notebook import as_html
 from prunescope.processes import join_processes
 from prunescope.progress import Progress, silent
 from prunescope.report import draw_figures, write_report
+from prunescope.report.style import style_named
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.reading import read_recipe, read_series
 from prunescope.store.recipe import Recipe
@@ -201,7 +202,9 @@ def write_outcome(out: str | Path, *, progress: Progress = silent) -> pd.DataFra
     study = open_study(directory.root)
     refuse_links_out(directory.root, ("figures", "report", "report/sheets"))
     evidence = write_evidence(directory.root, progress)
-    draw_figures(evidence.curves, directory.root / "figures", axis=study.settings.axis)
+    draw_figures(
+        evidence.curves, directory.root / "figures", axis=study.settings.axis, sensitivity=evidence.sensitivity
+    )
     if study.settings.is_series:
         concepts = series_concepts(read_series(directory.recipe))
     else:
@@ -214,3 +217,61 @@ def write_outcome(out: str | Path, *, progress: Progress = silent) -> pd.DataFra
         )
     write_report(directory.root, concepts, evidence)
     return evidence.curves
+
+
+def write_figures(
+    out: str | Path,
+    *,
+    style: str = "paper",
+    formats: Sequence[str] = ("pdf", "svg", "png"),
+    directory: str | Path | None = None,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Write the figures of a study in a size for a paper or for slides.
+
+    The evidence that is stored with the study is used if it agrees with the study's dissections; otherwise it is
+    computed.
+
+    Parameters
+    ----------
+    out
+        The directory of a study or a series, finished or not.
+    style
+        ``paper`` for one column of a page, ``slides`` for slides, or ``page`` for the report page.
+    formats
+        The formats: any of pdf, svg and png (300 dots per inch). Fonts are embedded.
+    directory
+        The folder for the figures. By default, it is ``figures/STYLE`` in the study's directory.
+    progress
+        A function that is called with the number of dissections done and their total number.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    InputError
+        If the directory does not contain a study, if a file in it is damaged, or if there is no such style or format.
+
+    Examples
+    --------
+    ::
+
+        prunescope.write_figures("out/demo", style="slides", formats=["png"])
+    """
+    root = Path(out)
+    study = open_study(root)
+    style_named(style)
+    if directory is None:
+        refuse_links_out(root, ("figures", f"figures/{style}"))
+    found = read_evidence(root, progress)
+    return draw_figures(
+        found.curves,
+        root / "figures" / style if directory is None else directory,
+        formats,
+        axis=study.settings.axis,
+        sensitivity=found.sensitivity,
+        style=style,
+    )

@@ -3,17 +3,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from prunescope.drawing import COLORS
-from prunescope.evidence import curves
-from prunescope.report import draw_figures
-from prunescope.report.figures import PAGE_NARROW, figures
+from prunescope.evidence import curves, study_evidence
+from prunescope.report import Panel, draw_fates, draw_figures, draw_panel, draw_sensitivity, set_positions
+from prunescope.report.figures import figures
+from prunescope.report.style import COLORS, NARROW, PAGE, STYLES
+from tests.cli.commands import typed
+from tests.evidence.counted_study import write_counted
 from tests.evidence.fake_study import UNITS, write_study
 
-NAMES = ["figure1-accuracy", "figure2-units", "figure3-categories", "figure4-consistency"]
+NAMES = ["figure1-accuracy", "figure2-units", "figure3-categories", "figure4-consistency", "figure5-agreement"]
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +35,12 @@ def panels(table, name: str) -> list[Axes]:
 
 
 def drawn(axis: Axes) -> list[tuple[list[float], list[float]]]:
-    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines]
+    """The lines of the trials, without those for comparison."""
+    lines = [line for line in axis.lines if str(line.get_label()).startswith("Trial")]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in lines]
 
 
-def test_four_figures_are_written_in_three_formats(study: Path, files: list[Path]) -> None:
+def test_the_figures_of_curves_are_written_in_three_formats(study: Path, files: list[Path]) -> None:
     assert sorted(path.name for path in files) == [f"{n}.{e}" for n in NAMES for e in ("pdf", "png", "svg")]
     assert sorted((study / "figures").iterdir()) == sorted(files)
     with Image.open(study / "figures/figure2-units.png") as image:
@@ -74,13 +80,23 @@ def test_weights_remaining_run_from_100_percent_down_on_a_logarithmic_axis(study
             assert [label.get_text() for label in axis.get_xticklabels()] == ["100", "50", "25"]
 
 
+def with_more(rows: pd.DataFrame) -> pd.DataFrame:
+    """Curves with what more the evidence can have: fates, baselines and a reliability."""
+    fates = {f"fate_{name}": 1 + place for place, name in enumerate(["kept", "unsure", "changed", "lost", "never"])}
+    chance = {f"{kind}_{name}": 1.5 for kind in ("chance", "untrained") for name in ("interpretable", "concepts")}
+    again = {"retrained_still_interpretable": 0.8, "retrained_same_concept": 0.7, "reliability": 0.9}
+    return rows.assign(**fates, **chance, **again)
+
+
 def test_text_neither_overlaps_nor_is_cut_with_twenty_levels(tmp_path: Path) -> None:
     table = curves(write_study(tmp_path, {(0, 0): UNITS[0, 0]}))
     rows = table.loc[[0] * 63].reset_index(drop=True)
     rows["trial"], rows["level"] = np.repeat([0, 1, 2], 21), list(range(21)) * 3
     rows["weights_remaining"] = 0.8 ** rows["level"]
-    for width in (None, PAGE_NARROW):
-        for figure in (figures(rows) if width is None else figures(rows, width)).values():
+    bounds = pd.DataFrame([(n, b / 100, 9 - b) for n in range(21) for b in range(1, 9)])
+    bounds = bounds.set_axis(["level", "bound", "interpretable"], axis=1).assign(layer="layer4", trial=0)
+    for style in (PAGE, NARROW, *STYLES.values()):
+        for figure in figures(with_more(rows), style, sensitivity=bounds).values():
             figure.draw_without_rendering()
             texts = [text for legend in figure.legends for text in legend.get_texts()]
             for axis in figure.axes:
@@ -118,3 +134,93 @@ def test_one_trial_with_one_level_can_be_drawn(tmp_path: Path) -> None:
 def test_a_category_with_dollar_signs_is_text(tmp_path: Path) -> None:
     table = curves(write_study(tmp_path / "study", {(0, 0): [("low", "a$^{$b", 0.3)]}, trials=1))
     draw_figures(table, tmp_path / "figures", formats=["svg"])
+
+
+def test_a_band_shows_the_interval_over_images_of_one_trial(tmp_path: Path) -> None:
+    table = study_evidence(write_counted(tmp_path)).curves
+    axis = figures(table)["figure2-units"].axes[0]
+    (band,) = axis.collections
+    heights = {tuple(point) for point in band.get_paths()[0].vertices.round(6).tolist()}
+    for row in table.itertuples():
+        assert {
+            (row.weights_remaining, row.interpretable_low),
+            (row.weights_remaining, row.interpretable_high),
+        } <= heights
+    texts = [text.get_text() for text in figures(table)["figure2-units"].legends[0].get_texts()]
+    assert texts == ["95 % interval over images", "Trial 0"]
+
+
+@pytest.mark.parametrize(("trials", "bands"), [(2, 0), (3, 1)])
+def test_a_band_over_trials_needs_three_of_them(tmp_path: Path, trials: int, bands: int) -> None:
+    table = curves(write_counted(tmp_path, trials=trials))
+    assert len(figures(table)["figure2-units"].axes[1].collections) == bands
+
+
+def test_floors_and_baselines_are_lines_that_the_legend_names(study: Path) -> None:
+    made = figures(with_more(curves(study)))
+    for name, labels in (
+        ("figure2-units", ["chance", "untrained"]),
+        ("figure4-consistency", ["units renumbered", "other trials", "retrained"]),
+    ):
+        texts = [text.get_text() for text in made[name].legends[0].get_texts()]
+        assert texts == ["Trial 0", "Trial 1", *labels]
+
+
+def test_fates_are_stacked_to_the_number_of_units(tmp_path: Path) -> None:
+    found = study_evidence(write_counted(tmp_path, levels=3, trials=2))
+    figure = figures(found.curves)["figure6-fates"]
+    assert figure.axes[0].get_ylim() == (0, 12)
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown[0] == "kept"
+    assert "lost" in shown
+    assert "figure6-fates" not in figures(found.curves.query("level == 0"))
+
+
+def test_counts_at_every_bound_are_a_heat_map(tmp_path: Path) -> None:
+    found = study_evidence(write_counted(tmp_path, trials=2))
+    figure = figures(found.curves, sensitivity=found.sensitivity)["figure7-sensitivity"]
+    values = figure.axes[0].collections[0].get_array()
+    means = found.sensitivity.groupby(["bound", "level"])["interpretable"].mean().unstack()
+    np.testing.assert_allclose(np.asarray(values), means.to_numpy())
+
+
+def test_each_can_be_drawn_on_given_axes(tmp_path: Path) -> None:
+    found = study_evidence(write_counted(tmp_path))
+    own = Figure(figsize=(9, 3))
+    first, second, third = own.subplots(1, 3)
+    draw_panel(first, found.curves, Panel("interpretable", "Units"))
+    set_positions(first, found.curves)
+    draw_fates(second, found.curves)
+    own.colorbar(draw_sensitivity(third, found.sensitivity, "concepts"))
+    own.draw_without_rendering()
+    assert len(drawn(first)) == 1
+    assert own.axes[1].get_ylabel() == "Units"
+
+
+def test_fonts_are_embedded(files: list[Path]) -> None:
+    by_name = {path.name: path for path in files}
+    assert b"/FontFile2" in by_name["figure2-units.pdf"].read_bytes()
+    assert "<text" not in by_name["figure2-units.svg"].read_text()
+
+
+@pytest.mark.parametrize(("style", "width"), [("paper", 3.4), ("slides", 12.0)])
+def test_a_study_has_figures_in_other_sizes_by_one_command(
+    study: Path, tmp_path: Path, style: str, width: float
+) -> None:
+    result = typed("figures", study, "--style", style, "--format", "png,pdf", "--out", tmp_path / "own")
+    assert result.exit_code == 0, result.output
+    assert {path.suffix for path in (tmp_path / "own").iterdir()} == {".png", ".pdf"}
+    with Image.open(tmp_path / "own/figure2-units.png") as image:
+        assert image.width == pytest.approx(width * 300, abs=2)
+    assert typed("figures", study, "--style", style, "--format", "svg").exit_code == 0
+    assert (study / "figures" / style / "figure2-units.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--style", "papr"], "style is 'papr'; the nearest are: paper"), (["--format", "png,gif"], "formats has 'gif'")],
+)
+def test_an_unknown_style_or_format_is_one_clear_error(study: Path, options: list[str], said: str) -> None:
+    result = typed("figures", study, *options)
+    assert result.exit_code == 2
+    assert said in result.stderr

@@ -110,7 +110,8 @@ def test_the_table_has_a_row_for_every_row_of_the_evidence(study: Path, page: st
 def test_the_figures_stand_in_the_page_with_words_for_what_they_show(page: str) -> None:
     figures = re.findall(r'<figure id="(.*?)">(.*?)</figure>', page, flags=re.DOTALL)
     assert [name for name, _ in figures] == [
-        *["figure1-accuracy", "figure2-units", "figure3-categories", "figure4-consistency"]
+        *["figure1-accuracy", "figure2-units", "figure3-categories", "figure4-consistency", "figure5-agreement"],
+        *["figure6-fates", "figure7-sensitivity"],
     ]
     for _, figure in figures:
         assert figure.count("<svg") == 2

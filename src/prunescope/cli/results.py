@@ -52,6 +52,28 @@ def show(
         err.print(f"note: {note}")
 
 
+def figures(
+    directory: Annotated[Path, typer.Argument(help="The folder of a study, a series or a sweep, finished or not.")],
+    style: Annotated[str, typer.Option(help="`paper`, for one column of a page, or `slides`.")] = "paper",
+    formats: Annotated[
+        str, typer.Option("--format", metavar="FORMATS", help="The formats, separated by commas: pdf, svg, png.")
+    ] = "pdf,svg,png",
+    out_directory: Annotated[
+        Path | None, typer.Option("--out", help="The folder for the figures; by default, figures/STYLE in DIRECTORY.")
+    ] = None,
+) -> None:
+    """Write the figures of a study in a size for a paper or for slides, with embedded fonts."""
+    with progress_of("resampling images") as progress:
+        files = prunescope.write_figures(
+            directory,
+            style=style,
+            formats=[name.strip() for name in formats.split(",")],
+            directory=out_directory,
+            progress=progress,
+        )
+    out.print(f"{counted(len(files), 'file')} of figures: {files[0].parent}")
+
+
 def _levels(summary: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from prunescope.drawing import INK, STYLE
+from prunescope.report.style import INK, PAGE
 
 
 def inline_svg(figure: Figure, prefix: str) -> Markup:
@@ -29,7 +29,7 @@ def inline_svg(figure: Figure, prefix: str) -> Markup:
         The element. It is hidden from assistive technology, because the page describes the figure in words.
     """
     stream = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(PAGE.settings):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]

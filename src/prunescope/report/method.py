@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunescope.pruning.coverage import MOST
-from prunescope.report.figures import percent
+from prunescope.report.drawing import percent
 from prunescope.store.measured import Measured
 from prunescope.store.stored import Pruning
 

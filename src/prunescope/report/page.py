@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,21 +21,32 @@ from markupsafe import Markup
 from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.outlines import Bytes
 from prunescope.evidence import Evidence, category_columns, read_evidence
+from prunescope.evidence.fates import fate_columns
 from prunescope.files import write_text
-from prunescope.report.figures import PAGE_NARROW, PAGE_WIDE, figures, panels_by_figure, percent
+from prunescope.report.drawing import Panel, percent
+from prunescope.report.figures import figures, panels_by_figure
 from prunescope.report.inline import inline_svg
 from prunescope.report.method import counted, method
 from prunescope.report.sheets import GUTTER, Tiles, scaled
+from prunescope.report.style import NARROW, PAGE
 from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
 from prunescope.store.stored import StoredStudy, open_study
 
 REMEMBERED_BYTES = 256 * 2**20
 CAPTIONS = {
     "figure1": "Accuracy on the validation set.",
-    "figure2": "Units that detect a concept (first panel), and how many different concepts they detect (second).",
+    "figure2": "Units that detect a concept (first panel), and how many different concepts they detect (second). Grey "
+    "lines are the counts with permuted labels and of the untrained network, where they are known.",
     "figure3": "Detected concepts by category.",
     "figure4": "Consistency with the dense network of the same trial: how many of its interpretable units still are "
-    "(first panel), and how many of those detect the same concept (second).",
+    "(first panel), and how many of those detect the same concept (second). Grey lines are what remains if units are "
+    "renumbered at random, and where they are known, the consistency with the dense networks of other trials and of a "
+    "retrained network.",
+    "figure5": "Agreement with the dense network, corrected for chance (Cohen's kappa) or independent of the units' "
+    "numbers, and the reliability of concepts: the share of resamples of the images in which units keep theirs.",
+    "figure6": "What becomes of the dense network's units. Unsure units detect another concept, but resampled images "
+    "do not show that it has changed.",
+    "figure7": "Counts at every bound of the IoU; this study's bound is stated above.",
 }
 
 
@@ -125,7 +136,7 @@ def write_report(study_dir: str | Path, concepts: Concepts, evidence: Evidence |
         method=" ".join(filter(None, [_method(study), counted(study.measured(*study.finished[0]))])),
         dissected=_dissection_settings(study),
         facts=_facts(curves, study.settings.axis),
-        drawings=_drawings(curves, study.settings.axis),
+        drawings=_drawings(found, study.settings.axis),
         verdict=found.verdict,
         claims=None if found.claims is None else found.claims.to_dict("records"),
         notes=found.notes,
@@ -174,30 +185,58 @@ def _method(study: StoredStudy) -> str:
     return "The levels are checkpoints that existed already; nothing was trained."
 
 
-def _drawings(curves: pd.DataFrame, axis: str | None) -> list[Drawing]:
-    wide, narrow = figures(curves, axis=axis), figures(curves, PAGE_NARROW, axis=axis)
+def _drawings(evidence: Evidence, axis: str | None) -> list[Drawing]:
+    curves = evidence.curves
+    wide, narrow = (figures(curves, style, axis=axis, sensitivity=evidence.sensitivity) for style in (PAGE, NARROW))
     layers = list(curves["layer"].unique())
+    panels = panels_by_figure(curves)
     drawings = []
-    for name, (rows, panels) in panels_by_figure(curves).items():
-        number = name.split("-")[0]
-        layer = str(rows["layer"].iloc[0])
-        words = "; ".join(
-            f"{f'{panel.title}: ' if panel.title else ''}{panel.label} "
-            f"{_between(rows, panel.column, 100 if panel.percent else 1, axis)}"
-            for panel in panels
-        )
+    for name in wide:
+        number, _, rest = name.partition("-")
+        layer = rest.partition("-")[2] or str(layers[0])
+        rows = curves[curves["layer"] == layer]
+        if name in panels:
+            words = _panels_in_words(*panels[name], axis)
+        elif number == "figure6":
+            words = _fates_in_words(rows, axis)
+        else:
+            words = _bounds_in_words(evidence.sensitivity[evidence.sensitivity["layer"] == layer])
         drawings.append(
             Drawing(
                 name=name,
                 title=f"Figure {number.removeprefix('figure')}",
                 caption=CAPTIONS[number] + (f" Layer {layer}." if len(layers) > 1 and number != "figure1" else ""),
                 words=f"{words}. Means over trials.",
-                share=f"{100 * wide[name].get_figwidth() / PAGE_WIDE:.1f}%",
+                share=f"{100 * wide[name].get_figwidth() / PAGE.width:.1f}%",
                 wide=inline_svg(wide[name], f"{name}-w-"),
                 narrow=inline_svg(narrow[name], f"{name}-n-"),
             )
         )
     return drawings
+
+
+def _panels_in_words(rows: pd.DataFrame, panels: Sequence[Panel], axis: str | None) -> str:
+    return "; ".join(
+        f"{f'{panel.title}: ' if panel.title else ''}{panel.label} "
+        f"{_between(rows, panel.column, 100 if panel.percent else 1, axis)}"
+        for panel in panels
+    )
+
+
+def _fates_in_words(rows: pd.DataFrame, axis: str | None) -> str:
+    return "; ".join(f"{fate} {_between(rows, column, 1, axis)}" for fate, column in fate_columns(rows).items())
+
+
+def _bounds_in_words(sensitivity: pd.DataFrame) -> str:
+    first, last = sensitivity["level"].min(), sensitivity["level"].max()
+    sentences = []
+    for bound in (0.01, 0.05, 0.1, 0.2):
+        at = sensitivity[(sensitivity["bound"] - bound).abs() < 1e-9].groupby("level")["interpretable"].mean()
+        sentences.append(
+            f"{_number(at[first])} interpretable units at level {first} and {_number(at[last])} at level {last} with "
+            f"an IoU above {bound:g}"
+        )
+    return "; ".join(sentences)
 
 
 def _between(rows: pd.DataFrame, column: str, scale: float, axis: str | None) -> str:
