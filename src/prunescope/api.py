@@ -12,6 +12,7 @@ import pandas as pd
 from torch import nn
 
 from prunescope.devices import choose_device
+from prunescope.drawing import style_named
 from prunescope.errors import refuse_text
 from prunescope.evidence import curves, read_evidence, write_evidence
 from prunescope.files import refuse_links_out
@@ -20,7 +21,6 @@ from prunescope.notebook import as_html
 from prunescope.processes import join_processes
 from prunescope.progress import Progress, silent
 from prunescope.report import draw_figures, write_report
-from prunescope.report.style import style_named
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.reading import read_recipe, read_series
 from prunescope.store.recipe import Recipe

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from prunescope.drawing import COLORS, NARROW, PAGE, STYLES
 from prunescope.evidence import curves, study_evidence
 from prunescope.report import Panel, draw_fates, draw_figures, draw_panel, draw_sensitivity, set_positions
 from prunescope.report.figures import figures
-from prunescope.report.style import COLORS, NARROW, PAGE, STYLES
 from tests.cli.commands import typed
 from tests.evidence.counted_study import write_counted
 from tests.evidence.fake_study import UNITS, write_study

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import prunescope
-from prunescope.terminal import counted, err, out, print_table, progress_of
+from prunescope.plurals import counted
+from prunescope.terminal import err, out, print_table, progress_of
 
 if TYPE_CHECKING:
     import pandas as pd

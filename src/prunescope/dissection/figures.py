@@ -16,7 +16,7 @@ from PIL import Image
 from prunescope.arrays import Array
 from prunescope.dissection.scores import interpretable, score_column
 from prunescope.dissection.settings import DEFAULTS
-from prunescope.drawing import COLORS, INK, STYLE, StyledFigure
+from prunescope.drawing import COLORS, INK, PAGE, StyledFigure
 from prunescope.plurals import counted
 
 SHOWN_SIDE = 256
@@ -35,7 +35,7 @@ def draw_layers(tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any]]]) ->
     Figure
         The figure.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(PAGE.settings):
         figure = StyledFigure(figsize=(6.6, 2.6 * max(1, len(tables))), layout="constrained")
         axes = figure.subplots(max(1, len(tables)), 2, squeeze=False)
         for (left, right), (layer, (units, summary)) in zip(axes, tables.items(), strict=True):
@@ -88,7 +88,7 @@ def draw_images(images: Array, captions: Sequence[str], title: str) -> Figure:
         The figure.
     """
     count = max(1, len(images))
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(PAGE.settings):
         figure = StyledFigure(figsize=(1.65 * count + 0.2, 2.3), layout="constrained")
         figure.suptitle(title, fontsize=9)
         axes = figure.subplots(1, count, squeeze=False).ravel()

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from prunescope.drawing import COLORS, FATE_COLORS, HEAT, INK, MARKERS
 from prunescope.evidence import over_trials
 from prunescope.evidence.fates import fate_columns
-from prunescope.report.style import COLORS, FATE_COLORS, HEAT, INK, MARKERS
 
 GREY, BAND = "#6e7781", "#c9d1d9"
 FEWEST_TRIALS = 3  # with two, a t interval is six times as wide as the trials are apart, and hides the curves

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from prunescope.drawing import PAGE, Style, style_named
 from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.evidence import category_columns
 from prunescope.evidence.fates import fate_columns
 from prunescope.files import inside, replacing
 from prunescope.report.drawing import Panel, draw_fates, draw_panel, draw_sensitivity, percent, set_positions, spaced
-from prunescope.report.style import PAGE, Style, style_named
 
 WEIGHTS = "Weights remaining (%)"
 NO_DATES: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}

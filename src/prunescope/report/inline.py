@@ -9,7 +9,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from prunescope.report.style import INK, PAGE
+from prunescope.drawing import INK, PAGE
 
 
 def inline_svg(figure: Figure, prefix: str) -> Markup:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.outlines import Bytes
+from prunescope.drawing import NARROW, PAGE
 from prunescope.evidence import Evidence, category_columns, read_evidence
 from prunescope.evidence.fates import fate_columns
 from prunescope.files import write_text
@@ -28,7 +29,6 @@ from prunescope.report.figures import figures, panels_by_figure
 from prunescope.report.inline import inline_svg
 from prunescope.report.method import counted, method
 from prunescope.report.sheets import GUTTER, Tiles, scaled
-from prunescope.report.style import NARROW, PAGE
 from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
 from prunescope.store.stored import StoredStudy, open_study
 
