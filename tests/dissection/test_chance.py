@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import warnings
 from pathlib import Path
@@ -145,6 +146,26 @@ def test_donors_of_a_sample_are_images_of_the_sample(tmp_path: Path, packed: boo
         part = sample_concepts(root, 20, seed=1)
     expected = dissect_activations(FEATURES[chosen], concepts=alone, chance=3)
     same_layer(dissect_activations(FEATURES[chosen], concepts=part, chance=3), expected)
+
+
+def test_shrinkage_is_what_a_concept_of_one_half_loses_on_the_other() -> None:
+    data = open_concepts(CONCEPTS)
+    found = dissect_activations(FEATURES, concepts=data, chance=0)
+    thresholds, blocks, halves = found.units["threshold"].to_numpy(), arrange(data).blocks, []
+    for half in (0, 1):
+        images = np.flatnonzero(blocks % 2 == half)
+        part = dataclasses.replace(
+            data, names=tuple(data.names[i] for i in images), images_from=images, labels_from=images
+        )
+        halves.append(dissect_activations(FEATURES[images], concepts=part, thresholds=thresholds, chance=0))
+    lost = np.zeros((2, len(found.units)))
+    for loss, here, there in zip(lost, halves, halves[::-1], strict=True):
+        named = here.units.dropna(subset="label")
+        other = named.merge(there.pairs, on=["unit", "number"], how="left", suffixes=("", "_there"))
+        loss[other["unit"]] = other["iou"] - other["iou_there"].fillna(0)
+    alive = ~found.units["dead"].to_numpy()
+    assert found.units["shrinkage"].to_numpy()[alive] == pytest.approx(lost.mean(axis=0)[alive])
+    assert found.units["shrinkage"].mean() > 0
 
 
 def planted(folder: Path) -> tuple[Path, np.ndarray]:

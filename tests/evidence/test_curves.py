@@ -181,13 +181,13 @@ def test_the_document_says_the_same_by_trial_and_sums_up_by_level(study: Path) -
 
 def test_columns_that_an_earlier_version_did_not_write_are_named_with_the_command_that_adds_them(study: Path) -> None:
     with pytest.warns(
-        UserWarning, match="6 of 6 dissections .* lack the columns iou_mirrored, p, precision, q, recall"
+        UserWarning, match="6 of 6 dissections .* lack the columns iou_mirrored, p, precision, q, recall, shrinkage"
     ):
         write_evidence(study)
     lacking = json.loads((study / "evidence.json").read_text())["lacking"]
     assert f"run `prunescope study {study / 'study.yaml'} --out {study}`" in lacking
     for path in study.rglob("units.parquet"):
-        numbers = dict.fromkeys(("iou_mirrored", "p", "precision", "q", "recall"), 0.5)
+        numbers = dict.fromkeys(("iou_mirrored", "p", "precision", "q", "recall", "shrinkage"), 0.5)
         pd.read_parquet(path).assign(**numbers).to_parquet(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

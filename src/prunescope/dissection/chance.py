@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control
 
 from prunescope.arrays import Array
 from prunescope.dissection.scores import PairCounts, Score
-from prunescope.dissection.tally import Counts
+from prunescope.dissection.tally import Counts, Tally
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,48 @@ def best_concepts(counts: Counts, primary: Array, score: Score) -> Best:
     highest = scores[np.arange(len(scores)), best]
     known = highest > -np.inf
     return Best(np.where(known, highest, 0.0), np.where(known, best, -1))
+
+
+def shrinkage(tally: Tally, primary: Array, score: Score) -> Array:
+    """Estimate by how much the scores of units are too high because each is the best of many concepts.
+
+    Each unit's concept is chosen on the even blocks of images, and its score on these blocks is compared with that on
+    the odd ones; then the other way round.
+
+    Parameters
+    ----------
+    tally
+        The pixel counts by block.
+    primary
+        int64 [concepts]: the index of each concept's primary category.
+    score
+        The score.
+
+    Returns
+    -------
+    Array
+        float64 [units]: the mean of the two differences, each of which is 0 for a unit without a concept in the half;
+        NaN if there is only one block.
+    """
+    units = tally.area.shape[1]
+    if len(tally.area) < 2:
+        return np.full(units, np.nan)
+    even, odd = (
+        Counts(*(part[first::2].sum(axis=0, dtype=np.int64) for part in vars(tally).values())) for first in (0, 1)
+    )
+    differences = np.zeros((2, units))
+    for difference, here, there in zip(differences, (even, odd), (odd, even), strict=True):
+        best = best_concepts(here, primary, score)
+        unit = np.flatnonzero(best.concept >= 0)
+        concept = best.concept[unit]
+        common = there.intersect[unit, concept]
+        met = common > 0  # a score is defined for pairs that have pixels in common
+        unit, concept, common = unit[met], concept[met], common[met]
+        other = np.zeros(units)
+        other[unit] = score(PairCounts(common, there.activation[unit, primary[concept]], there.truth[concept]))
+        difference[:] = best.score - other
+    mean: Array = differences.mean(axis=0)
+    return mean
 
 
 def p_values(scores: Array, chance: Array) -> Array:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from prunescope.arrays import Array
 from prunescope.concepts.protocol import Concepts
-from prunescope.dissection.chance import Chance, best_concepts, chance_counts, unit_columns
+from prunescope.dissection.chance import Chance, best_concepts, chance_counts, shrinkage, unit_columns
 from prunescope.dissection.examples import EXAMPLES_FILE, Examples
 from prunescope.dissection.layer_pass import LayerCounts
 from prunescope.dissection.netdissect import to_netdissect
@@ -48,7 +48,7 @@ class LayerDissection:
         The name of the layer in `named_modules()`; empty for an imported table.
     units
         A row per unit: unit, label, category, iou, threshold, dead, number, precision, recall, `CATEGORY-label`,
-        `CATEGORY-iou`, iou_mirrored, p and q if labels were permuted, iou_low, iou_high and concept_set.
+        `CATEGORY-iou`, shrinkage, iou_mirrored, p and q if labels were permuted, iou_low, iou_high and concept_set.
         `label`, `category` and `number` (in label.csv) are those of the unit's concept. `unit` is the index of the
         unit in the layer or, if filters were removed, in the layer of the dense network. `iou_low` and `iou_high` are
         the 95 % interval of the concept's IoU over resampled images, and `concept_set` lists the numbers of the
@@ -142,6 +142,7 @@ class LayerDissection:
         thresholds, dead = counts.thresholds
         known = pd.DataFrame({"unit": np.arange(len(thresholds)), "threshold": thresholds, "dead": dead})
         units = unit_scores(pairs, known, concepts.categories)
+        units = units.assign(shrinkage=shrinkage(tally, primary, score))
         units = units.assign(**unit_columns(units[score_column(units)].to_numpy(), chance))
         summary = chance_counts(chance, iou)
         summary |= summarise(units, concepts.categories, iou, {"layer": layer, **settings})

@@ -14,7 +14,7 @@ from prunescope.store.locations import network_apart
 
 UNIT_COLUMNS = ("unit", "label", "category", "iou", "dead")
 # Tables of earlier versions do not have these columns. The last ones need permuted labels, which can be turned off.
-LATER_COLUMNS = ("precision", "recall", "iou_mirrored")
+LATER_COLUMNS = ("precision", "recall", "shrinkage", "iou_mirrored")
 CHANCE_COLUMNS = ("p", "q")
 
 
@@ -64,8 +64,10 @@ def check_units(table: pd.DataFrame, where: str) -> None:
         _check_ious(table, str(column), where)
         _check_category(table, str(column).removesuffix("-iou"), where)
     for column in (*LATER_COLUMNS, *CHANCE_COLUMNS):
-        if column in table.columns:
+        if column in table.columns and column != "shrinkage":
             _check_ious(table, column, where)
+    if "shrinkage" in table.columns:
+        _check_shrinkage(table, where)
 
 
 def missing_columns(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
@@ -183,6 +185,13 @@ def _check_ious(table: pd.DataFrame, column: str, where: str) -> None:
     if not pd.api.types.is_float_dtype(table[column]):
         raise InputError(f"{where}: {column} is {table[column].dtype}, expected numbers from 0 to 1")
     refuse_rows(table, ~table[column].between(0, 1), column, "a number from 0 to 1", where)
+
+
+def _check_shrinkage(table: pd.DataFrame, where: str) -> None:
+    values, expected = table["shrinkage"], "a number from -1 to 1"
+    if not pd.api.types.is_float_dtype(values):
+        raise InputError(f"{where}: shrinkage is {values.dtype}, expected numbers from -1 to 1")
+    refuse_rows(table, ~values.between(-1, 1) & values.notna(), "shrinkage", expected, where)
 
 
 def refuse_rows(table: pd.DataFrame, bad: pd.Series[bool], column: str, expected: str, where: str) -> None:
