@@ -134,7 +134,7 @@ def test_the_command_stores_what_was_used_and_a_doubt_is_a_note(tmp_path: Path) 
 
 
 def test_a_mean_of_another_length_is_refused(tmp_path: Path) -> None:
-    words = ["dissect", "prunescope:resnet8x4", "--concepts", CONCEPTS, "--out", tmp_path / "out"]
+    words = ["dissect", "prunescope:resnet8x4", "--concepts", CONCEPTS, "--chance", 0, "--out", tmp_path / "out"]
     assert "expected three numbers" in refused(*words, "--mean", "0.5")
     assert "expected one number" in refused(*words, "--channels", "1", "--mean", "0.5,0.5,0.5")
     assert "channels is 2, expected 3 (RGB) or 1 (grayscale)" in refused(*words, "--channels", "2")

@@ -19,6 +19,7 @@ from prunescope.errors import InputError, refuse_text
 from prunescope.files import check_folder, expanded, inside
 from prunescope.networks.chosen_preprocessing import choose_preprocessing
 from prunescope.networks.layers import UnitsAxis
+from prunescope.networks.observing import check_layers
 from prunescope.networks.source import build_network, default_layers
 from prunescope.networks.weight_masks import pair_masks
 from prunescope.processes import join_processes
@@ -161,6 +162,8 @@ def dissect_checkpoints(
     for folder in folders.values():
         for layer in chosen:
             refuse_other(folder, layer, known, known=True)
+    for model in models.values():
+        check_layers(model, chosen)  # before a data set is packed, which may take minutes
     with join_processes("cpu") as processes, shown_progress(progress, "dissecting") as report:
         data = with_packed_copy(data) if chance else data
         found = dissect_networks(
