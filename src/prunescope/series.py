@@ -205,7 +205,8 @@ class Series:
         """
         with shown_report(report, self) as told:
             run_series(self.recipe, self.out, device=self.device, budget=self._budget, build=self._build, report=told)
-        return write_outcome(self.out)
+        write_outcome(self.out)
+        return self.evidence()
 
     def evidence(self) -> pd.DataFrame:
         """Return the evidence of the finished checkpoints, with a row per trial, level and layer; see `curves`."""
