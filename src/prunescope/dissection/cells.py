@@ -117,7 +117,8 @@ class Sheet:
     def _numbers(self, column: str) -> pd.Series[float]:
         cells = self.table[column].str.strip(" ")
         plain = cells.map(lambda cell: _NUMBER.fullmatch(cell) is not None).astype(bool)
-        return self._checked(column, pd.to_numeric(cells.where(plain, "0")), ~plain, "a number")
+        # Python reads 1e999 as infinity, which the bounds refuse, while some versions of pandas raise an error.
+        return self._checked(column, cells.where(plain, "0").map(float), ~plain, "a number")
 
     def _checked(self, column: str, values: pd.Series[float], bad: pd.Series[bool], expected: str) -> pd.Series[float]:
         if bad.any():
