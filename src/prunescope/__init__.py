@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunescope.api import Study, write_figures, write_outcome
+    from prunescope.api import Study, compare, write_figures, write_outcome
     from prunescope.concepts import check_concepts, download_broden, open_concepts, pack_concepts, packed_size
     from prunescope.concepts.broden import permute_labels
     from prunescope.dissection import (
@@ -47,6 +47,7 @@ __all__ = [
     "UnitMatching",
     "build_network",
     "check_concepts",
+    "compare",
     "concepts_still_detected",
     "consistency",
     "curves",
@@ -84,6 +85,7 @@ __all__ = [
 _HOMES = {
     "prunescope.api": (
         "Study",
+        "compare",
         "write_figures",
         "write_outcome",
     ),

@@ -13,14 +13,16 @@ from torch import nn
 
 from prunescope.devices import choose_device
 from prunescope.drawing import style_named
-from prunescope.errors import refuse_text
-from prunescope.evidence import curves, read_evidence, write_evidence
-from prunescope.files import refuse_links_out
+from prunescope.errors import InputError, refuse_text
+from prunescope.evidence import Comparison, compare_studies, curves, read_evidence, write_evidence
+from prunescope.files import check_folder, refuse_links_out, write_table
 from prunescope.networks.published_preprocessing import remember_preprocessing
 from prunescope.notebook import as_html
 from prunescope.processes import join_processes
 from prunescope.progress import Progress, silent
 from prunescope.report import draw_figures, write_report
+from prunescope.report.compared import compared_figures
+from prunescope.report.figures import check_formats, save_figures
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.reading import read_recipe, read_series
 from prunescope.store.recipe import Recipe
@@ -275,3 +277,58 @@ def write_figures(
         sensitivity=found.sensitivity,
         style=style,
     )
+
+
+def compare(
+    studies: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    style: str = "page",
+    formats: Sequence[str] = ("svg", "pdf", "png"),
+    progress: Progress = silent,
+) -> Comparison:
+    """Compare studies with the first of them, and write a table and figures.
+
+    Parameters
+    ----------
+    studies
+        The directories of at least two studies or series. `prunescope.evidence.compare_studies` describes how they are
+        compared.
+    out
+        The folder for ``differences.csv``, ``curves.csv`` and the figures ``compare-curves`` and
+        ``compare-differences``. By default, nothing is written.
+    style, formats
+        The size and the formats of the figures, as in `write_figures`.
+    progress
+        A function that is called with the number of studies read and their total number.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InputError
+        If the studies cannot be compared, if `out` is itself a study or cannot be written to, or if there is no such
+        style or format.
+
+    Examples
+    --------
+    ::
+
+        found = prunescope.compare(["out/ways/rewinding", "out/ways/fine-tuning"], "out/compared")
+        found.differences.query("quantity == 'interpretable'")
+    """
+    check_formats(formats)
+    chosen = style_named(style)
+    if out is not None:
+        check_folder(Path(out))
+        if StudyDirectory(Path(out)).recipe.is_file():
+            raise InputError(f"{out} is itself a study; give another folder for the comparison")
+    found = compare_studies(studies, progress=progress)
+    if out is not None:
+        drawn = compared_figures(found.curves, found.differences, chosen)
+        write_table(Path(out) / "curves.csv", found.curves)
+        write_table(Path(out) / "differences.csv", found.differences)
+        save_figures(drawn, out, formats, chosen)
+    return found

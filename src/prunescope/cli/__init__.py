@@ -50,7 +50,7 @@ from prunescope.cli.options import (
     chosen,
     colors_of,
 )
-from prunescope.cli.results import figures, show
+from prunescope.cli.results import compare, figures, show
 from prunescope.errors import InputError
 from prunescope.plurals import counted
 from prunescope.terminal import Commands, err, in_hours, out, print_table, progress_of
@@ -77,6 +77,7 @@ app.command()(series)
 app.command()(sweep)
 app.command()(show)
 app.command()(figures)
+app.command()(compare)
 
 
 def _print_version(asked: bool) -> None:

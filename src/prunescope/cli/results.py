@@ -75,6 +75,52 @@ def figures(
     out.print(f"{counted(len(files), 'file')} of figures: {files[0].parent}")
 
 
+def compare(
+    studies: Annotated[list[Path], typer.Argument(help="The folders of at least two studies or series.")],
+    out_directory: Annotated[Path, typer.Option("--out", help="The folder for the tables and figures.")],
+    style: Annotated[str, typer.Option(help="The size of the figures: `page`, `paper` or `slides`.")] = "page",
+    formats: Annotated[
+        str, typer.Option("--format", metavar="FORMATS", help="The formats, separated by commas: svg, pdf, png.")
+    ] = "svg,pdf,png",
+) -> None:
+    """Compare studies with the first of them at equal weights remaining and at equal accuracy.
+
+    The table holds the differences with 95 % intervals. Trials are paired if the studies share their dense networks.
+    """
+    with progress_of("reading studies") as progress:
+        found = prunescope.compare(
+            studies,
+            out_directory,
+            style=style,
+            formats=[name.strip() for name in formats.split(",")],
+            progress=progress,
+        )
+    at_end = found.differences.groupby(["study", "layer", "quantity", "at"], sort=False).tail(1)
+    print_table(_compared(at_end))
+    for note in found.notes:
+        err.print(f"note: {note}")
+    out.print(f"The differences at every level are in {out_directory / 'differences.csv'}, with figures beside them")
+
+
+def _compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return differences as text, one row for each study, layer, quantity and way of comparing."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "study": rows["study"],
+            "minus": rows["reference"],
+            "layer": rows["layer"],
+            "quantity": rows["quantity"],
+            "at": [
+                f"{100 * position:.3g} % {'of weights' if at == 'weights_remaining' else 'accuracy'}"
+                for at, position in zip(rows["at"], rows["position"], strict=True)
+            ],
+            "difference": _numbers(rows, "difference", ("low", "high"), digits=3),
+        }
+    )
+
+
 def _levels(summary: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 

@@ -4,6 +4,7 @@ from prunescope.dissection.resampling import PairTally, Resampled, block_weights
 from prunescope.dissection.scores import interpretable
 from prunescope.evidence.by_concept import concepts_still_detected, matched_by_concept
 from prunescope.evidence.claims import claims
+from prunescope.evidence.comparison import Comparison, compare_studies
 from prunescope.evidence.consistency import consistency
 from prunescope.evidence.fates import fates
 from prunescope.evidence.over_trials import over_trials
@@ -15,6 +16,7 @@ from prunescope.evidence.tables import category_columns, curves
 from prunescope.evidence.verdict import Replicates, Verdict, verdict
 
 __all__ = [
+    "Comparison",
     "Evidence",
     "Overview",
     "PairTally",
@@ -24,6 +26,7 @@ __all__ = [
     "block_weights",
     "category_columns",
     "claims",
+    "compare_studies",
     "concepts_still_detected",
     "consistency",
     "curves",

@@ -20,7 +20,7 @@ from prunescope.evidence.fates import fate_columns
 from prunescope.files import inside, replacing
 from prunescope.report.drawing import Panel, draw_fates, draw_panel, draw_sensitivity, percent, set_positions, spaced
 
-WEIGHTS = "Weights remaining (%)"
+AT_WEIGHTS = "Weights remaining (%)"
 NO_DATES: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 FORMATS = tuple(NO_DATES)
 AGREEMENT: Mapping[str, str] = {
@@ -78,15 +78,26 @@ def draw_figures(
     -----
     Figures 1 to 4 are those of Frankle and Bau 2019, "Dissecting Pruned Neural Networks".
     """
-    refuse_text(formats, "formats")
-    for ending in formats:
-        if ending not in FORMATS:
-            raise InputError(f"formats has {ending!r}; {nearest(ending, FORMATS)}")
+    check_formats(formats)
     for layer in curves["layer"].unique():
         inside(directory, layer, "the layer")
     chosen = style_named(style)
     drawn = figures(curves, chosen, axis=axis, sensitivity=sensitivity)
     return save_figures(drawn, directory, formats, chosen)
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise if one of the formats of figures is unknown.
+
+    Raises
+    ------
+    InputError
+        If a format is not svg, pdf or png.
+    """
+    refuse_text(formats, "formats")
+    for ending in formats:
+        if ending not in FORMATS:
+            raise InputError(f"formats has {ending!r}; {nearest(ending, FORMATS)}")
 
 
 def save_figures(
@@ -188,21 +199,21 @@ def panels_by_figure(curves: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, list
 def _draw(rows: pd.DataFrame, panels: Sequence[Panel], style: Style, name: str | None) -> Figure:
     columns = min(len(panels), style.columns if len(panels) not in (1, 2, 4) else style.columns - 1)
     columns = max(columns, 2) if len(panels) > 2 else columns
-    figure, axes = _panels(len(panels), columns, style)
+    figure, axes = new_panels(len(panels), columns, style)
     for place, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
         draw_panel(axis, rows, panel)
         set_positions(axis, rows, most_ticks=8 if style.width / style.scale / columns > 3 else 5)
-        weights = WEIGHTS if style.width / style.scale / columns > 2 else "Weights (%)"
+        weights = AT_WEIGHTS if style.width / style.scale / columns > 2 else "Weights (%)"
         label = (name or "") if "at" in rows else weights
         axis.set_xlabel(label if place + columns >= len(panels) else "")
         several = len({each.label for each in panels}) > 1
         axis.set_ylabel(panel.label if several or place % columns == 0 else "")
         axis.set_title(panel.title)
-    _legend(figure, axes, style)
+    add_legend(figure, axes, style)
     return figure
 
 
-def _panels(count: int, columns: int, style: Style) -> tuple[Figure, list[Axes]]:
+def new_panels(count: int, columns: int, style: Style) -> tuple[Figure, list[Axes]]:
     """Return a figure with `count` pairs of axes, `columns` of them side by side."""
     lines = math.ceil(count / columns)
     height = (2.1 if count > 2 else 2.75) * lines + 0.35
@@ -215,7 +226,7 @@ def _panels(count: int, columns: int, style: Style) -> tuple[Figure, list[Axes]]
     return figure, list(axes[:count])
 
 
-def _legend(figure: Figure, axes: Sequence[Axes], style: Style) -> None:
+def add_legend(figure: Figure, axes: Sequence[Axes], style: Style) -> None:
     """Add one legend for all axes, unless there is a single line that needs none."""
     named: dict[str, Any] = {}
     for axis in axes:
@@ -228,11 +239,11 @@ def _legend(figure: Figure, axes: Sequence[Axes], style: Style) -> None:
 
 
 def _draw_fates(rows: pd.DataFrame, style: Style, name: str | None) -> Figure:
-    figure, (axis,) = _panels(1, 1, style)
+    figure, (axis,) = new_panels(1, 1, style)
     draw_fates(axis, rows)
     set_positions(axis, rows, most_ticks=8 if style.width / style.scale > 4 else 5, margin=False)
-    axis.set_xlabel((name or "") if "at" in rows else WEIGHTS)
-    _legend(figure, [axis], style)
+    axis.set_xlabel((name or "") if "at" in rows else AT_WEIGHTS)
+    add_legend(figure, [axis], style)
     return figure
 
 
@@ -244,7 +255,7 @@ def _draw_sensitivity(rows: pd.DataFrame, sensitivity: pd.DataFrame, style: Styl
     }
     shown = [column for column in titles if column in sensitivity and sensitivity[column].notna().any()]
     columns = min(len(shown), max(1, style.columns - 1))
-    figure, axes = _panels(len(shown), columns, style)
+    figure, axes = new_panels(len(shown), columns, style)
     levels = sorted(sensitivity["level"].unique())
     at = rows.groupby("level")["weights_remaining"].mean()
     named = rows.drop_duplicates("level").set_index("level")["at_label"] if "at" in rows else at.map(percent)
@@ -254,6 +265,6 @@ def _draw_sensitivity(rows: pd.DataFrame, sensitivity: pd.DataFrame, style: Styl
         figure.colorbar(mesh, ax=axis, pad=0.02)
         axis.set_title(titles[column])
         axis.set_ylabel(axis.get_ylabel() if place % columns == 0 else "")
-        axis.set_xlabel(((name or "") if "at" in rows else WEIGHTS) if place + columns >= len(shown) else "")
+        axis.set_xlabel(((name or "") if "at" in rows else AT_WEIGHTS) if place + columns >= len(shown) else "")
         axis.set_xticks([tick + 0.5 for tick in ticks], [str(named[levels[tick]]) for tick in ticks])
     return figure
