@@ -17,6 +17,7 @@ from prunescope.dissection import Budget
 from prunescope.errors import InputError
 from prunescope.networks import build_network
 from prunescope.pruning import prune_filters, shrink, unit_numbers
+from prunescope.store.stored import open_study
 from prunescope.study.reporting import Event
 
 NETWORK, CLASSES = "prunescope:resnet8x4", 16
@@ -95,6 +96,8 @@ def test_accuracy_is_measured_on_validation_images_alone(files: dict[str, Path],
     shutil.copytree(data / "classification" / "val", tmp_path / "images" / "val")
     found = series(files, "dense half", tmp_path / "out", data, data=tmp_path / "images", layers=["stage3"]).run()
     assert found["accuracy"].between(0, 1).all()
+    tables = [open_study(tmp_path / "out").predictions(0, level) for level in (0, 1)]
+    assert [(table["class"] == table["predicted"]).mean() for table in tables] == found["accuracy"].tolist()
     assert (tmp_path / "out" / "figures" / "figure1-accuracy.svg").is_file()
 
 

@@ -20,6 +20,7 @@ from prunescope.networks import build_network, load_weights
 from prunescope.pruning import Mask, prune
 from prunescope.store import read_recipe
 from prunescope.store.layout import StudyDirectory
+from prunescope.store.stored import open_study
 from prunescope.study import Event, run_study, stages
 from prunescope.study.data import study_task
 from prunescope.training import StepRange, train
@@ -41,7 +42,13 @@ def test_every_file_of_the_layout_is_there(finished: tuple[prunescope.Study, pd.
     for trial in range(2):
         for level in range(3):
             folder = study.out / f"trial-{trial}" / f"level-{level:02d}"
-            for name in ("mask.safetensors", "weights.safetensors", "training.csv", "measured.json"):
+            for name in (
+                "mask.safetensors",
+                "weights.safetensors",
+                "training.csv",
+                "predictions.parquet",
+                "measured.json",
+            ):
                 assert (folder / name).is_file()
             for layer in ("stage1", "stage3"):
                 for name in ("units.parquet", "tally.safetensors", "summary.json"):
@@ -53,6 +60,14 @@ def test_every_file_of_the_layout_is_there(finished: tuple[prunescope.Study, pd.
         assert (study.out / "figures" / f"figure1-accuracy.{ending}").is_file()
     assert "small" in (study.out / "report" / "index.html").read_text()
     assert not list(study.out.rglob("*.part*"))
+
+
+def test_the_accuracy_of_a_level_is_that_of_its_predictions(finished: tuple[prunescope.Study, pd.DataFrame]) -> None:
+    study, evidence = finished
+    accuracies = evidence.drop_duplicates(["trial", "level"]).set_index(["trial", "level"])["accuracy"]
+    for (trial, level), accuracy in accuracies.items():
+        table = open_study(study.out).predictions(trial, level)
+        assert (table["class"] == table["predicted"]).mean() == accuracy
 
 
 def test_evidence_agrees_with_the_units_tables(finished: tuple[prunescope.Study, pd.DataFrame]) -> None:

@@ -73,6 +73,14 @@ def test_sharing_the_validation_images_does_not_change_what_is_measured(told: di
     assert told["shared"] == pytest.approx(told["alone"], rel=1e-6)
 
 
+def test_every_process_has_the_predictions_of_all_images_in_their_order(two: Path, told: dict[str, Any]) -> None:
+    tables = [pd.read_parquet(two / f"{name}-{rank}.parquet") for name in ("alone", "shared") for rank in range(2)]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0], rtol=1e-5)
+    assert tables[0]["image"].tolist() == list(range(len(tables[0])))
+    assert (tables[0]["class"] == tables[0]["predicted"]).mean() == told["alone"][0] == told["shared"][0]
+
+
 def test_what_stops_the_main_process_stops_all_with_the_same_message(two: Path) -> None:
     main, other = (json.loads((two / f"errors-{rank}.json").read_text())["errors"] for rank in range(2))
     assert main == other

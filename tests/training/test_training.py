@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -156,6 +157,21 @@ def test_measuring_does_not_depend_on_the_batch_size_or_on_where_images_are_held
     found = [measure(model, opened(root, in_memory=held), size) for held in (True, False) for size in (1, 5, 12)]
     assert all(one.top1 == found[0].top1 and one.top5 == 1.0 for one in found)
     assert [one.loss for one in found] == pytest.approx([found[0].loss] * 6, rel=1e-5)
+
+
+def test_predictions_of_single_images_give_the_accuracy_and_the_loss(root: Path) -> None:
+    from prunescope.training import measure_images
+
+    model, task = network().eval(), opened(root)
+    result, table = measure_images(model, task, 5)
+    with torch.inference_mode():
+        scores = torch.cat([model(images) for images, _ in task.validation_batches(len(task.val), torch.device("cpu"))])
+    assert table["image"].tolist() == list(range(len(task.val)))
+    assert table["class"].tolist() == task.val.targets.tolist()
+    assert table["predicted"].tolist() == scores.argmax(1).tolist()
+    assert (table["class"] == table["predicted"]).mean() == result.top1
+    assert -np.log(table["probability"].to_numpy(np.float64)).mean() == pytest.approx(result.loss, rel=1e-5)
+    assert [str(kind) for kind in table.dtypes] == ["int32", "int32", "int32", "float32"]
 
 
 def test_a_diverging_run_stops_with_its_step_and_learning_rate(root: Path) -> None:

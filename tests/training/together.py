@@ -13,7 +13,7 @@ from prunescope.errors import InputError
 from prunescope.files import write_json, write_table
 from prunescope.networks.weights import save_weights
 from prunescope.processes import join_processes
-from prunescope.training import StepRange, measure, train
+from prunescope.training import StepRange, measure_images, train
 from tests.training.small import half_mask, network, opened, plain_network, recipe
 
 COURSE = StepRange(1, 7)
@@ -53,7 +53,11 @@ def train_all(root: Path, out: Path) -> None:
 
         model, task = network(), opened(root)
         train(model, task, recipe(batch_size=9), seed=3, mask=half_mask(model), course=COURSE)
-        shared, alone = measure(model, task, 4, "cpu", processes), measure(model, task, 4)
+        (shared, shared_table), (alone, alone_table) = (
+            measure_images(model, task, 4, "cpu", sharing) for sharing in (processes, None)
+        )
+        write_table(out / f"shared-{processes.rank}.parquet", shared_table)
+        write_table(out / f"alone-{processes.rank}.parquet", alone_table)
         weights = torch.cat([tensor.flatten().double() for tensor in model.state_dict().values()])
         same = bool(torch.equal(processes.sum(weights), weights * processes.count))
         errors = [

@@ -77,7 +77,7 @@ def _one_trial(
         accuracy = np.repeat(first["accuracy"].to_numpy(np.float64)[:, None], resamples, axis=1)
         notes.append(
             "The accuracy is taken as it was measured, without its own uncertainty, because there is one trial and the "
-            "predictions for single images are not stored."
+            "predictions for the validation images are not resampled."
         )
     return rows, Replicates(counts, accuracy)
 

@@ -96,6 +96,10 @@ class StudyDirectory:
         """The measurements after training. Training writes this file last."""
         return self.level(trial, level) / "measured.json"
 
+    def predictions(self, trial: int, level: int) -> Path:
+        """The class that the trained network predicts for each validation image."""
+        return self.level(trial, level) / "predictions.parquet"
+
     def checkpoints(self, trial: int, level: int) -> Path:
         """The folder of checkpoints for resuming training; it is removed when training is complete."""
         return self.level(trial, level) / "checkpoints"

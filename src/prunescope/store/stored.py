@@ -17,6 +17,7 @@ from prunescope.files import file_name
 from prunescope.store.dissections import SUMMARY, UNITS, read_json, read_table
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.measured import Measured, first_problem, read_measured
+from prunescope.store.predictions import read_predictions
 from prunescope.store.tables import check_summary, check_units
 from prunescope.store.values import UnreadableError, loaded
 
@@ -147,6 +148,18 @@ class StoredStudy:
     def measured(self, trial: int, level: int) -> Measured:
         """Read the measurements of a level, such as its accuracy and weights remaining."""
         return read_measured(StudyDirectory(self.root).measured(trial, level), trial, level)
+
+    def predictions(self, trial: int, level: int) -> pd.DataFrame | None:
+        """Read the predictions of a level for the validation images, and check them; see `read_predictions`.
+
+        Returns
+        -------
+        DataFrame or None
+            A row per validation image; None if there is no file, as in a series without data or in a level that was
+            finished by an earlier version.
+        """
+        path = StudyDirectory(self.root).predictions(trial, level)
+        return read_predictions(path, self.measured(trial, level).top1) if path.exists() else None
 
     def summary(self, trial: int, level: int, layer: str) -> dict[str, Any]:
         """Read the summary of a dissection, which contains counts and settings, and check it.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from prunescope.pruning import Coverage, Mask, prune, prune_filters, shrink, uni
 from prunescope.randomness import seed_of
 from prunescope.store.series import Checkpoint, SeriesRecipe
 from prunescope.tasks.task import Task
-from prunescope.training.validation import measure
+from prunescope.training.validation import measure_images
 
 # The statistics of normalisation layers are estimated on at most this many images, in batches of about this size.
 CALIBRATED, CALIBRATION_BATCH = 2048, 64
@@ -76,6 +77,8 @@ class Prepared:
     numbers
         For each layer, the units of the first checkpoint that its units correspond to, int64 [units]; None if they have
         the same numbers, or if it is unknown.
+    predictions
+        The predictions for the validation images, as `measure_images` returns them, if the series has data.
     """
 
     level: SeriesLevel
@@ -84,6 +87,7 @@ class Prepared:
     prunable: int
     mask: Mask | None = None
     numbers: dict[str, Array] | None = None
+    predictions: pd.DataFrame | None = None
 
 
 # Returns the network of a trial's checkpoint with its weights; the network is modified.
@@ -172,9 +176,11 @@ def prepare_checkpoint(
         if recipe.axis is not None:
             measured["at"] = checkpoint.at
         measured |= {"parameters": coverage.parameters, "never_pruned": list(coverage.outside)}
+        predictions = None
         if task is not None and recipe.data is not None:
-            measured |= measure(model, task, recipe.data.batch_size, device)._asdict()
-    return Prepared(level, model, measured, prunable, mask, numbers)
+            result, predictions = measure_images(model, task, recipe.data.batch_size, device)
+            measured |= result._asdict()
+    return Prepared(level, model, measured, prunable, mask, numbers, predictions)
 
 
 def prunable_mask(model: nn.Module, recipe: SeriesRecipe) -> Mask:

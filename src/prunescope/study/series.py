@@ -23,7 +23,7 @@ from prunescope.dissection.run import dissect_networks
 from prunescope.dissection.settings import check_precision
 from prunescope.dissection.storage import Budget
 from prunescope.errors import InputError
-from prunescope.files import write_json, write_text
+from prunescope.files import write_json, write_table, write_text
 from prunescope.hashes import Hashes
 from prunescope.networks.checks import explain_failures
 from prunescope.networks.chosen_preprocessing import choose_preprocessing
@@ -292,6 +292,8 @@ class _Run:
         for layer, matching in matched.items():
             matching.save(layer_folder(folder, layer))
         found.save(folder, replace=True)
+        if one.predictions is not None:
+            write_table(self.directory.predictions(trial, level), one.predictions)
         write_json(self.directory.measured(trial, level), one.measured)
         summaries = {layer: read_summary(folder, layer) for layer in parts}
         known = {name: one.measured.get(name) for name in ("weights_remaining", "top1")}

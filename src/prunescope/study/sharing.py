@@ -66,6 +66,10 @@ def share_dense(
         (there.training(theirs, 0), directory.training(trial, 0)),
     ):
         link(file, ours)
+    if there.predictions(theirs, 0).is_file():
+        link(there.predictions(theirs, 0), directory.predictions(trial, 0))
+    else:  # that study was made by an earlier version, and a file of an interrupted run would not fit its accuracy
+        directory.predictions(trial, 0).unlink(missing_ok=True)
     mask = begin_dense(level, steps_per_epoch).mask
     mask.save(directory.mask(trial, 0))
     # The measurements are written last, because they mark the level as complete.

@@ -8,6 +8,7 @@ from functools import partial
 import pandas as pd
 from torch import nn
 
+from prunescope.files import write_table
 from prunescope.networks.weights import save_weights
 from prunescope.study.context import StudyContext
 from prunescope.study.given import given_rewinding_point
@@ -21,7 +22,8 @@ def train_level(level: Level, start: LevelStart, study: StudyContext) -> pd.Data
     """Train the network of a level, continuing from its last checkpoint if there is one.
 
     At level 0, the initial weights and the network at each step that levels rewind to are saved as well. Given
-    weights are not trained; only their accuracy is measured.
+    weights are not trained; only their accuracy is measured. The predictions for the validation images are written at
+    the end.
 
     Parameters
     ----------
@@ -65,6 +67,7 @@ def train_level(level: Level, start: LevelStart, study: StudyContext) -> pd.Data
         course=start.steps,
         device=study.device,
         at_step=at_step,
+        at_end=partial(write_table, directory.predictions(trial, number)),
         checkpoints=directory.checkpoints(trial, number),
         tracking=directory.tracking(trial, number),
         progress=lambda done, total: study.progress.update(done / total, weights_remaining=remaining),

@@ -3,7 +3,7 @@
 from prunescope.training.loop import train
 from prunescope.training.recipe import StepRange, Training, learning_rate
 from prunescope.training.steps import Step
-from prunescope.training.validation import ValidationResult, measure
+from prunescope.training.validation import ValidationResult, measure, measure_images
 
 __all__ = [
     "Step",
@@ -12,5 +12,6 @@ __all__ = [
     "ValidationResult",
     "learning_rate",
     "measure",
+    "measure_images",
     "train",
 ]

@@ -27,7 +27,7 @@ from prunescope.training.interrupts import finishing_first
 from prunescope.training.pace import Pace
 from prunescope.training.recipe import StepRange, Training, learning_rate
 from prunescope.training.steps import Step
-from prunescope.training.validation import measure
+from prunescope.training.validation import measure_images
 
 COLUMNS = ["step", "epoch", "learning_rate", "loss", "top1", "top5", "validation_loss"]
 
@@ -42,6 +42,7 @@ def train(
     course: StepRange,
     device: str | torch.device = "cpu",
     at_step: Mapping[int, Callable[[], None]] | None = None,
+    at_end: Callable[[pd.DataFrame], None] | None = None,
     checkpoints: Path | None = None,
     tracking: Path | None = None,
     progress: Progress = silent,
@@ -73,6 +74,9 @@ def train(
         Functions by step number, each called before that step; `course.stop` stands for the end of training. Only the
         main process calls them, but all processes have to be given them. The weights are checked to be finite before
         each call. A run resumed from a checkpoint calls only those at the checkpoint's step or later.
+    at_end
+        A function that is called with the trained network's predictions for the validation images, as `measure_images`
+        returns them. Only the main process calls it, but all processes have to be given one.
     checkpoints
         A folder for the checkpoints of this training. If it holds checkpoints, training resumes from the last intact
         one. On a single CPU, the weights and rows are then identical to those of a run that was never interrupted.
@@ -123,7 +127,7 @@ def train(
         accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": record.step + 1}})
         descent = Descent.prepare(model, optimiser, mask, training, images, accelerator, processes)
         level = _LevelTraining(model, task, training, course, plan, descent, record, kept, device)
-        return level.run(at_step or {}, progress)
+        return level.run(at_step or {}, at_end, progress)
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,12 @@ class _LevelTraining:
     def processes(self) -> Processes:
         return self.descent.processes
 
-    def run(self, at_step: Mapping[int, Callable[[], None]], progress: Progress) -> pd.DataFrame:
+    def run(
+        self,
+        at_step: Mapping[int, Callable[[], None]],
+        at_end: Callable[[pd.DataFrame], None] | None,
+        progress: Progress,
+    ) -> pd.DataFrame:
         """Take the remaining steps; return the table of all steps."""
         course, record, main = self.course, self.record, self.processes.is_main
         alone = self.kept is not None and self.processes.count == 1
@@ -175,7 +184,10 @@ class _LevelTraining:
             raise
         self._act(at_step.get(course.stop, lambda: None))
         rows = record.rows or [{"step": course.stop, "epoch": course.stop / self.plan.steps_per_epoch}]
-        rows[-1] |= self._measured()
+        measured, predictions = self._measured()
+        rows[-1] |= measured
+        if at_end is not None:
+            self.processes.on_main(partial(at_end, predictions))
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def _after_step(self, done: int, pending: list[Tensor], pace: Pace, *, acts: bool) -> None:
@@ -195,7 +207,7 @@ class _LevelTraining:
             loss = torch.tensor(self.record.losses, dtype=torch.float64).mean().item()
             row = {"step": done, "epoch": done / per_epoch, "learning_rate": self._rate(done - 1), "loss": loss}
             if measured and done != self.course.stop:
-                row |= self._measured()
+                row |= self._measured()[0]
             self.record.rows.append(row)
             self.record.losses.clear()
         if self.kept and checkpoint_is_due:
@@ -230,14 +242,14 @@ class _LevelTraining:
             step = self.record.step - 1
             raise _diverged(f"a weight is not finite after step {step}", self._rate(step))
 
-    def _measured(self) -> dict[str, float]:
+    def _measured(self) -> tuple[dict[str, float], pd.DataFrame]:
         self.processes.broadcast_tensors(self.model.buffers())
         share = -(-self.training.batch_size // self.processes.count)
         size = min(share, self.descent.micro_batch_size)
-        found = measure(self.model, self.task, size, self.device, self.processes)
+        found, predictions = measure_images(self.model, self.task, size, self.device, self.processes)
         measured = {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
         self.descent.accelerator.log(measured, step=self.record.step)
-        return measured
+        return measured, predictions
 
     def _rate(self, step: int) -> float:
         if self.course.rate is not None:
