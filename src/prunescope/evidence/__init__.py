@@ -7,6 +7,7 @@ from prunescope.evidence.claims import claims
 from prunescope.evidence.comparison import Comparison, compare_studies
 from prunescope.evidence.consistency import consistency
 from prunescope.evidence.fates import fates
+from prunescope.evidence.of_images import changed_images, class_accuracy, study_predictions
 from prunescope.evidence.over_trials import over_trials
 from prunescope.evidence.overview import Overview, show
 from prunescope.evidence.reading import read_evidence
@@ -25,7 +26,9 @@ __all__ = [
     "Verdict",
     "block_weights",
     "category_columns",
+    "changed_images",
     "claims",
+    "class_accuracy",
     "compare_studies",
     "concepts_still_detected",
     "consistency",
@@ -39,6 +42,7 @@ __all__ = [
     "sensitivity",
     "show",
     "study_evidence",
+    "study_predictions",
     "verdict",
     "write_evidence",
 ]

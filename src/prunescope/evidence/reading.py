@@ -11,7 +11,7 @@ import pandas as pd
 from prunescope.arrays import Array
 from prunescope.evidence.over_images import REPLICATED
 from prunescope.evidence.over_trials import over_trials
-from prunescope.evidence.record import KEY, Evidence, study_evidence
+from prunescope.evidence.record import KEY, Evidence, by_image, study_evidence
 from prunescope.evidence.tables import gather
 from prunescope.evidence.verdict import FEWEST_RESAMPLES
 from prunescope.evidence.verdict_of_study import judge
@@ -49,8 +49,18 @@ def read_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidenc
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         return study_evidence(study_dir, progress)
     verdict, claims, _ = judge(curves, replicates)
+    classes, exemplars = by_image(study)
     return Evidence(
-        curves, over_trials(curves), fates, sensitivity, replicates, verdict, claims, tuple(map(str, notes))
+        curves=curves,
+        levels=over_trials(curves),
+        fates=fates,
+        sensitivity=sensitivity,
+        replicates=replicates,
+        verdict=verdict,
+        claims=claims,
+        notes=tuple(map(str, notes)),
+        classes=classes,
+        exemplars=exemplars,
     )
 
 

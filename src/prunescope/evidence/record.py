@@ -13,6 +13,7 @@ import pandas as pd
 from prunescope.arrays import Array
 from prunescope.evidence.documents import evidence_document, verdict_document
 from prunescope.evidence.fates import FATES, fate_counts, fates
+from prunescope.evidence.of_images import changed_images, class_accuracy, study_predictions
 from prunescope.evidence.over_images import Key, OverImages, over_images
 from prunescope.evidence.over_trials import over_trials, value_columns
 from prunescope.evidence.sensitivity import sensitivity
@@ -53,6 +54,12 @@ class Evidence:
         The claims of the paper, as `prunescope.evidence.claims` returns them, or None.
     notes
         Sentences about what is left out, and why.
+    classes
+        A row per trial, level and class: its accuracy; see `prunescope.evidence.class_accuracy`. None if no level has
+        stored predictions.
+    exemplars
+        A row per level and image whose prediction pruning changes; see `prunescope.evidence.changed_images`. None if
+        no level has stored predictions.
     """
 
     curves: pd.DataFrame
@@ -63,6 +70,8 @@ class Evidence:
     verdict: Verdict | None
     claims: pd.DataFrame | None
     notes: tuple[str, ...]
+    classes: pd.DataFrame | None = None
+    exemplars: pd.DataFrame | None = None
 
 
 def study_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidence:
@@ -92,8 +101,9 @@ def write_evidence(study_dir: str | Path, progress: Progress = silent) -> Eviden
     """Compute the evidence of a study and write it to the study's directory.
 
     The files are ``evidence.csv``, ``levels.csv``, ``fates.parquet``, ``sensitivity.csv``, ``replicates.safetensors``,
-    ``evidence.json``, ``verdict.json``, ``verdict.txt`` and ``claims.csv``; docs/files.md describes them. The same
-    study always gives files with the same bytes.
+    ``evidence.json``, ``verdict.json``, ``verdict.txt`` and ``claims.csv``, and, where predictions are stored,
+    ``classes.csv`` and ``exemplars.csv``; docs/files.md describes them. The same study always gives files with the same
+    bytes.
 
     Parameters
     ----------
@@ -121,10 +131,11 @@ def write_evidence(study_dir: str | Path, progress: Progress = silent) -> Eviden
     write_json(study.root / "evidence.json", evidence_document(study, found.curves, lacking(study)))
     write_json(study.root / "verdict.json", verdict_document(found.verdict, found.notes))
     write_text(study.root / "verdict.txt", "\n".join(in_words(found)) + "\n")
-    if found.claims is not None:
-        write_table(study.root / "claims.csv", found.claims)
-    else:
-        (study.root / "claims.csv").unlink(missing_ok=True)
+    for name, table in (("claims", found.claims), ("classes", found.classes), ("exemplars", found.exemplars)):
+        if table is not None:
+            write_table(study.root / f"{name}.csv", table)
+        else:
+            (study.root / f"{name}.csv").unlink(missing_ok=True)
     return found
 
 
@@ -159,6 +170,7 @@ def _collect(study: StoredStudy, progress: Progress) -> Evidence:
     table = _with_columns(table, resampled, all_fates)
     replicates = _replicates(table, resampled)
     verdict, of_paper, more = judge(table, replicates)
+    classes, exemplars = by_image(study)
     return Evidence(
         curves=table,
         levels=over_trials(table),
@@ -168,7 +180,15 @@ def _collect(study: StoredStudy, progress: Progress) -> Evidence:
         verdict=verdict,
         claims=of_paper,
         notes=(*resampled.notes, *notes, *more),
+        classes=classes,
+        exemplars=exemplars,
     )
+
+
+def by_image(study: StoredStudy) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """Return the accuracies of classes and the changed images of a study; None if no level has predictions."""
+    predictions = study_predictions(study)
+    return (None, None) if predictions is None else (class_accuracy(predictions), changed_images(predictions))
 
 
 def _by_unit(study: StoredStudy, resampled: OverImages) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
