@@ -344,7 +344,8 @@ def test_a_study_branches_where_the_files_hold_the_same_wherever_they_are() -> N
     assert run("second", [*changes, *places], ["first"]) == [
         "trial 0: the dense network is that of first, and its dissection"
     ]
-    assert dense.samefile("second/trial-0/level-00/weights.safetensors")
+    for name in ("weights.safetensors", "predictions.parquet"):
+        assert dense.with_name(name).samefile(f"second/trial-0/level-00/{name}")
     # The labels decide on the dissection alone.
     edit_with_same_size("copied/concepts/label.csv", "blue", "grey")
     assert run("third", [*changes, *places], ["first"]) == ["trial 0: the dense network is that of first"]

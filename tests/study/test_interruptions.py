@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from prunescope.errors import InputError
+from prunescope.evidence import read_evidence
 from prunescope.processes import Processes
 from prunescope.pruning import Mask
 from prunescope.store import read_recipe
@@ -195,6 +196,7 @@ def test_a_study_of_before_is_gone_on_with(recipe: Path, tmp_path: Path) -> None
     lines = directory.recipe.read_text().splitlines(keepends=True)
     new = ("align", "precision", "schedule: iterative", "retraining", "remaining", "fine_tune", "masks", "checkpoint")
     directory.recipe.write_text("".join(line for line in lines if not line.strip().startswith(new)))
+    directory.predictions(0, 0).unlink()
     before = directory.recipe.read_text()
     assert before.count("\n") < len(lines) - 6
     run_study(given, directory.root)
@@ -202,3 +204,5 @@ def test_a_study_of_before_is_gone_on_with(recipe: Path, tmp_path: Path) -> None
     run_study(read_recipe(recipe, ["trials=1", "pruning.levels=0", "dissection.batch_size=7"]), directory.root)
     assert directory.recipe.read_text() == before
     assert json.loads(directory.measured(0, 0).read_text())["level"] == 0
+    assert not directory.predictions(0, 0).exists()
+    assert read_evidence(directory.root).classes is None
