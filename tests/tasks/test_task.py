@@ -6,11 +6,12 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -459,3 +460,30 @@ def test_what_is_held_in_memory_is_not_cropped_at_random_but_refused(tmp_path: P
             waves(32, 32).save(tmp_path / split / name / "0.png")
     with pytest.raises(InputError, match=r"`augmentation: imagenet` crops .* use shift-flip, flip or none"):
         opened(tmp_path, "imagenet", in_memory=True)
+
+
+@pytest.fixture
+def little_shared_memory() -> Iterator[None]:
+    """Allow no file above 4 KiB, such as shared memory for a batch; as in a container whose /dev/shm is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("little_shared_memory")
+def test_workers_without_shared_memory_for_a_batch_read_the_same(root: Path) -> None:
+    plan = Plan(12, 4, 0)
+    batches = bytes_of(opened(root, workers=1).training_batches(plan, 0, 3, CPU))
+    assert batches == bytes_of(opened(root).training_batches(plan, 0, 3, CPU))
+
+
+def test_workers_that_may_not_open_files_are_named(root: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    batches = opened(root, workers=2).training_batches(Plan(12, 4, 0), 0, 3, CPU)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 1, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"may not open more files .* fewer `workers`, or .*`ulimit -n`"):
+            list(batches)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

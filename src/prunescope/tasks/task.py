@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from prunescope.errors import InputError
 from prunescope.progress import Progress, silent
@@ -170,8 +171,12 @@ class Decoder(Dataset[Any]):
     size: int
     augmentation: Augmentation
 
-    def __getitems__(self, keys: Sequence[Key]) -> Read | InputError:
-        """Read a batch. An error is returned and not raised, so that `DataLoader` passes it on unchanged."""
+    def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor | np.ndarray, np.ndarray] | InputError:
+        """Read a batch. An error is returned and not raised, so that `DataLoader` passes it on unchanged.
+
+        In a worker process, the images are put into shared memory. If there is too little of it, which is common in
+        containers, they are returned as an array instead, which is sent through a pipe.
+        """
         shape = (len(keys), 3, self.size, self.size)
         images = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
         try:
@@ -180,7 +185,13 @@ class Decoder(Dataset[Any]):
         except InputError as error:
             return error
         targets = self.source.targets[[index for _, _, index in keys]]
-        return images, torch.from_numpy(targets)
+        if get_worker_info() is None:
+            return images, targets
+        try:
+            # DataLoader would share the memory in a thread whose errors end nothing, and the batch would never arrive.
+            return images.share_memory_(), targets
+        except (RuntimeError, OSError):
+            return images.permute(0, 2, 3, 1).numpy(), targets
 
     def _image(self, key: Key) -> Tensor:
         seed, epoch, index = key
@@ -210,13 +221,22 @@ def _decoded(decoder: Decoder, keys: Iterator[list[Key]], workers: int, pinned: 
         worker_init_fn=_leave_interrupts,
         generator=torch.Generator(),  # a DataLoader draws a number when iteration starts; the global state is kept
     )
-    batches = iter(loader)
+    batches: Iterator[Any] | None = None
     try:
+        batches = iter(loader)
         while (found := next(batches, None)) is not None:
             if isinstance(found, InputError):
                 raise found
-            yield found
-    except RuntimeError as error:
+            images, targets = found
+            if isinstance(images, np.ndarray):
+                images = torch.from_numpy(images).permute(0, 3, 1, 2)
+            yield images, torch.from_numpy(targets)
+    except (RuntimeError, OSError) as error:
+        if workers and ("Too many open files" in str(error) or getattr(error, "errno", None) == errno.EMFILE):
+            raise InputError(
+                f"this process may not open more files ({error}), which {workers} processes that decode images need; "
+                "use fewer `workers`, or raise the limit with `ulimit -n`"
+            ) from error
         if "DataLoader worker" not in str(error):
             raise
         raise InputError(
