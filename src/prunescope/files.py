@@ -9,8 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
+import socket
 import stat
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 # File systems allow names of 255 bytes. The limit leaves room for the prefix and the suffixes that are added to a name,
 # among them the ones that mark an incomplete file.
 LONGEST_NAME = 180
+# The host, which older versions left out, and the number of the process that writes a file.
+_MADE_BY = re.compile(r"(?:([0-9a-f]{8})-)?([0-9]{1,10})")
 _EXPECTED_NAME = (
     "a name without slashes or control characters that does not consist only of dots and has at most "
     f"{LONGEST_NAME} bytes"
@@ -168,6 +174,42 @@ def refuse_links_out(folder: Path, names: Iterable[str]) -> None:
             )
 
 
+def part_path(path: Path) -> Path:
+    """Return the path beside `path` under which this process writes a file or folder until it is complete.
+
+    Whatever processes that have ended left there for the same `path` is removed, because a process that is killed
+    cannot remove its own. Processes of other computers, which may share the file system, are assumed to be running.
+    """
+    host = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+    if path.parent.is_dir():
+        start, end = f".{path.stem}.", f".part{path.suffix}"
+        for entry in os.scandir(path.parent):
+            made = _MADE_BY.fullmatch(entry.name[len(start) : -len(end)])
+            if not entry.name.startswith(start) or not entry.name.endswith(end) or made is None:
+                continue
+            # If a link has the name, writing to it would change the file that it points to, so it is removed as well.
+            if made[1] in (None, host) and (int(made[2]) == os.getpid() or not _is_running(int(made[2]))):
+                _remove(Path(entry.path))
+    return path.with_name(f".{path.stem}.{host}-{os.getpid()}.part{path.suffix}")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder as `path`; rename it to `path` on success and remove it on failure.
@@ -183,10 +225,8 @@ def replacing(path: Path) -> Iterator[Path]:
     ['note.txt']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    beside = part_path(path)
     try:
-        # If a link of this name exists, writing to it would change the file that it points to.
-        beside.unlink(missing_ok=True)
         yield beside
         with beside.open("rb") as file:
             os.fsync(file.fileno())

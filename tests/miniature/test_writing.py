@@ -162,7 +162,7 @@ def test_a_folder_with_something_else_and_a_file_are_refused(tmp_path: Path) -> 
 
 def test_a_damaged_mark_is_refused(tmp_path: Path) -> None:
     (tmp_path / "miniature.json").write_text("[1")
-    with pytest.raises(InputError, match=r"miniature\.json cannot be read"):
+    with pytest.raises(InputError, match=r"miniature\.json: cannot be read"):
         make_miniature(tmp_path, 16, seed=0)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
+
+from prunescope.children import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,25 +53,10 @@ def _map(work: Callable[[Item], Result], chunks: Sequence[Item], workers: int) -
     if workers <= 1:
         yield from map(work, chunks)
         return
-    with ProcessPoolExecutor(workers, initializer=_end_with_parent) as processes:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as processes:
         try:
             yield from processes.map(work, chunks)
         except BaseException:
             # After an interrupt, the queued chunks are cancelled, because they could take a long time.
             processes.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _end_with_parent() -> None:
-    """Exit this worker process when its parent process has died.
-
-    Otherwise the worker would wait for work forever and keep the resources that it inherited, such as locks.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

@@ -18,7 +18,9 @@ import numpy as np
 from PIL import Image
 
 from prunescope.bounds import MOST_DRAWN, MOST_WORKERS, check_count, is_whole, shown
+from prunescope.children import end_with_parent
 from prunescope.errors import InputError
+from prunescope.files import part_path
 from prunescope.miniature.scenes import draw
 from prunescope.miniature.vocabulary import CATEGORIES, NAMES, SCENES, vocabulary
 from prunescope.progress import Progress, Shown, shown_progress
@@ -164,7 +166,7 @@ def _listed(settings: object) -> str:
 def _beside(folder: Path, settings: _Settings) -> Iterator[Path]:
     """Yield a new temporary folder beside `folder`; rename it to `folder` on success and remove it on failure."""
     whole = folder.resolve()
-    part = whole.with_name(f".{whole.name}.{os.getpid()}.part")
+    part = part_path(whole)
     try:
         part.mkdir(parents=True)
         yield part
@@ -203,7 +205,7 @@ def _map(part: Path, settings: _Settings, chunks: list[range], workers: int) -> 
         return
     # Processes are forked where possible, so that scripts without an `if __name__ == "__main__"` guard work.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    with ProcessPoolExecutor(workers, multiprocessing.get_context(method), _leave_interrupts) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(method), _start_worker) as pool:
         try:
             for future in as_completed([pool.submit(_draw_chunk, part, settings, chunk) for chunk in chunks]):
                 yield future.result()
@@ -211,9 +213,10 @@ def _map(part: Path, settings: _Settings, chunks: list[range], workers: int) -> 
             pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts() -> None:
-    """Ignore Ctrl-C in a worker process; the main process handles it."""
+def _start_worker() -> None:
+    """Ignore Ctrl-C in a worker process, which the main process handles, and end when the main process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 def _split(index: int) -> str:

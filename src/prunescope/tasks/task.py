@@ -189,7 +189,7 @@ class Decoder(Dataset[Any]):
             return images, targets
         try:
             # DataLoader would share the memory in a thread whose errors end nothing, and the batch would never arrive.
-            return images.share_memory_(), targets
+            return images.share_memory_(), targets  # type: ignore[no-untyped-call]
         except (RuntimeError, OSError):
             return images.permute(0, 2, 3, 1).numpy(), targets
 

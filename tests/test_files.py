@@ -1,0 +1,68 @@
+"""What processes that were killed have left behind is removed by the next run, and by nobody else's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from prunescope.files import part_path, write_text
+from prunescope.miniature import make_miniature
+
+
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_parts_of_processes_that_have_ended_are_removed_when_the_file_is_written_again(tmp_path: Path) -> None:
+    own = part_path(tmp_path / "figure.png").name
+    ended = own.replace(str(os.getpid()), str(ended_process()))
+    older = f".figure.{ended_process()}.part.png"
+    running, elsewhere = own.replace(str(os.getpid()), "1"), ".figure.00000000-99999999.part.png"
+    other, folder = ended.replace("figure", "figure2"), ended.replace(".png", "")
+    for name in (ended, older, running, elsewhere, other):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / folder).mkdir()
+    write_text(tmp_path / "figure.png", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["figure.png", running, elsewhere, other, folder])
+    assert part_path(tmp_path / "figure").name == own.removesuffix(".png")
+    assert not (tmp_path / folder).exists()
+
+
+def test_a_killed_drawing_leaves_no_workers_and_no_files_after_the_next_run(tmp_path: Path) -> None:
+    script = f"from prunescope import make_miniature; make_miniature({str(tmp_path / 'm')!r}, 10**5, seed=1, workers=2)"
+    drawing = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    try:
+        until = time.monotonic() + 60
+        while not any(tmp_path.glob(".m.*.part/images/*")):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        drawing.kill()
+        drawing.wait()
+        # The workers are the rest of its process group.
+        while running_in(drawing.pid):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        if running_in(drawing.pid):
+            os.killpg(drawing.pid, signal.SIGKILL)
+    make_miniature(tmp_path / "m", 2, seed=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def running_in(group: int) -> list[str]:
+    """List the processes of a group that have not ended; those that nobody has waited for yet have ended."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _parent, of = status.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(of) == group and state != "Z":
+            found.append(status.parent.name)
+    return found
