@@ -146,7 +146,7 @@ def _is_made(folder: Path, settings: _Settings) -> bool:
             raise InputError(f"{folder} contains other files; give a folder that does not exist or is empty") from None
         return False
     except (OSError, ValueError) as problem:
-        raise InputError(f"{folder / _MARK} cannot be read ({problem}); remove the folder or give another") from None
+        raise InputError(f"{folder / _MARK}: cannot be read ({problem}); remove the folder or give another") from None
     wanted = asdict(settings)
     if held == wanted and (folder / "index.csv").is_file():
         return True
