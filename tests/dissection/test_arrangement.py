@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from prunescope.concepts import check_concepts, open_concepts
 from prunescope.dissection import dissect_activations
 from prunescope.dissection.arrangement import arrange
+from prunescope.dissection.resampling import block_weights
 from prunescope.errors import InputError
-from prunescope.evidence.resampling import block_weights
 from tests.concepts.small import change, two_images
 from tests.dissection.test_own_objects import InMemory
 from tests.dissection.worlds import GOLDEN

@@ -26,12 +26,16 @@ def concepts(tmp_path_factory: pytest.TempPathFactory) -> ConceptData:
 
 @pytest.fixture(scope="module")
 def dense(concepts: ConceptData) -> LayerDissection:
-    return dissect_activations(WORLD.features(1), concepts=concepts, quantile=0.1)
+    return dissect_activations(
+        WORLD.features(1), concepts=concepts, quantile=0.1, chance=0
+    )  # p and q depend on all units
 
 
 @pytest.fixture(scope="module")
 def left(concepts: ConceptData) -> LayerDissection:
-    return dissect_activations(WORLD.features(1)[:, LEFT], concepts=concepts, quantile=0.1)
+    return dissect_activations(
+        WORLD.features(1)[:, LEFT], concepts=concepts, quantile=0.1, chance=0
+    )  # p and q depend on all units
 
 
 def test_tables_equal_the_dense_networks_rows_of_the_units_left(dense: LayerDissection, left: LayerDissection) -> None:

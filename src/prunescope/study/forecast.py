@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from prunescope.concepts.broden import open_concepts
+from prunescope.dissection.arrangement import BLOCKS
 from prunescope.errors import InputError
 from prunescope.files import expanded
 from prunescope.networks.layers import list_layers, units_axes
@@ -26,7 +27,8 @@ from prunescope.tasks.source import Source
 from prunescope.tasks.sources import Cifar, HuggingFace, open_sources
 
 IMAGENET = (1_281_167, 50_000, 1000)
-BRODEN = (63_305, 1197)
+BRODEN, BRODEN_CATEGORIES = (63_305, 1197), 6  # the miniature has the same categories
+PREDICTION_BYTES = 16  # for each validation image
 MINIATURE_CLASSES, MINIATURE_CONCEPTS = 16, 160
 COLUMNS = [
     "study", "trial", "level", "weights remaining", "steps", "training images", "dissected images", "megabytes",
@@ -42,6 +44,7 @@ class DataSizes(NamedTuple):
     classes: int
     labelled: int
     concepts: int
+    categories: int
     read: Source | None  # the training images if they are available and not held in memory
     classes_known: bool  # whether `classes` is read from the data, not assumed
     image_size: tuple[int, int]  # height and width of the labelled images
@@ -172,7 +175,8 @@ def _rows(
             measures = 0 if trained else 1 + _times_measured(recipe, count, steps_per_epoch)
             seconds = to_train * batch / speed.training
             seconds += (measures * sizes.validation + to_dissect) / speed.dissection
-            space = 0.0 if trained else network * (_networks_at_0(recipe) if level == 0 else 1) + mask
+            networks = _networks_at_0(recipe) if level == 0 else 1
+            space = 0.0 if trained else network * networks + mask + PREDICTION_BYTES * sizes.validation
             rows.append(
                 {
                     "study": recipe.name,
@@ -207,8 +211,11 @@ def _bytes(recipe: Recipe, fit: CheckedNetwork, sizes: DataSizes) -> tuple[float
     axes = units_axes(fit.model, settings.layers, (size, size), settings.units_axis)
     layers = list_layers(fit.model, size, units_axis=axes).set_index("layer")["units"]
     units = sum(int(layers.get(layer, 0)) for layer in settings.layers)
-    # The counts for every pair of a unit and a concept dominate: 8 bytes in the tally and about 8 in the table.
-    return network, fit.mask.prunable, 16.0 * units * sizes.concepts
+    # Each pair of a unit and a concept takes 8 bytes in the tally and about 8 in the table. Each block of images has 8
+    # bytes for each unit and category, 4 for at least one pair of these, and 8 for each concept of a layer.
+    pairs = 16.0 * units * sizes.concepts
+    blocks = min(BLOCKS, sizes.labelled) * (12 * units * sizes.categories + 8 * len(settings.layers) * sizes.concepts)
+    return network, fit.mask.prunable, pairs + blocks + 8 * units * settings.chance
 
 
 def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> DataSizes:
@@ -237,18 +244,19 @@ def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> DataSi
         ] = None
     if images is not None:
         training = images
-    labelled, number = BRODEN
+    (labelled, number), categories = BRODEN, BRODEN_CATEGORIES
     if isinstance(concepts, Drawn):
         labelled, number = concepts.miniature.images, MINIATURE_CONCEPTS
     elif expanded(concepts).exists():
         data = open_concepts(concepts)
         labelled, number, image_size = len(data), len(data.labels), data.image_size
+        categories = len(data.categories)
     else:
         notes[f"{concepts} does not exist: Broden's {labelled:,} images are assumed"] = None
     if training < 1:
         raise InputError(f"the number of training images is {training}, expected at least 1")
     labelled = min(labelled, recipe.dissection.images or labelled)
-    return DataSizes(training, validation, classes, labelled, number, read, classes_known, image_size)
+    return DataSizes(training, validation, classes, labelled, number, categories, read, classes_known, image_size)
 
 
 def _workers(recipe: Recipe) -> str:
