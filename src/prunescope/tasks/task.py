@@ -221,6 +221,9 @@ def _decoded(decoder: Decoder, keys: Iterator[list[Key]], workers: int, pinned: 
         worker_init_fn=_leave_interrupts,
         generator=torch.Generator(),  # a DataLoader draws a number when iteration starts; the global state is kept
     )
+    free = _free_descriptors()
+    if workers and free is not None and free < 4 * workers + 2:  # a DataLoader whose start fails prints an error
+        raise _too_few_files(workers, f"its limit leaves {free}")
     batches: Iterator[Any] | None = None
     try:
         batches = iter(loader)
@@ -233,10 +236,7 @@ def _decoded(decoder: Decoder, keys: Iterator[list[Key]], workers: int, pinned: 
             yield images, torch.from_numpy(targets)
     except (RuntimeError, OSError) as error:
         if workers and ("Too many open files" in str(error) or getattr(error, "errno", None) == errno.EMFILE):
-            raise InputError(
-                f"this process may not open more files ({error}), which {workers} processes that decode images need; "
-                "use fewer `workers`, or raise the limit with `ulimit -n`"
-            ) from error
+            raise _too_few_files(workers, str(error)) from error
         if "DataLoader worker" not in str(error):
             raise
         raise InputError(
@@ -245,6 +245,24 @@ def _decoded(decoder: Decoder, keys: Iterator[list[Key]], workers: int, pinned: 
         ) from error
     finally:
         del batches  # this ends the workers even if the traceback of an error keeps this function's frame alive
+
+
+def _free_descriptors() -> int | None:
+    """Return how many more files this process may open, or None if that is not known."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return None if limit == resource.RLIM_INFINITY else limit - sum(1 for _ in Path("/proc/self/fd").iterdir())
+    except (ImportError, OSError):  # not every operating system has both
+        return None
+
+
+def _too_few_files(workers: int, reason: str) -> InputError:
+    return InputError(
+        f"this process may not open more files ({reason}), which {workers} processes that decode images need; use "
+        "fewer `workers`, or raise the limit with `ulimit -n`"
+    )
 
 
 def _as_it_is(read: Any) -> Any:
