@@ -28,6 +28,12 @@ def activations(file: Path, seed: int = 0) -> Path:
     return file
 
 
+def dissecting(out: Path) -> list[str | Path]:
+    """Return the command that dissects a layer of the network."""
+    words = ["dissect", NETWORK, "--layer", "stage1", "--concepts", CONCEPTS, "--chance", "0", "--device", "cpu"]
+    return [*words, "--out", out]
+
+
 def test_the_same_command_writes_again_and_another_one_is_refused_with_the_difference(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["dissect", "--activations", activations(tmp_path / "a.npz"), "--concepts", CONCEPTS, "--out", out]
@@ -48,20 +54,7 @@ def test_the_same_command_writes_again_and_another_one_is_refused_with_the_diffe
 
 def test_a_network_is_refused_before_it_is_dissected(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = [
-        "dissect",
-        NETWORK,
-        "--layer",
-        "stage1",
-        "--concepts",
-        CONCEPTS,
-        "--chance",
-        0,
-        "--out",
-        out,
-        "--device",
-        "cpu",
-    ]
+    words = dissecting(out)
     first = typed(*words)
     assert first.exit_code == 0
     note = "note: the network has random weights of seed 0: no weights were given, and its name loads none."
@@ -81,20 +74,7 @@ def test_a_network_is_refused_before_it_is_dissected(tmp_path: Path) -> None:
 def test_a_dissection_that_does_not_state_where_its_mean_comes_from_is_the_same_dissection(tmp_path: Path) -> None:
     """Older versions did not store `preprocessing`; the numbers decide, not their origin."""
     out = tmp_path / "out"
-    words = [
-        "dissect",
-        NETWORK,
-        "--layer",
-        "stage1",
-        "--concepts",
-        CONCEPTS,
-        "--chance",
-        0,
-        "--out",
-        out,
-        "--device",
-        "cpu",
-    ]
+    words = dissecting(out)
     assert typed(*words).exit_code == 0
     path = out / "stage1" / "summary.json"
     before = contents(out)
@@ -114,12 +94,8 @@ def test_each_of_several_weights_files_is_looked_for(tmp_path: Path) -> None:
 
     for seed, name in enumerate(("one", "two")):
         save_weights(prunescope.build_network(NETWORK, seed=seed), tmp_path / f"{name}.safetensors")
-    words = ["dissect", NETWORK, "--layer", "stage1", "--concepts", CONCEPTS, "--chance", 0, "--out", tmp_path / "out"]
-    words += [
-        "--device",
-        "cpu",
-        *(w for name in ("one", "two") for w in ("--weights", tmp_path / f"{name}.safetensors")),
-    ]
+    files = [word for name in ("one", "two") for word in ("--weights", tmp_path / f"{name}.safetensors")]
+    words = [*dissecting(tmp_path / "out"), *files]
     done = typed(*words)
     assert done.exit_code == 0
     assert "random weights" not in done.stderr

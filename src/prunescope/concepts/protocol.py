@@ -59,6 +59,19 @@ class Concepts(Protocol):
         """Return the labels of image `i`."""
 
 
+def primary_categories(labels: pd.DataFrame, categories: Sequence[str]) -> NDArray[np.int64]:
+    """Return the index of each concept's primary category, int64 [concepts], in the order of the rows of `labels`.
+
+    Parameters
+    ----------
+    labels
+        The concepts of a data set; see `Concepts.labels`.
+    categories
+        Its categories.
+    """
+    return np.array([categories.index(name) for name in labels["category"]], np.int64)
+
+
 @runtime_checkable
 class GroupedConcepts(Concepts, Protocol):
     """A data set that tells which of its images are alike before their labels are read.

@@ -18,7 +18,7 @@ from torch import Tensor
 from prunescope.arrays import Array
 from prunescope.concepts.packed_file import PackedFile
 from prunescope.concepts.pixels import ImageLabels
-from prunescope.concepts.protocol import Concepts, PackedConcepts
+from prunescope.concepts.protocol import Concepts, PackedConcepts, primary_categories
 from prunescope.dissection.labels import LabelBatch, join_labels, join_packed
 from prunescope.errors import InputError
 
@@ -83,7 +83,7 @@ class _Reader(AbstractContextManager["_Reader"]):
         self._concepts, self._with_images, self._pinned = concepts, with_images, pinned
         self._blocks = np.zeros(len(concepts), np.int64) if blocks is None else blocks
         self._numbers = concepts.labels.index.to_numpy()
-        self._primary = np.array([concepts.categories.index(name) for name in concepts.labels["category"]], np.int64)
+        self._primary = primary_categories(concepts.labels, concepts.categories)
         threads = os.cpu_count() or 1
         self._packed: PackedFile | None = None
         if isinstance(concepts, PackedConcepts):

@@ -11,7 +11,7 @@ import numpy as np
 
 from prunescope.arrays import Array, Values
 from prunescope.concepts.packed_file import pack_labels
-from prunescope.concepts.protocol import Concepts, PackedConcepts
+from prunescope.concepts.protocol import Concepts, PackedConcepts, primary_categories
 from prunescope.dissection.backend import Backend
 from prunescope.dissection.batches import check_labels
 from prunescope.dissection.labels import DonorBatch, LabelBatch, join_packed, join_words
@@ -37,7 +37,7 @@ class DonorLabels:
     def __init__(self, concepts: Concepts, donors: Array) -> None:
         self._concepts, self._donors = concepts, donors
         self._numbers = concepts.labels.index.to_numpy()
-        self._primary = np.array([concepts.categories.index(name) for name in concepts.labels["category"]], np.int64)
+        self._primary = primary_categories(concepts.labels, concepts.categories)
         self._decoded: tuple[Array, Array] | None = None
 
     def parts(

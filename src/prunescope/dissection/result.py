@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.arrays import Array
-from prunescope.concepts.protocol import Concepts
+from prunescope.concepts.protocol import Concepts, primary_categories
 from prunescope.dissection.chance import Chance, best_concepts, chance_counts, shrinkage, unit_columns
 from prunescope.dissection.examples import EXAMPLES_FILE, Examples
 from prunescope.dissection.layer_pass import LayerCounts
@@ -128,7 +128,7 @@ class LayerDissection:
         tally = Tally(truth, masks.intersect, masks.activation, masks.area)
         total = tally.total()
         pairs = pair_scores(total, concepts.labels, concepts.categories, score)
-        primary = np.array([concepts.categories.index(name) for name in concepts.labels["category"]], np.int64)
+        primary = primary_categories(concepts.labels, concepts.categories)
         mirrored = Counts(total.truth, masks.mirrored_intersect, masks.mirrored_activation, total.area)
         permuted = (
             Counts(*parts, total.area)

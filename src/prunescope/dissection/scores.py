@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.arrays import Array
+from prunescope.concepts.protocol import primary_categories
 from prunescope.dissection.resampling import PairTally, Resampled
 from prunescope.dissection.settings import DEFAULTS
 from prunescope.dissection.tally import Counts, Tally
@@ -126,7 +127,7 @@ def pair_scores(tally: Counts, labels: pd.DataFrame, categories: tuple[str, ...]
         If `score` does not return a finite number for each pair.
     """
     unit, concept = np.nonzero(tally.intersect)
-    primary = np.array([categories.index(name) for name in labels["category"]], np.int64)
+    primary = primary_categories(labels, categories)
     counts = PairCounts(
         intersect=tally.intersect[unit, concept],
         activation=tally.activation[unit, primary[concept]],

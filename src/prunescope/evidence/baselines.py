@@ -13,6 +13,7 @@ from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
 from prunescope.evidence.consistency import compare_units
 from prunescope.evidence.units import other_numbers
+from prunescope.store.dissections import UNITS, read_table
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.stored import StoredStudy
 from prunescope.store.tables import check_units
@@ -80,7 +81,7 @@ def tables_beside(study: StoredStudy) -> dict[tuple[str, int, str], pd.DataFrame
             folder = directory.trial(trial) / kind / "dissection"
             for layer in study.settings.layers:
                 if is_complete(folder, layer):
-                    found[kind, trial, layer] = _read(layer_folder(folder, layer) / "units.parquet")
+                    found[kind, trial, layer] = _read(layer_folder(folder, layer) / UNITS)
     return found
 
 
@@ -115,8 +116,8 @@ def compared_with_beside(
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as parquet ({error}); remove it and run the study again") from error
+        table = read_table(path)
+    except InputError as error:
+        raise InputError(f"{error}; remove it and run the study again") from error
     check_units(table, str(path))
     return table

@@ -19,6 +19,7 @@ from prunescope.evidence.stored_tallies import StoredTally, read_tally
 from prunescope.evidence.tables import ENDS, RELIABILITY, category_column, units_correspond
 from prunescope.progress import Progress, silent
 from prunescope.store.stored import StoredStudy
+from prunescope.store.tallies import TALLY_FILE
 
 Key = tuple[int, int, str]  # trial, level, layer
 REPLICATED = ("interpretable", "concepts", "still_interpretable", "same_concept")
@@ -110,7 +111,7 @@ def _add(found: OverImages, key: Key, one: _Level, dense: Mapping[int, _Level], 
     values = dict(_values(one, key[0], dense))
     interpretable_units = interpretable(one.units, iou).to_numpy()
     kept = one.found.kept[interpretable_units]
-    found.columns[key] = {RELIABILITY: float(kept.mean()) if len(kept) else float("nan")} | _intervals(values)
+    found.columns[key] = {RELIABILITY: float(kept.mean()) if len(kept) else float("nan")} | percentile_intervals(values)
     found.replicates[key] = {name: values[name] for name in REPLICATED if name in values}
     found.sets[key] = resampled_columns(one.found, one.tally.numbers)
 
@@ -132,7 +133,7 @@ def _resampled(study: StoredStudy, key: Key, first: StoredTally | None) -> _Leve
     found = resample_units(tally.pairs, block_weights(len(tally.truth)), study.settings.iou)
     numbers = np.where(found.label == NONE, NONE, tally.numbers[found.label])
     if not np.array_equal(numbers, units["number"].fillna(NONE).to_numpy(np.int64)):
-        raise InputError(f"{folder / 'tally.safetensors'}: its best concepts are not those of units.parquet beside it")
+        raise InputError(f"{folder / TALLY_FILE}: its best concepts are not those of units.parquet beside it")
     return _Level(units, tally, found, units_correspond(summary))
 
 
@@ -175,7 +176,14 @@ def _padded(detected: Array, width: int) -> Array:
     return np.pad(detected, ((0, 0), (0, width - detected.shape[1])), constant_values=NONE)
 
 
-def _intervals(values: Mapping[str, Array]) -> dict[str, float]:
+def percentile_intervals(values: Mapping[str, Array]) -> dict[str, float]:
+    """Return the ends of the 95 % percentile interval of each number, as columns `NAME_low` and `NAME_high`.
+
+    Parameters
+    ----------
+    values
+        For each number NAME, its values over resamples. Values that are NaN are left out.
+    """
     found: dict[str, float] = {}
     for name, resampled in values.items():
         known = resampled[~np.isnan(resampled)]

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from prunescope.dissection.resampling import block_weights, resample_units
+from prunescope.dissection.settings import DEFAULTS
 from prunescope.errors import InputError
 from prunescope.evidence.baselines import baselines
+from prunescope.evidence.over_images import percentile_intervals
 from prunescope.evidence.reading import read_evidence
 from prunescope.evidence.stored_tallies import read_tally
 from prunescope.evidence.tables import ENDS
 from prunescope.evidence.verdict import Verdict
 from prunescope.progress import Progress, silent
+from prunescope.store.dissections import SUMMARY, UNITS, read_json, read_table
 from prunescope.store.stored import open_study
 from prunescope.store.tables import check_summary, check_units
 
@@ -119,35 +120,30 @@ def show(directory: str | Path, *, progress: Progress = silent) -> Overview:
 
 def _summaries(root: Path) -> list[Path]:
     """Return the summaries of finished dissections in a directory."""
-    found = [path for depth in range(DEEPEST) for path in root.glob("*/" * depth + "summary.json")]
-    return sorted(path for path in found if (path.parent / "units.parquet").is_file())
+    found = [path for depth in range(DEEPEST) for path in root.glob("*/" * depth + SUMMARY)]
+    return sorted(path for path in found if (path.parent / UNITS).is_file())
 
 
 def _dissected(path: Path, root: Path) -> tuple[dict[str, Any], str]:
     """Return the row of one dissection, and a note if it has no intervals."""
     folder = path.parent
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        units = pd.read_parquet(folder / "units.parquet")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: the dissection cannot be read ({error}); run it again") from error
-    if not isinstance(summary, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(summary).__name__}")
+        summary, units = read_json(path), read_table(folder / UNITS)
+    except InputError as error:
+        raise InputError(f"{error}; run the dissection again") from error
     if "dead" not in units.columns:  # an imported table
         units = units.assign(dead=False)
-    check_units(units, str(folder / "units.parquet"))
+    check_units(units, str(folder / UNITS))
     check_summary({name: value for name, value in summary.items() if name != "dead"}, units, {}, str(path))
     settings = summary.get("settings", {})
-    iou = settings.get("iou", 0.05)
+    iou = settings.get("iou", DEFAULTS.iou)
     row: dict[str, Any] = {"folder": str(folder.relative_to(root))}
     row |= {name: summary[name] for name in ("units", "interpretable", "concepts", "dead") if name in summary}
     problem = ""
     try:
         tally = read_tally(folder, units, summary)
         found = resample_units(tally.pairs, block_weights(len(tally.truth)), iou)
-        for name, values in (("interpretable", found.interpretable), ("concepts", found.concepts)):
-            ends = np.quantile(values, [0.025, 0.975])
-            row |= {f"{name}{end}": float(value) for end, value in zip(ENDS, ends, strict=True)}
+        row |= percentile_intervals({"interpretable": found.interpretable, "concepts": found.concepts})
     except InputError as error:
         problem = f"Intervals over images are left out: {error}."
     return row | baselines(units, summary, iou) | dict(summary.get("by_category", {})), problem

@@ -121,14 +121,15 @@ def write_evidence(study_dir: str | Path, progress: Progress = silent) -> Eviden
     """
     study = open_study(study_dir)
     found = _collect(study, progress)
-    if note := lacking(study):
+    note = lacking(study)
+    if note:
         warnings.warn(note, stacklevel=2)
     write_table(study.root / "evidence.csv", found.curves)
     write_table(study.root / "levels.csv", found.levels)
     write_table(study.root / "fates.parquet", found.fates)
     write_table(study.root / "sensitivity.csv", found.sensitivity)
     write_arrays(study.root / "replicates.safetensors", found.replicates)
-    write_json(study.root / "evidence.json", evidence_document(study, found.curves, lacking(study)))
+    write_json(study.root / "evidence.json", evidence_document(study, found.curves, note))
     write_json(study.root / "verdict.json", verdict_document(found.verdict, found.notes))
     write_text(study.root / "verdict.txt", "\n".join(in_words(found)) + "\n")
     for name, table in (("claims", found.claims), ("classes", found.classes), ("exemplars", found.exemplars)):

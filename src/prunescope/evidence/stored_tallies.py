@@ -14,8 +14,9 @@ from prunescope.arrays import Array
 from prunescope.dissection.resampling import PairTally
 from prunescope.dissection.scores import block_pairs
 from prunescope.errors import InputError
+from prunescope.store.dissections import PAIRS
+from prunescope.store.tallies import TALLY_FILE
 
-TALLY = "tally.safetensors"
 CHANCE = "chance_iou"
 NEEDED = ("numbers", "units", "block_pairs", "block_intersect", "block_truth", "block_activation")
 AXES = (1, 1, 2, 2, 2, 3)
@@ -58,10 +59,10 @@ def read_tally(folder: Path, units: pd.DataFrame, summary: Mapping[str, Any]) ->
     InputError
         If a file is missing or damaged, or contradicts the table of units.
     """
-    arrays = _arrays(folder / TALLY)
-    category = _categories(folder / "pairs.parquet")
+    arrays = _arrays(folder / TALLY_FILE)
+    category = _categories(folder / PAIRS)
     names = list(summary.get("by_category", {}))
-    where = folder / TALLY
+    where = folder / TALLY_FILE
     numbers, stated = arrays["numbers"], arrays["units"]
     blocks, concepts = arrays["block_truth"].shape
     expected = {
@@ -86,7 +87,7 @@ def read_tally(folder: Path, units: pd.DataFrame, summary: Mapping[str, Any]) ->
         raise InputError(f"{where}: block_pairs has concepts that are not in numbers")
     of_column = np.array([names.index(category[n]) if category.get(n) in names else -1 for n in numbers.tolist()])
     if (of_column[np.searchsorted(numbers, paired[:, 1])] < 0).any():
-        raise InputError(f"{folder / 'pairs.parquet'}: the category of a concept is missing or unknown")
+        raise InputError(f"{folder / PAIRS}: the category of a concept is missing or unknown")
     pairs = block_pairs(arrays, rows, of_column)
     if (pairs.union < pairs.intersect).any():
         raise InputError(f"{where}: a unit and a concept have more pixels in common than in all")
@@ -138,7 +139,7 @@ def read_chance(folder: Path, units: int) -> Array | None:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = folder / TALLY
+    path = folder / TALLY_FILE
     if not path.is_file():
         return None
     try:

@@ -19,6 +19,7 @@ from prunescope.evidence.consistency import compare_units
 from prunescope.evidence.of_dissections import study_of_dissections
 from prunescope.evidence.units import other_numbers
 from prunescope.store.measured import Measured
+from prunescope.store.pairs import category_names
 from prunescope.store.stored import StoredStudy, open_study
 
 COUNTED = ("trial", "level", "layer", "weights_remaining", "accuracy", "top5", "loss", "units", "dead", "interpretable")
@@ -255,7 +256,7 @@ def _taken(column: str) -> bool:
 
 def _categories(units: pd.DataFrame) -> list[str]:
     """Return the categories of a table of units, in the order of its columns."""
-    named = [column.removesuffix("-label") for column in units.columns if column.endswith("-label")]
+    named = category_names(units)
     return [*named, *(str(category) for category in units["category"].dropna().unique() if category not in named)]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prunescope.drawing import COLORS, INK, MARKERS, PAGE, Style
+from prunescope.evidence.over_trials import t_interval
 from prunescope.report.drawing import FEWEST_TRIALS, Panel, set_positions
 from prunescope.report.figures import AT_WEIGHTS, add_legend, new_panels
 
@@ -74,11 +76,7 @@ def draw_overlaid(axis: Axes, rows: pd.DataFrame, panel: Panel) -> None:
         )  # fmt: skip
         spread = of_study.groupby("level")[panel.column]
         if of_study["trial"].nunique() >= FEWEST_TRIALS:
-            from scipy.special import stdtrit
-
-            count = spread.count()
-            reach = stdtrit(count - 1, 0.975) * spread.std() / count**0.5
-            ends = (spread.mean() - reach, spread.mean() + reach)
+            ends = np.array([t_interval(values.dropna().to_numpy(np.float64)) for _, values in spread]).T
             x = of_study.groupby("level")["weights_remaining"].mean()
             axis.fill_between(x, ends[0] * scale, ends[1] * scale, color=color, alpha=0.15, lw=0)
     axis.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from prunescope.dissection.scores import unit_scores
 from prunescope.errors import InputError
-from prunescope.store.tables import LATER_COLUMNS, refuse_rows
+from prunescope.store.tables import LATER_COLUMNS, check_fractions, refuse_rows
 
 PAIR_COLUMNS = ("unit", "label", "number", "category", "truth", "activation", "intersect", "iou")
 _COUNTS = ("truth", "activation", "intersect")
@@ -89,9 +89,7 @@ def _check_columns(
     for column in whole:
         if not pd.api.types.is_integer_dtype(table[column]) or table[column].isna().any():
             raise InputError(f"{where}: {column} is {table[column].dtype}, expected whole numbers")
-    if not pd.api.types.is_float_dtype(table["iou"]):
-        raise InputError(f"{where}: iou is {table['iou'].dtype}, expected numbers from 0 to 1")
-    refuse_rows(table, ~table["iou"].between(0, 1), "iou", "a number from 0 to 1", where)
+    check_fractions(table, "iou", where)
 
 
 def category_names(units: pd.DataFrame) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from prunescope.errors import InputError
 from prunescope.store.dissections import read_table
-from prunescope.store.tables import refuse_rows
+from prunescope.store.tables import check_fractions, refuse_rows
 
 WHOLE = ("image", "class", "predicted")
 PROBABILITY = "probability"
@@ -56,9 +56,7 @@ def _check(table: pd.DataFrame, top1: float | None, where: str) -> None:
             raise InputError(f"{where}: {column} is {table[column].dtype}, expected whole numbers")
         limits = table[column].between(0, np.iinfo(np.int32).max)
         refuse_rows(table, ~limits, column, "a number from 0 to 2,147,483,647", where)
-    if not pd.api.types.is_float_dtype(table[PROBABILITY]):
-        raise InputError(f"{where}: {PROBABILITY} is {table[PROBABILITY].dtype}, expected numbers from 0 to 1")
-    refuse_rows(table, ~table[PROBABILITY].between(0, 1), PROBABILITY, "a number from 0 to 1", where)
+    check_fractions(table, PROBABILITY, where)
     if table.empty:
         raise InputError(f"{where}: there are no rows, expected one for each validation image")
     places = pd.Series(np.arange(len(table)), index=table.index)

@@ -59,13 +59,13 @@ def check_units(table: pd.DataFrame, where: str) -> None:
     # Tables of earlier versions do not have these columns.
     for column in ("iou_low", "iou_high"):
         if column in table.columns:
-            _check_ious(table, column, where)
+            check_fractions(table, column, where)
     for column in (name for name in table.columns if str(name).endswith("-iou")):
-        _check_ious(table, str(column), where)
+        check_fractions(table, str(column), where)
         _check_category(table, str(column).removesuffix("-iou"), where)
     for column in (*LATER_COLUMNS, *CHANCE_COLUMNS):
         if column in table.columns and column != "shrinkage":
-            _check_ious(table, column, where)
+            check_fractions(table, column, where)
     if "shrinkage" in table.columns:
         _check_shrinkage(table, where)
 
@@ -98,7 +98,7 @@ def check_rows(table: pd.DataFrame, where: str) -> None:
     refuse_rows(table, table["unit"].duplicated(), "unit", "each unit once", where)
     if not pd.api.types.is_bool_dtype(table["dead"]) or table["dead"].isna().any():
         raise InputError(f"{where}: dead is {table['dead'].dtype}, expected true or false")
-    _check_ious(table, "iou", where)
+    check_fractions(table, "iou", where)
 
 
 def _same_setting(name: str, noted: object, expected: object) -> bool:
@@ -181,7 +181,14 @@ def _check_category(table: pd.DataFrame, category: str, where: str) -> None:
         refuse_rows(table, table[iou] > table["iou"], iou, "at most iou, that of the unit's best concept", where)
 
 
-def _check_ious(table: pd.DataFrame, column: str, where: str) -> None:
+def check_fractions(table: pd.DataFrame, column: str, where: str) -> None:
+    """Raise if a column contains anything but numbers from 0 to 1.
+
+    Raises
+    ------
+    InputError
+        If it does. The message names the first such row.
+    """
     if not pd.api.types.is_float_dtype(table[column]):
         raise InputError(f"{where}: {column} is {table[column].dtype}, expected numbers from 0 to 1")
     refuse_rows(table, ~table[column].between(0, 1), column, "a number from 0 to 1", where)

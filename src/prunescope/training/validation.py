@@ -89,9 +89,7 @@ def measure_images(
             loss = nn.functional.cross_entropy(scores, targets, reduction="sum")
             sums += torch.stack([top[:, 0].sum(), top.sum(), loss]).double().cpu()
             probability = scores.softmax(dim=1).gather(1, targets[:, None])[:, 0]
-            found.append(
-                torch.stack([targets.cpu().double(), highest[:, 0].cpu().double(), probability.cpu().double()], 1)
-            )
+            found.append(torch.stack([targets.double(), highest[:, 0].double(), probability.double()], dim=1).cpu())
     top1, top5, loss = (processes.sum(sums) / len(task.val)).tolist()
     rows = torch.zeros(len(task.val), 3, dtype=torch.float64)
     if found:
