@@ -204,7 +204,7 @@ def write_outcome(out: str | Path, *, progress: Progress = silent) -> pd.DataFra
     study = open_study(directory.root)
     refuse_links_out(directory.root, ("figures", "report", "report/sheets"))
     evidence = write_evidence(directory.root, progress)
-    draw_figures(
+    drawn = draw_figures(
         evidence.curves, directory.root / "figures", axis=study.settings.axis, sensitivity=evidence.sensitivity
     )
     if study.settings.is_series:
@@ -217,7 +217,7 @@ def write_outcome(out: str | Path, *, progress: Progress = silent) -> pd.DataFra
             f"the report shows the images as they are now:\n{changed}",
             stacklevel=2,
         )
-    write_report(directory.root, concepts, evidence)
+    write_report(directory.root, concepts, evidence, drawn)
     return evidence.curves
 
 

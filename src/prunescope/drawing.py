@@ -90,7 +90,6 @@ class Style:
 
 
 PAGE = Style(width=6.6, columns=3)
-NARROW = Style(width=3.6, columns=2)
 STYLES: Mapping[str, Style] = {
     "page": PAGE,
     "paper": Style(width=3.4, columns=2, font=8, line=1.2),

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from prunescope.drawing import COLORS, NARROW, PAGE, STYLES
+from prunescope.drawing import COLORS, PAGE, STYLES
 from prunescope.evidence import curves, study_evidence
 from prunescope.report import Panel, draw_fates, draw_figures, draw_panel, draw_sensitivity, set_positions
 from prunescope.report.figures import figures
@@ -95,7 +95,7 @@ def test_text_neither_overlaps_nor_is_cut_with_twenty_levels(tmp_path: Path) -> 
     rows["weights_remaining"] = 0.8 ** rows["level"]
     bounds = pd.DataFrame([(n, b / 100, 9 - b) for n in range(21) for b in range(1, 9)])
     bounds = bounds.set_axis(["level", "bound", "interpretable"], axis=1).assign(layer="layer4", trial=0)
-    for style in (PAGE, NARROW, *STYLES.values()):
+    for style in (PAGE, *STYLES.values()):
         for figure in figures(with_more(rows), style, sensitivity=bounds).values():
             figure.draw_without_rendering()
             texts = [text for legend in figure.legends for text in legend.get_texts()]

@@ -20,13 +20,13 @@ from markupsafe import Markup
 
 from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.outlines import Bytes
-from prunescope.drawing import NARROW, PAGE
+from prunescope.drawing import PAGE
 from prunescope.evidence import Evidence, category_columns, read_evidence
 from prunescope.evidence.fates import fate_columns
 from prunescope.files import write_text
 from prunescope.report.drawing import Panel, percent
 from prunescope.report.figures import figures, panels_by_figure
-from prunescope.report.inline import inline_svg
+from prunescope.report.inline import inline_svg, svg_text, svg_width
 from prunescope.report.method import counted, method
 from prunescope.report.sheets import GUTTER, Tiles, scaled
 from prunescope.report.units import MOST_UNITS, LevelUnits, level_units
@@ -65,8 +65,8 @@ class Drawing:
     share : str
         The part of the page's width that the figure takes, as a CSS percentage. It keeps the text of all figures at
         the same size.
-    wide, narrow : Markup
-        The figure as SVG, for wide and for narrow windows.
+    svg : Markup
+        The figure.
     """
 
     name: str
@@ -74,8 +74,7 @@ class Drawing:
     caption: str
     words: str
     share: str
-    wide: Markup
-    narrow: Markup
+    svg: Markup
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,9 @@ class Part:
     listing: LevelUnits
 
 
-def write_report(study_dir: str | Path, concepts: Concepts, evidence: Evidence | None = None) -> Path:
+def write_report(
+    study_dir: str | Path, concepts: Concepts, evidence: Evidence | None = None, drawn: Sequence[Path] = ()
+) -> Path:
     """Write the report of a study: ``report/index.html`` and the image sheets that it shows.
 
     The page can be opened from disk and makes no network requests. It shows the levels that are finished and lists
@@ -103,6 +104,9 @@ def write_report(study_dir: str | Path, concepts: Concepts, evidence: Evidence |
         The data set that the study was dissected with.
     evidence : Evidence, optional
         The evidence of the study; by default, it is read or computed.
+    drawn : sequence of Path
+        The files that `draw_figures` has drawn from this evidence. The page shows those that are SVG; figures that are
+        not among them are drawn, which takes a fifth of a second each.
 
     Returns
     -------
@@ -136,7 +140,7 @@ def write_report(study_dir: str | Path, concepts: Concepts, evidence: Evidence |
         method=" ".join(filter(None, [_method(study), counted(study.measured(*study.finished[0]))])),
         dissected=_dissection_settings(study),
         facts=_facts(curves, study.settings.axis),
-        drawings=_drawings(found, study.settings.axis),
+        drawings=_drawings(found, study.settings.axis, drawn),
         verdict=found.verdict,
         claims=None if found.claims is None else found.claims.to_dict("records"),
         notes=found.notes,
@@ -185,13 +189,16 @@ def _method(study: StoredStudy) -> str:
     return "The levels are checkpoints that existed already; nothing was trained."
 
 
-def _drawings(evidence: Evidence, axis: str | None) -> list[Drawing]:
+def _drawings(evidence: Evidence, axis: str | None, drawn: Sequence[Path]) -> list[Drawing]:
     curves = evidence.curves
-    wide, narrow = (figures(curves, style, axis=axis, sensitivity=evidence.sensitivity) for style in (PAGE, NARROW))
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in drawn if path.suffix == ".svg"}
+    if not texts:
+        made = figures(curves, axis=axis, sensitivity=evidence.sensitivity)
+        texts = {name: svg_text(figure) for name, figure in made.items()}
     layers = list(curves["layer"].unique())
     panels = panels_by_figure(curves)
     drawings = []
-    for name in wide:
+    for name, text in texts.items():
         number, _, rest = name.partition("-")
         layer = rest.partition("-")[2] or str(layers[0])
         rows = curves[curves["layer"] == layer]
@@ -207,9 +214,8 @@ def _drawings(evidence: Evidence, axis: str | None) -> list[Drawing]:
                 title=f"Figure {number.removeprefix('figure')}",
                 caption=CAPTIONS[number] + (f" Layer {layer}." if len(layers) > 1 and number != "figure1" else ""),
                 words=f"{words}. Means over trials.",
-                share=f"{100 * wide[name].get_figwidth() / PAGE.width:.1f}%",
-                wide=inline_svg(wide[name], f"{name}-w-"),
-                narrow=inline_svg(narrow[name], f"{name}-n-"),
+                share=f"{100 * svg_width(text) / PAGE.width:.1f}%",
+                svg=inline_svg(text, f"{name}-"),
             )
         )
     return drawings
