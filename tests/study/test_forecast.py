@@ -28,7 +28,7 @@ def test_a_plan_counts_the_steps_and_images_that_a_study_takes(recipe: Path, tmp
     assert table["steps"].tolist() == [level["steps"] for level in measured] == [6, 2]
     assert table["weights remaining"].tolist() == pytest.approx([level["weights_remaining"] for level in measured])
     assert table["training images"].tolist() == [6 * 32, 2 * 32]
-    assert table["dissected images"].tolist() == [64, 64]
+    assert table["dissected images"].tolist() == [2 * 64, 64]  # the untrained network is dissected with level 0
     # Twice in the dense training the 32 images for validation, once in the other, are forward passes too.
     seconds = [6 * 32 / 100 + (2 * 32 + 64) / 1000, 2 * 32 / 100 + (32 + 64) / 1000]
     assert table["hours"].tolist() == pytest.approx([second / 3600 for second in seconds])
@@ -57,8 +57,8 @@ def test_a_dense_network_that_is_shared_is_counted_once(recipe: Path, tmp_path: 
     # A trained network has no weights of another step any more, nor a trial the dissection of one of another number.
     run_study(read_recipe(recipe, ["name=one", "pruning.levels=0"]), tmp_path / "one")
     for changes, steps_and_images in (
-        (["pruning.rewind_to=3it"], [(6, 64)] * 2),
-        (["seed=6"], [(0, 64), (6, 64)]),
+        (["pruning.rewind_to=3it"], [(6, 128)] * 2),
+        (["seed=6"], [(0, 128), (6, 128)]),
         ([], [(0, 0)] * 2),
     ):
         given = [read_recipe(recipe, ["pruning.levels=0", f"name={name}", *more])
@@ -73,10 +73,18 @@ def test_the_papers_study_is_planned_without_its_data() -> None:
     assert len(found.table) == 3 * 21
     per_epoch = 1_281_167 // 1024
     assert found.table["steps"].tolist()[:2] == [90 * per_epoch, 84 * per_epoch]
-    assert found.table["dissected images"].tolist()[0] == 63_305
+    assert found.table["dissected images"].tolist()[:2] == [2 * 63_305, 63_305]
     assert any("data/imagenet does not exist: ImageNet's 1,281,167" in note for note in found.notes)
     fewer = prunescope.plan(["paper"], images=2048, **FAST)  # type: ignore[arg-type]
     assert fewer.table["steps"].tolist()[0] == 180
+
+
+def test_a_dense_network_that_is_trained_again_is_counted(recipe: Path) -> None:
+    changes = ["retrained=true", "trials=1", "pruning.levels=0"]
+    table = prunescope.plan([recipe], changes=changes, **FAST).table  # type: ignore[arg-type]
+    assert table["state"].tolist() == ["", "retrained"]
+    assert table["steps"].tolist() == [6, 2]
+    assert table["dissected images"].tolist() == [128, 64]
 
 
 def test_filters_are_counted_as_the_dense_network_and_said_so(recipe: Path) -> None:
@@ -106,7 +114,7 @@ def test_the_command_measures_this_machine_and_adds_up(recipe: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["study", "trial", "level", "kept", "steps", "dissected", "MB", "hours", "state"]
     assert len(lines) == 1 + 2 * 3 + 1
-    assert lines[1].split()[:6] == ["small", "0", "0", "100.0%", "6", "64"]
+    assert lines[1].split()[:6] == ["small", "0", "0", "100.0%", "6", "128"]
     assert lines[-1].startswith("in all: 6 trainings and 6 dissections, 20 steps, 640 training images")
     assert "measured on cpu, without reading any" in result.stderr
 

@@ -78,7 +78,7 @@ def tables_beside(study: StoredStudy) -> dict[tuple[str, int, str], pd.DataFrame
     directory = StudyDirectory(study.root)
     for kind in ("untrained", "retrained"):
         for trial in sorted({trial for trial, _ in study.finished}):
-            folder = directory.trial(trial) / kind / "dissection"
+            folder = directory.reference_dissection(trial, kind)
             for layer in study.settings.layers:
                 if is_complete(folder, layer):
                     found[kind, trial, layer] = _read(layer_folder(folder, layer) / UNITS)

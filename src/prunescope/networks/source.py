@@ -131,6 +131,35 @@ def build_network(
     return model
 
 
+def build_untrained(name: str, *, classes: int | None = None, seed: int | None = None) -> nn.Module:
+    """Build the network that a name denotes with random weights, without the published weights that the name includes.
+
+    Parameters
+    ----------
+    name, classes, seed
+        As in `build_network`. A function in a file is called as it is, so that the network has the weights that the
+        function gives it.
+
+    Returns
+    -------
+    nn.Module
+        The network in training mode. It is not marked as having random weights by accident.
+
+    Raises
+    ------
+    InputError
+        If the name or the classes cannot be used.
+
+    Examples
+    --------
+    >>> type(build_untrained("torchvision:squeezenet1_1@DEFAULT", seed=0)).__name__
+    'SqueezeNet'
+    """
+    if name.startswith(("torchvision:", "timm:")):
+        name = name.partition("@")[0]
+    return _initialised(_maker(name, classes, own_weights=False), classes, seed)
+
+
 def default_layers(name: str) -> tuple[str, ...]:
     """Return the layers of a network that are dissected by default.
 

@@ -112,6 +112,22 @@ class StudyDirectory:
         """The folder of a level's dissection, which has one subfolder per layer."""
         return self.level(trial, level) / "dissection"
 
+    def reference(self, trial: int, kind: str) -> Path:
+        """The folder of a network that the levels of a trial are compared with: `untrained` or `retrained`."""
+        return self.trial(trial) / kind
+
+    def reference_dissection(self, trial: int, kind: str) -> Path:
+        """The folder of the dissection of such a network, which has one subfolder per layer."""
+        return self.reference(trial, kind) / "dissection"
+
+    def reference_checkpoints(self, trial: int) -> Path:
+        """The folder of checkpoints for resuming the training of the retrained network; it is removed at the end."""
+        return self.reference(trial, "retrained") / "checkpoints"
+
+    def is_reference_dissected(self, trial: int, kind: str, layers: tuple[str, ...]) -> bool:
+        """Return whether all the given layers of such a network are dissected."""
+        return all(is_complete(self.reference_dissection(trial, kind), layer) for layer in layers)
+
     def is_trained(self, trial: int, level: int, pruning: PruningSettings | None = None) -> bool:
         """Return whether a level's training is complete.
 
@@ -139,7 +155,8 @@ class StudyDirectory:
             write_text(self.recipe, recipe.to_yaml())
             return
         there = read_recipe(self.recipe)
-        moved = with_places_of(there, recipe)
+        # References may be asked for later. They are added to the levels that are finished.
+        moved = with_places_of(there, recipe).model_copy(update={"retrained": recipe.retrained})
         if moved != there:
             write_text(self.recipe, moved.to_yaml())
 

@@ -159,6 +159,13 @@ class Recipe(Strict):
     start: Annotated[
         Start | None, Field(description="weights that level 0 takes from files; by default, it is trained")
     ] = None
+    retrained: Annotated[
+        bool,
+        Field(
+            description="train the dense network of each trial again, with the images in another order, as a reference "
+            "for the consistency of pruned networks"
+        ),
+    ] = False
     data: Data
     training: Training
     pruning: PruningSettings
@@ -230,6 +237,11 @@ class Recipe(Strict):
                 raise misfit(("start", field), _shown_files(files), expected)
             if field == "weights" and len(set(files)) < len(files):
                 raise misfit(("start", field), _shown_files(files), "a file is listed twice; give each trial its own")
+        if self.retrained:
+            expected = (
+                "level 0 has given weights, so that there is no training to repeat; leave it out, or omit `start`"
+            )
+            raise misfit(("retrained",), True, expected)
         if "@" in self.network and self.network.startswith(("torchvision:", "timm:")):
             expected = f"`start.weights` replaces the published weights; give {self.network.partition('@')[0]}"
             raise misfit(("network",), self.network, expected)
@@ -273,9 +285,10 @@ class Recipe(Strict):
     def decisive(self) -> dict[str, Any]:
         """Return the fields that influence the results, as plain values.
 
-        Fields that only affect how the work is done, such as the number of workers, are left out.
+        Fields that only affect how the work is done, such as the number of workers, are left out. So is
+        `retrained`, which adds a network and leaves the others as they are.
         """
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json", exclude={"retrained"})
         for part, names in _WITHOUT_INFLUENCE.items():
             for name in names:
                 del content[part][name]

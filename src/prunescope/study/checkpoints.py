@@ -9,27 +9,21 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunescope.arrays import Array
 from prunescope.concepts.protocol import Concepts
+from prunescope.dissection.calibration import calibrate
 from prunescope.dissection.unit_numbers import read_unit_numbers
 from prunescope.errors import InputError
-from prunescope.networks.preprocessing import Normaliser, Preprocessing
+from prunescope.networks.preprocessing import Preprocessing
 from prunescope.networks.source import build_network
-from prunescope.networks.statistics import estimate_statistics
 from prunescope.pruning import Coverage, Mask, prune, prune_filters, shrink, unit_numbers
-from prunescope.randomness import seed_of
 from prunescope.store.series import Checkpoint, SeriesRecipe
 from prunescope.tasks.task import Task
 from prunescope.training.validation import measure_images
-
-# The statistics of normalisation layers are estimated on at most this many images, in batches of about this size.
-CALIBRATED, CALIBRATION_BATCH = 2048, 64
-_CALIBRATION = 102  # a purpose in the keys of random seeds
 
 
 @dataclass(frozen=True)
@@ -160,7 +154,7 @@ def prepare_checkpoint(
             model, mask, filter_numbers = _pruned(model, checkpoint.prune_to, recipe, concepts.image_size)
             kept, numbers = mask.kept, numbers or filter_numbers
             if pruning.recalibrate:
-                measured["recalibrated"] = recalibrate(model, recipe, concepts, preprocessing, device)
+                measured["recalibrated"] = calibrate(model, concepts, preprocessing, device, pruning.seed)
         prunable = first or whole.prunable
         if checkpoint.remaining is not None:
             measured["weights_remaining"] = checkpoint.remaining
@@ -186,26 +180,6 @@ def prepare_checkpoint(
 def prunable_mask(model: nn.Module, recipe: SeriesRecipe) -> Mask:
     """Return the mask that keeps all prunable weights of a network."""
     return Mask.dense(model, recipe.pruning.exclude if recipe.pruning.scope != "filters" else ())
-
-
-def recalibrate(
-    model: nn.Module, recipe: SeriesRecipe, concepts: Concepts, preprocessing: Preprocessing, device: str
-) -> int:
-    """Estimate the statistics of the normalisation layers on labelled images; return the number of images used."""
-    chosen = calibration_images(len(concepts), recipe.pruning.seed)
-    normalise = Normaliser(preprocessing, torch.device(device))
-
-    def batches() -> Iterator[Tensor]:
-        for part in np.array_split(chosen, max(1, round(len(chosen) / CALIBRATION_BATCH))):
-            yield normalise(torch.from_numpy(np.stack([concepts.image(int(i)) for i in part])).to(device))
-
-    return len(chosen) if estimate_statistics(model, batches()) else 0
-
-
-def calibration_images(count: int, seed: int) -> Array:
-    """Return the indices of the images on which statistics are estimated, in a random order that the seed fixes."""
-    generator = np.random.default_rng(seed_of(seed, _CALIBRATION))
-    return generator.permutation(count)[:CALIBRATED]
 
 
 def digest_of(model: nn.Module) -> str:

@@ -33,7 +33,13 @@ def claim(study: StudyContext, branches: Sequence[Branch]) -> None:
     for stage in stages(recipe, directory.root):
         if stage.done:
             # Checkpoints of a complete stage are left over if a process was killed after writing its last file.
-            shutil.rmtree(directory.checkpoints(stage.trial, stage.level), ignore_errors=True)
+            again = stage.work == "retrain"
+            left = (
+                directory.reference_checkpoints(stage.trial)
+                if again
+                else directory.checkpoints(stage.trial, stage.level)
+            )
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def record_study(

@@ -8,11 +8,12 @@ from prunescope.networks.layers import UnitsAxis, units_axes
 from prunescope.pruning import unit_numbers
 from prunescope.study.context import StudyContext
 from prunescope.study.levels import Level
+from prunescope.study.references import UNTRAINED, untrained_network
 from prunescope.study.writing import shown_of
 
 
-def dissect_level(level: Level, study: StudyContext) -> Dissection:
-    """Dissect the trained network of a level.
+def dissect_level(level: Level, study: StudyContext) -> dict[str, Dissection]:
+    """Dissect the trained network of a level and, in the same pass at level 0, the untrained network of the trial.
 
     Parameters
     ----------
@@ -23,8 +24,9 @@ def dissect_level(level: Level, study: StudyContext) -> Dissection:
 
     Returns
     -------
-    Dissection
-        The dissection of the recipe's layers. If filters were removed, the units have their numbers in the dense
+    dict of str to Dissection
+        The dissections of the recipe's layers: that of the level under "" and that of the untrained network, which is
+        dissected once per trial, under "untrained". If filters were removed, the units have their numbers in the dense
         network.
 
     Raises
@@ -34,8 +36,9 @@ def dissect_level(level: Level, study: StudyContext) -> Dissection:
     """
     recipe, settings, model = level.recipe, level.recipe.dissection, level.trained()
     shown = shown_of(level)
-    (found,) = dissect_networks(
-        {"": model},
+    networks = {"": model} | ({UNTRAINED: untrained_network(level, study)} if level.level == 0 else {})
+    found = dissect_networks(
+        networks,
         layers=settings.layers,
         concepts=study.concepts,
         settings=settings,
@@ -44,7 +47,7 @@ def dissect_level(level: Level, study: StudyContext) -> Dissection:
         device=study.device,
         metadata={"network": recipe.network, "trial": level.trial, "level": level.level},
         progress=lambda done, total: study.progress.update(done / total * 0.99, **shown),
-    ).values()
+    )
     study.refuse_changes()
     if not (level.removes_filters and level.level):
         return found
@@ -54,7 +57,7 @@ def dissect_level(level: Level, study: StudyContext) -> Dissection:
     numbers = unit_numbers(
         dense, model.cpu(), filters, settings.layers, recipe.data.size, units_axis=settings.units_axis
     )
-    return found.numbered(numbers)
+    return {"": found[""].numbered(numbers)}
 
 
 def _units_axis(level: Level, study: StudyContext) -> UnitsAxis | None:

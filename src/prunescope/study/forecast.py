@@ -19,6 +19,7 @@ from prunescope.store.recipe import Drawn, Recipe
 from prunescope.study.branching import Branch
 from prunescope.study.checks import CheckedNetwork, check_recipe
 from prunescope.study.mask_source import masks_branch
+from prunescope.study.references import retrained_steps
 from prunescope.study.schedule import kept_together, level_steps, pruned_together, weights_kept
 from prunescope.study.sharing import dense_elsewhere, same_dissection
 from prunescope.study.speed import Speed, measure_speed
@@ -57,7 +58,9 @@ class Forecast:
     Attributes
     ----------
     table
-        A table with one row per study, trial and level. `hours` and `megabytes` are 0 where nothing is left to do.
+        A table with one row per study, trial and level, and one more of level 0 for each dense network that is trained
+        again as a reference; its `state` begins with "retrained". `hours` and `megabytes` are 0 where nothing is left
+        to do.
     notes
         Messages on what was measured and what was assumed.
     """
@@ -150,7 +153,7 @@ def _rows(
     before: Sequence[Branch],
 ) -> list[dict[str, object]]:
     directory = None if folder is None else StudyDirectory(folder)
-    pruning, batch = recipe.pruning, min(recipe.training.batch_size, sizes.training)
+    pruning = recipe.pruning
     network, mask, dissection = _bytes(recipe, fit, sizes)
     sizes_together = pruned_together(fit.mask, pruning)
     rows = []
@@ -171,27 +174,45 @@ def _rows(
                 same = set(recipe.dissection.layers) <= set(branch.recipe.dissection.layers)
                 dissected = same and same_dissection(recipe, trial, branch, theirs)
                 trained, state = True, f"of {branch.directory.root}"
-            to_train, to_dissect = 0 if trained else count, 0 if dissected else sizes.labelled
-            measures = 0 if trained else 1 + _times_measured(recipe, count, steps_per_epoch)
-            seconds = to_train * batch / speed.training
-            seconds += (measures * sizes.validation + to_dissect) / speed.dissection
+            # The untrained network is dissected together with level 0.
+            dissections = 0 if dissected else 2 if level == 0 else 1
             networks = _networks_at_0(recipe) if level == 0 else 1
             space = 0.0 if trained else network * networks + mask + PREDICTION_BYTES * sizes.validation
-            rows.append(
-                {
-                    "study": recipe.name,
-                    "trial": trial,
-                    "level": level,
-                    "weights remaining": sum(kept[level]) / sum(sizes_together),
-                    "steps": to_train,
-                    "training images": to_train * batch,
-                    "dissected images": to_dissect,
-                    "megabytes": (space + (0 if dissected else dissection)) / 1e6,
-                    "hours": seconds / 3600,
-                    "state": state,
-                }
-            )
+            known = {"study": recipe.name, "trial": trial, "level": level}
+            known |= {"weights remaining": sum(kept[level]) / sum(sizes_together)}
+            costs = _costs(recipe, sizes, speed, steps_per_epoch, 0 if trained else count, not trained, dissections)
+            rows.append(known | costs | {"megabytes": (space + dissections * dissection) / 1e6, "state": state})
+        if recipe.retrained:
+            trained = directory is not None and (directory.reference(trial, "retrained") / "measured.json").is_file()
+            dissected = directory is not None and directory.is_reference_dissected(
+                trial, "retrained", recipe.dissection.layers
+            )  # fmt: skip
+            steps = retrained_steps(recipe, steps_per_epoch)
+            count = 0 if trained else steps.stop - steps.start
+            known = {"study": recipe.name, "trial": trial, "level": 0, "weights remaining": 1.0}
+            costs = _costs(recipe, sizes, speed, steps_per_epoch, count, not trained, 0 if dissected else 1)
+            space = (0.0 if trained else network) + (0.0 if dissected else dissection)
+            state = "retrained: done" if dissected else "retrained: trained" if trained else "retrained"
+            rows.append(known | costs | {"megabytes": space / 1e6, "state": state})
     return rows
+
+
+def _costs(
+    recipe: Recipe,
+    sizes: DataSizes,
+    speed: Speed,
+    steps_per_epoch: int,
+    steps: int,
+    is_measured: bool,
+    dissections: int,
+) -> dict[str, object]:
+    """Return the costs of the training steps, the measurements of the accuracy and the dissections of one network."""
+    images = steps * min(recipe.training.batch_size, sizes.training)
+    measures = 1 + _times_measured(recipe, steps, steps_per_epoch) if is_measured else 0
+    dissected = dissections * sizes.labelled
+    seconds = images / speed.training + (measures * sizes.validation + dissected) / speed.dissection
+    costs = {"steps": steps, "training images": images, "dissected images": dissected}
+    return costs | {"hours": seconds / 3600}
 
 
 def _networks_at_0(recipe: Recipe) -> int:

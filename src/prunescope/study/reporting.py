@@ -17,7 +17,7 @@ class Event:
 
     trial: int
     level: int
-    work: str  # "data", "train" or "dissect"
+    work: str  # "data", "train", "dissect" or "retrain"
     fraction: float  # the fraction of this stage that is done, from 0 to 1
     overall: float  # the fraction of this run's whole work that is done, from 0 to 1
     remaining: float | None  # the estimated remaining time in seconds, if it is known
@@ -36,7 +36,7 @@ def unreported(_event: Event) -> None:
 
 
 # The assumed share of a level's time by kind of work. It only influences the estimate of the remaining time.
-SHARE: Mapping[str, float] = {"train": 0.9, "dissect": 0.1}
+SHARE: Mapping[str, float] = {"train": 0.9, "dissect": 0.1, "retrain": 1.0}
 
 
 class ProgressReporter:

@@ -14,6 +14,7 @@ from prunescope.study.dissecting import dissect_level
 from prunescope.study.mask_source import masks_branch
 from prunescope.study.opening import check_finished
 from prunescope.study.preparation import locked, prepare
+from prunescope.study.references import retrain
 from prunescope.study.reporting import ProgressReporter, Report, unreported
 from prunescope.study.retraining import begin_dense, prune_level, rewind_level
 from prunescope.study.stages import stages
@@ -87,6 +88,8 @@ def run_study(
                         start = rewind_level(level, kept, study.steps_per_epoch)
                     rows = train_level(level, start, study)
                     write_trained(level, start, rows, study)
+                elif stage.work == "retrain":
+                    retrain(level, study)
                 else:
-                    dissection = dissect_level(level, study)
-                    write_dissection(level, dissection, study)
+                    found = dissect_level(level, study)
+                    write_dissection(level, found, study)

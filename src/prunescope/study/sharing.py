@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
-from prunescope.dissection.result import layer_folder
+from prunescope.dissection.result import is_complete, layer_folder
 from prunescope.files import write_json
 from prunescope.store.locations import IMAGES, LABELS, apart_from_places
 from prunescope.store.recipe import Recipe
@@ -150,7 +151,7 @@ def _unlike_dense(
     if not trained:
         return f"has not finished level 0 of its trial {theirs}"
     step = recipe.pruning.rewind_to.iterations(steps_per_epoch)
-    if recipe.pruning.rewinds and step not in _rewinding_points(branch, theirs, steps_per_epoch):
+    if (recipe.pruning.rewinds or recipe.retrained) and step not in _rewinding_points(branch, theirs, steps_per_epoch):
         return f"has not saved the weights of step {recipe.pruning.rewind_to}"
     return ""
 
@@ -169,11 +170,15 @@ def _share_dissection(level: Level, branch: Branch, theirs: int, identity: Ident
     there, layers = branch.directory, level.recipe.dissection.layers
     if not same_dissection(level.recipe, level.trial, branch, theirs, identity):
         return ""
-    if not there.is_dissected(theirs, 0, layers):
+    ours, trial = level.directory, level.trial
+    pairs = [
+        (there.reference_dissection(theirs, "untrained"), ours.reference_dissection(trial, "untrained")),
+        (there.dissection(theirs, 0), ours.dissection(trial, 0)),
+    ]
+    if not all(is_complete(folder, layer) for folder, _ in pairs for layer in layers):
         return ""
-    for layer in layers:
-        folder = layer_folder(there.dissection(theirs, 0), layer)
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+    for (folder, to), layer in product(pairs, layers):
+        files = sorted(path for path in layer_folder(folder, layer).iterdir() if path.is_file())
         for file in sorted(files, key=lambda path: path.name == "summary.json"):
-            link(file, layer_folder(level.directory.dissection(level.trial, 0), layer) / file.name)
+            link(file, layer_folder(to, layer) / file.name)
     return ", and its dissection"

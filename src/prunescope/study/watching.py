@@ -93,7 +93,7 @@ def _stage_line(event: Event, levels: int) -> str:
     if event.work == "data":
         return f"{event.doing}: {event.fraction:.0%}"
     kept = "" if event.weights_remaining is None else f", {event.weights_remaining:.1%} of the weights"
-    doing = {"train": "training", "dissect": "dissecting"}[event.work]
+    doing = {"train": "training", "dissect": "dissecting", "retrain": "training the dense network again"}[event.work]
     return f"trial {event.trial}, level {event.level} of {levels}{kept}: {doing} {event.fraction:.0%}{_left(event)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from prunescope.files import write_json, write_table
 from prunescope.networks.weights import save_weights
 from prunescope.study.context import StudyContext
 from prunescope.study.levels import Level
+from prunescope.study.references import UNTRAINED, save_reference
 from prunescope.study.retraining import LevelStart
 
 
@@ -59,12 +61,15 @@ def write_trained(level: Level, start: LevelStart, rows: pd.DataFrame, study: St
     study.processes.wait()
 
 
-def write_dissection(level: Level, dissection: Dissection, study: StudyContext) -> None:
-    """Write the dissection of a level, and report it."""
+def write_dissection(level: Level, found: Mapping[str, Dissection], study: StudyContext) -> None:
+    """Write the dissections of a level, as `dissect_level` returns them, and report them."""
     if study.processes.is_main:
+        # That of the level is written last, because it marks the dissection of all as complete.
+        if UNTRAINED in found:
+            save_reference(found[UNTRAINED], level.directory, level.trial, UNTRAINED)
         folder = level.directory.dissection(level.trial, level.level)
         # This stage is not complete, so any files left over from an earlier attempt are overwritten.
-        dissection.save(folder, replace=True)
+        found[""].save(folder, replace=True)
         summaries = {layer: read_summary(folder, layer) for layer in level.recipe.dissection.layers}
         study.progress.update(1.0, **shown_of(level), summaries=summaries)
     study.processes.wait()
