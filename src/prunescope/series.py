@@ -70,7 +70,7 @@ class Series:
         The memory and disk space for activation maps. Checkpoints share a pass over the images as far as memory allows.
     settings
         Further fields of a series: `dissection` (a mapping of settings such as `quantile`), `mean`, `std`, `pruning`,
-        `match`.
+        `match`, and `untrained` (also dissect the network with random weights; it must be given by its name).
 
     Raises
     ------
@@ -109,6 +109,11 @@ class Series:
         if at is not None and len(at) != len(checkpoints):
             raise InputError(f"at has {len(at)} positions for {len(checkpoints)} checkpoints; give one for each")
         models = {level: model for level, one in enumerate(checkpoints) if (model := _model_of(one)) is not None}
+        if settings.get("untrained") and (isinstance(network, nn.Module) or 0 in models):
+            raise InputError(
+                "untrained: the random weights of a network that is given as a module are unknown; give the network by "
+                "its name, such as path/to/file.py:function"
+            )
         described = [_described(one) for one in checkpoints]
         for one, position in zip(described, at or (), strict=False):
             one["at"] = position
@@ -266,7 +271,7 @@ def sweep(
     recalibrate
         Whether the statistics of batch normalisation layers are estimated again after pruning, on the labelled images.
     options
-        Further arguments of `Series`.
+        Further arguments of `Series`, such as `untrained`.
 
     Returns
     -------

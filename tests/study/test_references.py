@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import prunescope
@@ -16,6 +18,8 @@ from prunescope.networks import load_weights
 from prunescope.store import read_recipe
 from prunescope.store.layout import StudyDirectory
 from prunescope.study import Event, run_study
+from prunescope.study.series import run_series
+from tests.cli.commands import refused, typed
 
 SMALL = ["trials=1", "pruning.levels=0", "dissection.layers=[stage3]", "dissection.chance=0", "retrained=true"]
 EACH_STEP = "training.checkpoint_every=1it"
@@ -99,3 +103,39 @@ def test_given_weights_cannot_be_trained_again(recipe: Path, finished: StudyDire
     given = f"start={{weights: {finished.weights(0, 0)}}}"
     with pytest.raises(InputError, match=r"retrained is True.*no training to repeat"):
         read_recipe(recipe, [*SMALL, given])
+
+
+def test_a_series_has_an_untrained_network_if_asked_to_also_later(
+    recipe: Path, finished: StudyDirectory, tmp_path: Path
+) -> None:
+    def dissected(**options: bool) -> pd.Series[Any]:
+        series = prunescope.Series(
+            "prunescope:resnet8x4", [finished.weights(0, 0)], tmp_path / "out", layers=["stage3"], classes=16,
+            concepts=read_recipe(recipe).dissection.concepts, dissection={"chance": 0}, device="cpu", **options,
+        )  # fmt: skip
+        run_series(series.recipe, series.out)
+        return series.evidence().iloc[0]
+
+    assert "untrained_concepts" not in dissected()
+    row = dissected(untrained=True)
+    found = units(StudyDirectory(tmp_path / "out").reference_dissection(0, "untrained"))
+    assert row["untrained_interpretable"] == (found["iou"] > 0.05).sum()
+    with pytest.raises(InputError, match="random weights of a network that is given as a module are unknown"):
+        prunescope.Series(torch.nn.Conv2d(3, 4, 3), [], tmp_path, concepts="c", layers=[""], untrained=True)
+
+
+def test_the_command_dissects_the_untrained_network_beside_the_trained(
+    recipe: Path, finished: StudyDirectory, tmp_path: Path
+) -> None:
+    concepts = str(read_recipe(recipe).dissection.concepts)
+    given = ("dissect", "prunescope:resnet8x4", "--weights", finished.weights(0, 0), "--classes", "16", "--seed", "3")
+    options = ("--concepts", concepts, "--chance", "0", "--untrained", "--device", "cpu", "--out", tmp_path / "out")
+    for _ in range(2):  # the same dissection may be made again
+        assert typed(*given, *options).exit_code == 0
+    found = prunescope.load(tmp_path / "out" / "untrained")["stage3"]
+    assert found.summary["settings"]["weights"] == "random weights of seed 3"
+    assert not found.units["dead"].any()
+    copy = tmp_path / "untrained.safetensors"
+    copy.write_bytes(finished.weights(0, 0).read_bytes())
+    said = refused("dissect", "prunescope:resnet8x4", "--weights", copy, *options)
+    assert "would be in the same folder" in said

@@ -341,7 +341,7 @@ def test_doubts_about_the_preprocessing_are_noted_once_for_all_levels(recipe: Pa
     result = typed(*words, *doubted)
     assert result.exit_code == 0
     assert " ".join(result.stderr.split()).count("(data.mean and data.std of the recipe) do not fit images") == 1
-    assert len(list((tmp_path / "doubted").rglob("stage3/summary.json"))) == 2
+    assert len(list((tmp_path / "doubted").rglob("level-*/dissection/stage3/summary.json"))) == 2
     plain = typed(*words, "--out", tmp_path / "plain")
     assert plain.exit_code == 0
     assert "data.std" not in plain.stderr

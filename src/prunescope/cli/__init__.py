@@ -42,6 +42,7 @@ from prunescope.cli.options import (
     Std,
     StudyConcepts,
     UnitsAxis,
+    Untrained,
     Weights,
     WeightsKey,
     axes_of,
@@ -233,6 +234,7 @@ def dissect(
     iou: Iou = None,
     presence: Presence = None,
     chance: Chance = None,
+    untrained: Untrained = False,
     align: Align = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
@@ -254,10 +256,10 @@ def dissect(
         raise InputError("give either NETWORK or --activations FILE.npz")
     common = {"concepts": concepts} | chosen(quantile=quantile, iou=iou, presence=presence, chance=chance)
     if activations is not None:
-        if layer or weights or weights_key or masks or classes or units_axis:
+        if layer or weights or weights_key or masks or classes or units_axis or untrained:
             raise InputError(
-                "--layer, --weights, --weights-key, --masks, --classes and --units-axis only apply to a network; leave "
-                "them out with --activations"
+                "--layer, --weights, --weights-key, --masks, --classes, --units-axis and --untrained only apply to a "
+                "network; leave them out with --activations"
             )
         with progress_of("dissecting") as progress:
             part = prunescope.dissect_activations_file(activations, out_directory, progress=progress, **common)
@@ -282,6 +284,7 @@ def dissect(
             device=device,
             budget=budget,
             images=images,
+            untrained=untrained,
             progress=progress,
             **common,
             **chosen(align=align, batch_size=batch_size, precision=precision),

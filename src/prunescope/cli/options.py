@@ -103,6 +103,14 @@ Chance = Annotated[
         help="The number of permutations of the labels with which units are compared; 0 for none.", show_default="20"
     ),
 ]
+Untrained = Annotated[
+    bool,
+    typer.Option(
+        "--untrained",
+        help="Also dissect the network with random weights, in the same pass, with the statistics of its normalisation "
+        "layers estimated on the labelled images.",
+    ),
+]
 Align = Annotated[
     str | None,
     typer.Option(

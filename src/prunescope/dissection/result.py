@@ -386,6 +386,15 @@ class Dissection(Mapping[str, LayerDissection]):
     def __len__(self) -> int:
         return len(self.layers)
 
+    def stating(self, **settings: Any) -> Dissection:
+        """Return the same dissection with other settings in its summaries; those that are None are left out."""
+        parts = {}
+        for layer, part in self.items():
+            stated = part.summary["settings"] | settings
+            stated = {name: value for name, value in stated.items() if name not in settings or value is not None}
+            parts[layer] = replace(part, summary=part.summary | {"settings": stated})
+        return Dissection(parts)
+
     @property
     def units(self) -> pd.DataFrame:
         """The units of all layers, with `layer` as the first column."""

@@ -11,6 +11,7 @@ from prunescope.concepts.protocol import Concepts
 from prunescope.concepts.sample import as_sample
 from prunescope.devices import choose_device
 from prunescope.dissection.activations import read_activations
+from prunescope.dissection.calibration import calibrate
 from prunescope.dissection.result import Dissection, LayerDissection, refuse_other
 from prunescope.dissection.run import dissect_activations, dissect_networks
 from prunescope.dissection.settings import DEFAULTS, Align, Precision, Presence, Settings
@@ -20,10 +21,12 @@ from prunescope.files import check_folder, expanded, inside
 from prunescope.networks.chosen_preprocessing import choose_preprocessing
 from prunescope.networks.layers import UnitsAxis
 from prunescope.networks.observing import check_layers
-from prunescope.networks.source import build_network, default_layers
+from prunescope.networks.source import build_network, build_untrained, default_layers
 from prunescope.networks.weight_masks import pair_masks
 from prunescope.processes import join_processes
 from prunescope.progress import Shown, shown_progress
+
+UNTRAINED = "untrained"  # the folder of the untrained network's results
 
 
 def dissect_checkpoints(
@@ -51,6 +54,7 @@ def dissect_checkpoints(
     channels: int | None = None,
     budget: Budget = Budget(),  # noqa: B008 - frozen
     images: int | None = None,
+    untrained: bool = False,
     progress: Shown = "auto",
 ) -> dict[Path, Dissection]:
     """Dissect a network given by its name, with one or several files of weights, and save the results.
@@ -83,6 +87,9 @@ def dissect_checkpoints(
         The number of outputs of the network and the seed of random weights, as in `build_network`.
     device
         The device that the network runs on: `cpu`, `cuda`, `cuda:1`, ...; `auto` uses a GPU if there is one.
+    untrained
+        Whether the network with random weights of `seed` is dissected as well, in the same pass, with the statistics of
+        its normalisation layers estimated on the labelled images. Its results are saved in the subfolder `untrained`.
     concepts, units_axis, quantile, iou, presence, chance, align, batch_size, precision, mean, std, channels, budget, \
     images, progress
         As in `dissect`.
@@ -91,7 +98,7 @@ def dissect_checkpoints(
     -------
     dict of Path to Dissection
         The results of each file of weights, by the folder in which they are saved. With one file or none, the folder is
-        `out`.
+        `out`. With `untrained`, there is one more, whose folder is `untrained` in `out`.
 
     Raises
     ------
@@ -124,6 +131,11 @@ def dissect_checkpoints(
     if len(files) < len(weights):
         raise InputError(
             "weights: two files have the same name, but the folders of their results are named after them; rename one"
+        )
+    if untrained and UNTRAINED in files:
+        raise InputError(
+            f"weights: the results of {files[UNTRAINED]} and those of the untrained network would be in the same "
+            f"folder, {Path(out) / UNTRAINED}; rename the file"
         )
     masks_of = dict(zip(files, pair_masks(weights, masks), strict=False))
     folders = {
@@ -159,13 +171,20 @@ def dissect_checkpoints(
         **_given(concepts, quantile, presence, chance),
     }
     known |= {"weights_key": None, "masks": None, **(metadata if weights else {"network": network, "seed": seed})}
-    for folder in folders.values():
+    if untrained:
+        folders[UNTRAINED] = Path(out) / UNTRAINED
+    random = {"weights": f"random weights of seed {seed}", "weights_key": None, "masks": None}
+    for name, folder in folders.items():
         for layer in chosen:
-            refuse_other(folder, layer, known, known=True)
+            refuse_other(folder, layer, known | (random if name == UNTRAINED else {}), known=True)
     for model in models.values():
         check_layers(model, chosen)  # before a data set is packed, which may take minutes
     with join_processes("cpu") as processes, shown_progress(progress, "dissecting") as report:
         data = with_packed_copy(data) if chance else data
+        device = choose_device(device, processes.rank)
+        if untrained:
+            models[UNTRAINED] = build_untrained(network, classes=classes, seed=seed).to(device)
+            calibrate(models[UNTRAINED], data, preprocessing, device, seed)
         found = dissect_networks(
             models,
             layers=chosen,
@@ -173,11 +192,13 @@ def dissect_checkpoints(
             settings=settings,
             preprocessing=preprocessing,
             units_axis=units_axis,
-            device=choose_device(device, processes.rank),
+            device=device,
             budget=budget,
             metadata=metadata,
             progress=report,
         )
+    if untrained:
+        found[UNTRAINED] = found[UNTRAINED].stating(**random)
     for name, dissection in found.items() if processes.is_main else ():
         dissection.save(folders[name])
     return {folders[name]: dissection for name, dissection in found.items()}

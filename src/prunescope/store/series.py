@@ -101,6 +101,9 @@ class SeriesRecipe(Strict):
         The name of the horizontal axis of the figures, if it does not show the weights remaining.
     match
         Whether the units of each checkpoint are matched to those of the first one by their activation maps.
+    untrained
+        Whether an untrained network is dissected beside the first checkpoint of each trial: the network with random
+        weights, and with the statistics of its normalisation layers estimated on the labelled images.
     pruning
         How checkpoints that have a `prune_to` are pruned.
     data
@@ -121,6 +124,7 @@ class SeriesRecipe(Strict):
     ]
     axis: Annotated[Text | None, Field(min_length=1)] = None
     match: bool = False
+    untrained: bool = False
     pruning: SeriesPruning = SeriesPruning()
     data: SeriesData | None = None
     mean: Annotated[tuple[Mean, ...] | None, Field(min_length=1, max_length=3)] = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -102,12 +101,8 @@ def save_reference(found: Dissection, directory: StudyDirectory, trial: int, kin
 
     Its summaries state which one it is, instead of the number of a level.
     """
-    parts = {}
-    for layer, part in found.items():
-        settings = {name: value for name, value in part.summary["settings"].items() if name not in ("name", "level")}
-        settings |= {"trial": trial, "reference": kind}
-        parts[layer] = replace(part, summary=part.summary | {"settings": settings})
-    Dissection(parts).save(directory.reference_dissection(trial, kind), replace=True)
+    stated = found.stating(name=None, level=None, trial=trial, reference=kind)
+    stated.save(directory.reference_dissection(trial, kind), replace=True)
 
 
 def _train_again(level: Level, model: nn.Module, study: StudyContext) -> pd.DataFrame:

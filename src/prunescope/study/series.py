@@ -16,6 +16,7 @@ from prunescope.concepts.broden import ConceptData
 from prunescope.concepts.packed import with_packed_copy
 from prunescope.concepts.sample import sample_concepts
 from prunescope.dissection.arrangement import BLOCKS
+from prunescope.dissection.calibration import calibrate
 from prunescope.dissection.match_networks import match_units
 from prunescope.dissection.matching import UnitMatching
 from prunescope.dissection.result import Dissection, layer_folder, read_summary, read_units
@@ -32,6 +33,7 @@ from prunescope.networks.observing import observe
 from prunescope.networks.preprocessing import Preprocessing
 from prunescope.networks.published_preprocessing import preprocessing_of, remember_preprocessing
 from prunescope.networks.running import blank_images, evaluating
+from prunescope.networks.source import build_untrained
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.series import SeriesRecipe
 from prunescope.study.checkpoints import (
@@ -45,6 +47,7 @@ from prunescope.study.checkpoints import (
 )
 from prunescope.study.identity import Fingerprinter
 from prunescope.study.recording import record, refuse_changes
+from prunescope.study.references import UNTRAINED, save_reference
 from prunescope.study.reporting import ProgressReporter, Report, unreported
 from prunescope.study.series_directory import refuse_other_series
 from prunescope.study.stages import Stage
@@ -142,7 +145,11 @@ class _Run:
     def is_finished(self, level: SeriesLevel) -> bool:
         measured = self.directory.measured(level.trial, level.level)
         layers = self.recipe.dissection.layers
-        return measured.is_file() and self.directory.is_dissected(level.trial, level.level, layers)
+        complete = measured.is_file() and self.directory.is_dissected(level.trial, level.level, layers)
+        # The untrained network is dissected in the same pass as the first checkpoint.
+        if self._needs_untrained(level):
+            return complete and self.directory.is_reference_dissected(level.trial, UNTRAINED, layers)
+        return complete
 
     def check_finished(self) -> None:
         """Raise if the weights of a finished checkpoint have changed. Files that no longer exist are not checked."""
@@ -221,19 +228,39 @@ class _Run:
             )
             prunable.setdefault(level.trial, one.prunable)
             prepared[f"of trial {level.trial}, level {level.level}"] = one
+        models = {name: one.model for name, one in prepared.items()}
+        given = {name: preprocessing[one.level.key] for name, one in prepared.items()}
+        untrained = {f"untrained, of trial {one.trial}": one for one in group if self._needs_untrained(one)}
+        for name, level in untrained.items():
+            models[name], given[name] = self._untrained(level, preprocessing[level.key]), preprocessing[level.key]
         found = dissect_networks(
-            {name: one.model for name, one in prepared.items()},
+            models,
             layers=settings.layers,
             concepts=self.concepts,
             settings=settings,
-            preprocessing={name: preprocessing[one.level.key] for name, one in prepared.items()},
+            preprocessing=given,
             units_axis=settings.units_axis,
             device=self.device,
             budget=budget,
             progress=lambda done, total: self.progress.update(done / total * 0.99),
         )
+        for name, level in untrained.items():
+            stated = found[name].stating(network=level.checkpoint.network or self.recipe.network)
+            save_reference(stated, self.directory, level.trial, UNTRAINED)
         for name, one in prepared.items():
             self._write(one, found[name], preprocessing[one.level.key])
+
+    def _needs_untrained(self, level: SeriesLevel) -> bool:
+        return level.level == 0 and self.recipe.untrained
+
+    def _untrained(self, level: SeriesLevel, preprocessing: Preprocessing) -> nn.Module:
+        """Build the network of a trial's first checkpoint with random weights and estimated statistics."""
+        recipe, seed = self.recipe, self.recipe.pruning.seed + level.trial
+        with level.naming():
+            network = level.checkpoint.network or recipe.network
+            model = build_untrained(network, classes=recipe.classes, seed=seed).to(self.device)
+            calibrate(model, self.concepts, preprocessing, self.device, seed)
+        return model
 
     def _build(self, level: SeriesLevel) -> nn.Module:
         with level.naming():

@@ -48,7 +48,7 @@ def refuse_other_series(directory: StudyDirectory, recipe: SeriesRecipe) -> None
 
 def _decisive(recipe: SeriesRecipe, other: SeriesRecipe) -> dict[str, Any]:
     """Return what must be equal in both descriptions: all but locations and checkpoints that one lacks."""
-    content = recipe.model_dump(mode="json", exclude={"trials", "name", "dissection"})
+    content = recipe.model_dump(mode="json", exclude={"trials", "name", "untrained", "dissection"})
     settings = recipe.dissection.model_dump(mode="json", exclude={"batch_size", "concepts"})
     if content["data"] is not None:
         content["data"] = {"size": content["data"]["size"]}
