@@ -114,3 +114,14 @@ def compared(
                 ious.append(intersect / (truth + activation - intersect))
         best.append(max(ious))
     return best
+
+
+def rotated(features: Array, matrix: Array) -> Array:
+    """Return the maps of directions: a direction's map is the sum of the units' maps, weighted by its row."""
+    images, units = features.shape[:2]
+    maps = np.zeros((images, len(matrix), *features.shape[2:]))
+    for image in range(images):
+        for direction, weights in enumerate(matrix):
+            for unit in range(units):
+                maps[image, direction] += float(weights[unit]) * features[image, unit].astype(np.float64)
+    return maps.astype(np.float32)

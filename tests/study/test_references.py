@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import prunescope
 from prunescope.errors import InputError
@@ -22,13 +22,14 @@ from prunescope.study.series import run_series
 from tests.cli.commands import refused, typed
 
 SMALL = ["trials=1", "pruning.levels=0", "dissection.layers=[stage3]", "dissection.chance=0", "retrained=true"]
+ROTATED = "dissection.basis=['rotate:1']"
 EACH_STEP = "training.checkpoint_every=1it"
 
 
 @pytest.fixture(scope="module")
 def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyDirectory:
     out = tmp_path_factory.mktemp("references") / "out"
-    run_study(read_recipe(recipe, [*SMALL, EACH_STEP]), out)
+    run_study(read_recipe(recipe, [*SMALL, ROTATED, EACH_STEP]), out)
     return StudyDirectory(out)
 
 
@@ -74,7 +75,7 @@ def test_a_study_killed_while_it_trains_again_goes_on_to_the_same_bytes(
         if event.work == "retrain" and event.fraction > 0.4:
             raise KeyboardInterrupt
 
-    read = read_recipe(recipe, [*SMALL, EACH_STEP])
+    read = read_recipe(recipe, [*SMALL, ROTATED, EACH_STEP])
     with pytest.raises(KeyboardInterrupt):
         run_study(read, tmp_path / "out", report=stop)
     directory = StudyDirectory(tmp_path / "out")
@@ -88,12 +89,12 @@ def test_a_study_killed_while_it_trains_again_goes_on_to_the_same_bytes(
 def test_a_finished_study_can_be_given_a_reference_later(
     recipe: Path, finished: StudyDirectory, tmp_path: Path
 ) -> None:
-    without = read_recipe(recipe, [*SMALL, "retrained=false"])
+    without = read_recipe(recipe, [*SMALL, ROTATED, "retrained=false"])
     run_study(without, tmp_path / "out")
     directory = StudyDirectory(tmp_path / "out")
     before = contents(directory.level(0, 0))
     assert not directory.reference(0, "retrained").exists()
-    run_study(read_recipe(recipe, SMALL), directory.root)
+    run_study(read_recipe(recipe, [*SMALL, ROTATED]), directory.root)
     assert contents(directory.level(0, 0)) == before
     assert contents(directory.reference(0, "retrained")) == contents(finished.reference(0, "retrained"))
     assert "retrained: true" in directory.recipe.read_text()
@@ -139,3 +140,24 @@ def test_the_command_dissects_the_untrained_network_beside_the_trained(
     copy.write_bytes(finished.weights(0, 0).read_bytes())
     said = refused("dissect", "prunescope:resnet8x4", "--weights", copy, *options)
     assert "would be in the same folder" in said
+
+
+def test_the_evidence_compares_the_concepts_in_another_basis_with_those_of_the_units(finished: StudyDirectory) -> None:
+    folder = finished.dissection(0, 0)
+    counts = [
+        found.loc[found["iou"] > 0.05, "label"].nunique()
+        for found in (units(folder / "basis" / "rotate-1"), units(folder))
+    ]
+    assert prunescope.curves(finished.root).loc[0, "basis_rotate-1"] == counts[0] / counts[1]
+
+
+def test_a_basis_that_fits_no_level_is_refused_before_the_study(recipe: Path, tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2, 3)}, tmp_path / "own.safetensors")
+    given = [*SMALL, f"dissection.basis=['{tmp_path / 'own.safetensors'}']"]
+    with pytest.raises(InputError, match=r"expected real numbers \[directions, 16\]"):
+        run_study(read_recipe(recipe, given), tmp_path / "out")
+    assert not (tmp_path / "out" / "study.yaml").exists()
+    with pytest.raises(InputError, match="removes units"):
+        read_recipe(recipe, [*given, "pruning.scope=filters"])
+    with pytest.raises(InputError, match=r"dissection\.basis.*expected rotate:SEED"):
+        read_recipe(recipe, ["dissection.basis=[turn]"])

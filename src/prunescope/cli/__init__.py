@@ -18,6 +18,7 @@ from prunescope.cli.options import (
     MASKS_HELP,
     NETWORKS,
     Align,
+    Basis,
     BatchSize,
     BranchFrom,
     Chance,
@@ -234,6 +235,7 @@ def dissect(
     iou: Iou = None,
     presence: Presence = None,
     chance: Chance = None,
+    basis: Basis = None,
     untrained: Untrained = False,
     align: Align = None,
     batch_size: BatchSize = None,
@@ -256,10 +258,10 @@ def dissect(
         raise InputError("give either NETWORK or --activations FILE.npz")
     common = {"concepts": concepts} | chosen(quantile=quantile, iou=iou, presence=presence, chance=chance)
     if activations is not None:
-        if layer or weights or weights_key or masks or classes or units_axis or untrained:
+        if layer or weights or weights_key or masks or classes or units_axis or untrained or basis:
             raise InputError(
-                "--layer, --weights, --weights-key, --masks, --classes, --units-axis and --untrained only apply to a "
-                "network; leave them out with --activations"
+                "--layer, --weights, --weights-key, --masks, --classes, --units-axis, --basis and --untrained only "
+                "apply to a network; leave them out with --activations"
             )
         with progress_of("dissecting") as progress:
             part = prunescope.dissect_activations_file(activations, out_directory, progress=progress, **common)
@@ -287,7 +289,7 @@ def dissect(
             untrained=untrained,
             progress=progress,
             **common,
-            **chosen(align=align, batch_size=batch_size, precision=precision),
+            **chosen(basis=basis, align=align, batch_size=batch_size, precision=precision),
         )
     for folder, dissection in found.items() if _is_main() else ():
         for part in dissection.values():

@@ -103,6 +103,15 @@ Chance = Annotated[
         help="The number of permutations of the labels with which units are compared; 0 for none.", show_default="20"
     ),
 ]
+Basis = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--basis",
+        metavar="BASIS",
+        help="Also dissect the layers in another basis, in the same pass: `rotate:SEED[:POWER]`, a random rotation of "
+        "the units, or FILE.safetensors, a matrix [directions, units]. May be repeated.",
+    ),
+]
 Untrained = Annotated[
     bool,
     typer.Option(

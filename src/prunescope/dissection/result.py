@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from prunescope.arrays import Array
 from prunescope.concepts.protocol import Concepts, primary_categories
+from prunescope.dissection.basis import BASES
 from prunescope.dissection.chance import Chance, best_concepts, chance_counts, shrinkage, unit_columns
 from prunescope.dissection.examples import EXAMPLES_FILE, Examples
 from prunescope.dissection.layer_pass import LayerCounts
@@ -367,9 +368,17 @@ class Dissection(Mapping[str, LayerDissection]):
     """The concepts that the units of a network's layers detect.
 
     It is a mapping from layer names to `LayerDissection` objects.
+
+    Attributes
+    ----------
+    layers
+        The results of each layer.
+    bases
+        The results for the directions of other bases, by the names of these bases, such as `rotate-0`.
     """
 
     layers: dict[str, LayerDissection]
+    bases: Mapping[str, Dissection] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Dissection({'; '.join(layer._counts() for layer in self.values())})"
@@ -393,7 +402,7 @@ class Dissection(Mapping[str, LayerDissection]):
             stated = part.summary["settings"] | settings
             stated = {name: value for name, value in stated.items() if name not in settings or value is not None}
             parts[layer] = replace(part, summary=part.summary | {"settings": stated})
-        return Dissection(parts)
+        return Dissection(parts, {name: one.stating(**settings) for name, one in self.bases.items()})
 
     @property
     def units(self) -> pd.DataFrame:
@@ -435,6 +444,8 @@ class Dissection(Mapping[str, LayerDissection]):
     def numbered(self, numbers: Mapping[str, Array]) -> Dissection:
         """Renumber the units of every layer; see `LayerDissection.numbered`.
 
+        The directions of other bases keep their numbers.
+
         Raises
         ------
         InputError
@@ -443,10 +454,12 @@ class Dissection(Mapping[str, LayerDissection]):
         missing = [name for name in self if name not in numbers]
         if missing:
             raise InputError(f"no unit numbers are given for layer {missing[0]!r}; {nearest(missing[0], numbers)}")
-        return Dissection({name: layer.numbered(numbers[name]) for name, layer in self.items()})
+        return Dissection({name: layer.numbered(numbers[name]) for name, layer in self.items()}, self.bases)
 
     def save(self, directory: str | Path, *, replace: bool = False) -> Path:
         """Write the files of each layer to `directory/LAYER`; see `LayerDissection.save`.
+
+        The results in another basis are written to `directory/basis/NAME/LAYER`, before those of the units.
 
         Raises
         ------
@@ -455,6 +468,8 @@ class Dissection(Mapping[str, LayerDissection]):
         """
         for layer in self.values() if not replace else ():
             refuse_other(directory, layer.layer, layer.summary.get("settings", {}))
+        for name, one in self.bases.items():
+            one.save(inside(Path(directory) / BASES, name, "the basis"), replace=replace)
         for layer in self.values():
             layer.save(directory, replace=replace)
         return Path(directory)

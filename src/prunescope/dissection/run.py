@@ -19,6 +19,7 @@ from prunescope.concepts.sample import as_sample
 from prunescope.devices import choose_device
 from prunescope.dissection.arrangement import Arrangement, arrange
 from prunescope.dissection.backend import choose_backend
+from prunescope.dissection.basis import Basis, parse_bases
 from prunescope.dissection.counting import count_pixels
 from prunescope.dissection.forward import ForwardPasses, Key, arithmetic
 from prunescope.dissection.layer_pass import Resources
@@ -32,7 +33,7 @@ from prunescope.dissection.settings import (
     Settings,
     check_precision,
 )
-from prunescope.dissection.sources import ArrayMaps, NetworkMaps
+from prunescope.dissection.sources import ArrayMaps, MapsInBases, NetworkMaps
 from prunescope.dissection.storage import Budget, Storage
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
@@ -58,6 +59,7 @@ def dissect(
     iou: float = DEFAULTS.iou,
     presence: Presence = DEFAULTS.presence,
     chance: int = DEFAULTS.chance,
+    basis: Sequence[str] = DEFAULTS.basis,
     align: Align = DEFAULTS.align,
     batch_size: int = DEFAULTS.batch_size,
     device: str | torch.device = "auto",
@@ -106,6 +108,11 @@ def dissect(
         labels of another image with labels of the same categories, which gives its `p` and `q`; 0 turns this off. The
         labels of other images are read from the packed copy of the data set (see `pack_concepts`). Without one, all
         labels are decoded twice.
+    basis
+        Other bases in which the layers are dissected as well, in the same pass. `rotate:SEED` turns the units by a
+        random orthogonal matrix, and `rotate:SEED:POWER` by a power of it from 0 (the identity) to 1; the path of a
+        .safetensors file gives a matrix [directions, units], such as principal components, for all layers or one for
+        each layer under its name. The directions then take the place of the units.
     align
         The alignment of activation maps with the labels. With `half-pixel`, maps are stretched over the whole image;
         with `receptive-field`, map positions are placed at the centres of the units' receptive fields, which are
@@ -144,7 +151,7 @@ def dissect(
     -------
     Dissection
         The results. `.units` is a DataFrame with the units of all layers; indexing with a layer's name returns the
-        results of that layer.
+        results of that layer, and `.bases` holds the results in other bases.
 
     Raises
     ------
@@ -172,6 +179,7 @@ def dissect(
         iou=iou,
         presence=presence,
         chance=chance,
+        basis=basis,
         align=align,
         precision=precision,
         batch_size=batch_size,
@@ -285,20 +293,24 @@ def dissect_networks(
         stack.enter_context(forward.stream())
         forward.check(data.image_size, ran=units_axis is None and settings.precision == "fp32")
         keys = tuple((name, layer) for name in models for layer in layers)
-        source = NetworkMaps(forward, keys, data, arrangement.blocks, mine, settings.batch_size)
+        bases = {key: (key[1], _in_bases(key, settings.basis)) for key in keys}
+        source = MapsInBases(NetworkMaps(forward, keys, data, arrangement.blocks, mine, settings.batch_size), bases)
+        geometry |= {other: geometry[key] for key, (_, others) in bases.items() if key in geometry for other in others}
         measured = count_pixels(source, resources, processes, geometry=geometry, progress=progress)
     noted = _noted(data, settings) | {"align": settings.align, "precision": settings.precision}
     further = _noted_score(score) | dict(metadata or {})
     if units_axis is not None:
         further |= {"units_axis": dict(units_axis) if isinstance(units_axis, Mapping) else units_axis}
-    found: dict[str, dict[str, LayerDissection]] = {name: {} for name in models}
+    places = {other: (*key, basis) for key, (_, others) in bases.items() for other, basis in others.items()}
+    found: dict[tuple[str, str], dict[str, LayerDissection]] = {}
     for key, counts in measured.layers.items():
-        name, layer = key
+        name, layer, basis = places.get(key, (*key, None))
         own: dict[str, Any] = {"name": name} if name else {}
+        own |= {} if basis is None else {"basis": basis.given}
         own |= {"weights": random[name]} if name in random else {}
         own |= {"dtype": forward.dtype(name)} if forward.dtype(name) != "float32" else {}
         own |= _noted_geometry(geometry[key]) if key in geometry else {}
-        found[name][layer] = LayerDissection.from_counts(
+        found.setdefault((name, "" if basis is None else basis.name), {})[layer] = LayerDissection.from_counts(
             layer,
             counts,
             measured.truth,
@@ -309,7 +321,10 @@ def dissect_networks(
             settings.iou,
             noted | each[name].noted() | further | own,
         )
-    return {name: Dissection(parts) for name, parts in found.items()}
+    names = [one.name for one in parse_bases(settings.basis)]
+    return {
+        name: Dissection(found[name, ""], {basis: Dissection(found[name, basis]) for basis in names}) for name in models
+    }
 
 
 def dissect_activations(
@@ -385,6 +400,11 @@ def dissect_activations(
         "activations", counts, measured.truth, measured.permuted_truth, data, arrangement.left_out, score_of,
         chosen.iou, noted,
     )  # fmt: skip
+
+
+def _in_bases(key: Key, given: Sequence[str]) -> dict[Key, Basis]:
+    """Return a key for the maps of a layer in each other basis. Messages contain it as the name of the layer."""
+    return {(key[0], f"{key[1]} in the basis {one.given}"): one for one in parse_bases(given)}
 
 
 def _arranged(data: Concepts, settings: Settings) -> Arrangement:

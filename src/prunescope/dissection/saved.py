@@ -45,6 +45,7 @@ def dissect_checkpoints(
     iou: float = DEFAULTS.iou,
     presence: Presence = DEFAULTS.presence,
     chance: int = DEFAULTS.chance,
+    basis: Sequence[str] = DEFAULTS.basis,
     align: Align = DEFAULTS.align,
     batch_size: int = DEFAULTS.batch_size,
     device: str = "auto",
@@ -90,8 +91,8 @@ def dissect_checkpoints(
     untrained
         Whether the network with random weights of `seed` is dissected as well, in the same pass, with the statistics of
         its normalisation layers estimated on the labelled images. Its results are saved in the subfolder `untrained`.
-    concepts, units_axis, quantile, iou, presence, chance, align, batch_size, precision, mean, std, channels, budget, \
-    images, progress
+    concepts, units_axis, quantile, iou, presence, chance, basis, align, batch_size, precision, mean, std, channels, \
+    budget, images, progress
         As in `dissect`.
 
     Returns
@@ -147,6 +148,7 @@ def dissect_checkpoints(
         iou=iou,
         presence=presence,
         chance=chance,
+        basis=basis,
         align=align,
         precision=precision,
         batch_size=batch_size,

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, Field, ValidationError
 
 from prunescope.bounds import LEAST_QUANTILE, LEAST_STD, MOST_COLOR, MOST_COUNT, shown
-from prunescope.errors import InputError, nearest
+from prunescope.dissection.basis import parse_bases
+from prunescope.errors import InputError, nearest, refuse_text
 from prunescope.validation import Strict
 
 Presence = Literal["image", "overlap"]
@@ -32,6 +33,14 @@ def _at_least(least: float, given: float) -> float:
     return given
 
 
+def _bases(given: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        parse_bases(given)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return given
+
+
 Mean = Annotated[float, Field(ge=-MOST_COLOR, le=MOST_COLOR)]
 Std = Annotated[float, Field(gt=0, le=MOST_COLOR), AfterValidator(partial(_at_least, LEAST_STD))]
 
@@ -50,6 +59,8 @@ class Settings(Strict):
         a label of the category anywhere; with `overlap`, the images that have one under the mask.
     chance
         The number of permutations of the labels, with which the units are compared; 0 turns this off.
+    basis
+        Other bases in which the layers are dissected as well, as text; see `prunescope.dissect`.
     align
         The alignment of activation maps with the labels. With `half-pixel`, maps are stretched over the whole image;
         with `receptive-field`, map positions are placed at the centres of the units' receptive fields.
@@ -65,6 +76,11 @@ class Settings(Strict):
     iou: Annotated[float, Field(ge=0, lt=1)] = 0.05
     presence: Presence = "image"
     chance: Annotated[int, Field(ge=0, le=MOST_CHANCE, description="permutations of the labels; 0 for none")] = 20
+    basis: Annotated[
+        tuple[str, ...],
+        AfterValidator(_bases),
+        Field(description="further bases to dissect the layers in: `rotate:SEED[:POWER]` or FILE.safetensors"),
+    ] = ()
     align: Annotated[Align, Field(description="how activation maps are aligned with the labels")] = "half-pixel"
     precision: Annotated[Precision, Field(description="the precision of the forward pass")] = "fp32"
     batch_size: Annotated[int, Field(gt=0, le=MOST_COUNT)] = 32
@@ -82,6 +98,9 @@ class Settings(Strict):
             # Pydantic would convert booleans and text to numbers.
             if not isinstance(given[name], numbers.Real) or isinstance(given[name], bool):
                 raise _out_of_range(name, given[name])
+        if "basis" in given:
+            refuse_text(given["basis"], "basis")
+            parse_bases(given["basis"])
         try:
             return cls(**given)
         except ValidationError as error:

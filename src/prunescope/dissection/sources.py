@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from prunescope.arrays import Array
 from prunescope.concepts.protocol import Concepts
+from prunescope.dissection.basis import Basis
 from prunescope.dissection.batches import Batch, batches
 from prunescope.dissection.forward import ForwardPasses, Key, Take
 
@@ -120,3 +122,73 @@ class ArrayMaps:
             part = np.array(self.features[batch.first : batch.first + len(batch.names)], np.float32)
             take(self.key, torch.from_numpy(part), batch)
             yield batch
+
+
+@dataclass(frozen=True)
+class MapsInBases:
+    """The maps of a source, and the same maps in other bases.
+
+    Attributes
+    ----------
+    source
+        Provides the maps of the units.
+    bases
+        For the key of a layer, its name and further keys for its maps in other bases.
+    """
+
+    source: Source
+    bases: Mapping[Key, tuple[str, Mapping[Key, Basis]]]
+    _matrices: dict[tuple[Basis, str, int], Tensor] = field(default_factory=dict)
+
+    @property
+    def images(self) -> range:
+        """The indices of the images in the data set."""
+        return self.source.images
+
+    def batches(self, take: Take, only: Collection[Key] | None = None) -> Iterator[Batch]:
+        """Pass on the maps of the units, and those in other bases; see `Source.batches`."""
+
+        def wanted(key: Key) -> bool:
+            return only is None or key in only
+
+        def take_all(key: Key, output: Tensor, batch: Batch) -> None:
+            if wanted(key):
+                take(key, output, batch)
+            layer, further = self.bases.get(key, ("", {}))
+            for other, basis in further.items():
+                if wanted(other):
+                    take(other, in_basis(output, self._matrix(basis, layer, output)), batch)
+
+        needed = only
+        if only is not None:
+            needed = {*only, *(key for key, (_, further) in self.bases.items() if only & further.keys())}
+        yield from self.source.batches(take_all, needed)
+
+    def _matrix(self, basis: Basis, layer: str, output: Tensor) -> Tensor:
+        # Networks of one pass have the same rotation, which takes a while to draw for many units.
+        key = basis, "" if basis.seed is not None else layer, output.shape[1]
+        if key not in self._matrices:
+            matrix = torch.from_numpy(basis.matrix(layer, output.shape[1]))
+            self._matrices[key] = matrix.to(output.device)
+        return self._matrices[key]
+
+
+def in_basis(output: Tensor, matrix: Tensor) -> Tensor:
+    """Return activation maps in another basis.
+
+    Parameters
+    ----------
+    output
+        [n, units, h, w] or [n, units]: the maps of a layer's units.
+    matrix
+        float64 [directions, units], on the same device.
+
+    Returns
+    -------
+    Tensor
+        float32 [n, directions, h, w] or [n, directions].
+    """
+    units = output.shape[1]
+    # The sums are of double precision and one image at a time, so that they do not depend on the size of the batch.
+    turned = [(matrix @ one.reshape(units, -1).double()).float() for one in output]
+    return torch.stack(turned).reshape(len(output), len(matrix), *output.shape[2:])

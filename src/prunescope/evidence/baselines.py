@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from prunescope.dissection.basis import BASES
 from prunescope.dissection.result import is_complete, layer_folder
 from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
@@ -29,6 +30,7 @@ BASELINES = (
     "retrained_still_interpretable",
     "retrained_same_concept",
 )
+BASIS = "basis_"  # begins the names of the columns that compare other bases with that of the units
 
 
 def baselines(units: pd.DataFrame, summary: Mapping[str, Any], iou: float) -> dict[str, float]:
@@ -111,6 +113,36 @@ def compared_with_beside(
     if retrained is not None and dense is not None and not other_numbers(dense, retrained):
         names = ("retrained_still_interpretable", "retrained_same_concept")
         columns |= dict(zip(names, compare_units(dense, retrained, iou), strict=True))
+    return columns
+
+
+def in_bases(study: StoredStudy, trial: int, level: int, layer: str, concepts: int) -> dict[str, float]:
+    """Return the numbers of concepts that are detected in other bases, as ratios to that of the units.
+
+    Parameters
+    ----------
+    study, trial, level, layer
+        A dissection of a study.
+    concepts
+        The number of concepts that its units detect.
+
+    Returns
+    -------
+    dict
+        basis_NAME for each basis in which the layer is dissected as well, such as basis_rotate-0. The ratio is not a
+        number if the units detect no concept.
+
+    Raises
+    ------
+    InputError
+        If a table cannot be read or is not valid.
+    """
+    columns = {}
+    for folder in sorted((study.dissection(trial, level, layer).parent / BASES).glob("*")):
+        if is_complete(folder, layer):
+            units = _read(layer_folder(folder, layer) / UNITS)
+            found = units[interpretable(units, study.settings.iou)].drop_duplicates(concept_columns(units))
+            columns[f"{BASIS}{folder.name}"] = len(found) / concepts if concepts else float("nan")
     return columns
 
 

@@ -13,7 +13,7 @@ from prunescope.dissection.result import Dissection, LayerDissection
 from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
 from prunescope.evidence.agreement import agreement, detections
-from prunescope.evidence.baselines import BASELINES, baselines, compared_with_beside, tables_beside
+from prunescope.evidence.baselines import BASELINES, BASIS, baselines, compared_with_beside, in_bases, tables_beside
 from prunescope.evidence.by_concept import compare_concepts
 from prunescope.evidence.consistency import compare_units
 from prunescope.evidence.of_dissections import study_of_dissections
@@ -79,6 +79,8 @@ def curves(
           mirrored masks), untrained_interpretable and untrained_concepts (the counts of the network before training),
           and retrained_still_interpretable and retrained_same_concept (the consistency of the network that was trained
           again without pruning);
+        - where the layers are dissected in other bases, basis_NAME, the number of concepts that the directions of the
+          basis detect, divided by that of the units;
         - for a series with a horizontal axis of its own, at (a number) and at_label (its text).
 
         For dissections, the trial is 0, and what is not given is NaN.
@@ -139,12 +141,14 @@ def gather(study: StoredStudy) -> pd.DataFrame:
                         dense.get((trial, layer)),
                         study.settings.iou,
                     ),
+                    **in_bases(study, trial, level, layer, len(found)),
                     "at": measured.at,
                 }
             )
             counts.append({category: int((found["category"] == category).sum()) for category in _categories(units)})
     columns = [*COUNTED, "concepts", *CONSISTENT, *ON_A_SCALE]
     columns += [name for name in BASELINES if any(name in row for row in rows)]
+    columns += sorted({name for row in rows for name in row if name.startswith(BASIS)})
     if study.settings.axis is not None:
         columns += POSITIONS
         _add_positions(rows)
@@ -251,7 +255,7 @@ def category_columns(table: pd.DataFrame) -> list[str]:
 def _taken(column: str) -> bool:
     """Return whether a column of the evidence cannot be that of a category."""
     names = {*COUNTED, "concepts", *CONSISTENT, *ON_A_SCALE, *BASELINES, *POSITIONS, RELIABILITY}
-    return column in names or column.endswith(ENDS) or column.startswith(FATE)
+    return column in names or column.endswith(ENDS) or column.startswith((FATE, BASIS))
 
 
 def _categories(units: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prunescope.dissection.basis import BASES
 from prunescope.dissection.examples import EXAMPLES_FILE, read_examples
 from prunescope.dissection.result import Dissection, LayerDissection
 from prunescope.dissection.settings import DEFAULTS
@@ -42,7 +43,7 @@ def read_dissection(directory: Path) -> Dissection:
     Returns
     -------
     Dissection
-        The layers, in alphabetical order.
+        The layers, in alphabetical order, and the results in other bases.
 
     Raises
     ------
@@ -58,7 +59,8 @@ def read_dissection(directory: Path) -> Dissection:
                 "folder the name of its layer"
             )
         layers[name] = found
-    return Dissection(layers)
+    names = sorted(path.name for path in (directory / BASES).glob("*") if path.is_dir())
+    return Dissection(layers, {name: read_dissection(directory / BASES / name) for name in names})
 
 
 def read_layer(folder: Path) -> LayerDissection:

@@ -16,6 +16,7 @@ from prunescope.bounds import (
     MOST_TRIALS,
     MOST_WORKERS,
 )
+from prunescope.dissection.basis import parse_bases
 from prunescope.dissection.settings import Mean, Settings, Std
 from prunescope.errors import InputError
 from prunescope.files import file_name
@@ -203,6 +204,16 @@ class Recipe(Strict):
         if drawn and not SMALLEST <= self.data.size <= LARGEST:
             expected = f"images of the miniature are drawn with sides from {SMALLEST} to {LARGEST} pixels"
             raise misfit(("data", "size"), self.data.size, expected)
+        return self
+
+    @model_validator(mode="after")
+    def _bases_fit_every_level(self) -> Self:
+        files = [one.given for one in parse_bases(self.dissection.basis) if one.seed is None]
+        if files and self.pruning.scope == "filters":
+            expected = (
+                "`scope: filters` removes units, which a matrix of a fixed size does not fit; expected rotate:SEED"
+            )
+            raise misfit(("dissection", "basis"), files[0], expected)
         return self
 
     @model_validator(mode="after")

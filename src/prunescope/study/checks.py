@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunescope.dissection.basis import parse_bases
 from prunescope.errors import InputError
 from prunescope.networks.checks import check_ready, explain_failures
 from prunescope.networks.doubts import doubts
@@ -98,8 +100,21 @@ def check_recipe(
         notes += _weights_used(model, mask, _two_images(size, size))
     images = _two_images(*image_size)
     axes = units_axes(model, layers, image_size, recipe.dissection.units_axis)
-    with evaluating(model), torch.inference_mode(), observe(model, layers, axes), explain_failures(model, images):
+    units: dict[str, int] = {}
+
+    def count(layer: str, output: Tensor) -> None:
+        units[layer] = output.shape[1]
+
+    with (
+        evaluating(model),
+        torch.inference_mode(),
+        observe(model, layers, axes, count),
+        explain_failures(model, images),
+    ):
         scores = model(images)
+    for basis, layer in product(parse_bases(recipe.dissection.basis), layers):
+        if basis.seed is None:
+            basis.matrix(layer, units[layer])  # raises if the file does not fit
     check_scores(scores, recipe.network, classes if classes_known else None)
     return CheckedNetwork(model, mask, tuple(given), coverage, tuple(filter(None, notes)))
 

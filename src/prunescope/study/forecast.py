@@ -236,7 +236,8 @@ def _bytes(recipe: Recipe, fit: CheckedNetwork, sizes: DataSizes) -> tuple[float
     # bytes for each unit and category, 4 for at least one pair of these, and 8 for each concept of a layer.
     pairs = 16.0 * units * sizes.concepts
     blocks = min(BLOCKS, sizes.labelled) * (12 * units * sizes.categories + 8 * len(settings.layers) * sizes.concepts)
-    return network, fit.mask.prunable, pairs + blocks + 8 * units * settings.chance
+    bases = 1 + len(settings.basis)
+    return network, fit.mask.prunable, bases * (pairs + blocks + 8 * units * settings.chance)
 
 
 def _sizes(recipe: Recipe, images: int | None, notes: dict[str, None]) -> DataSizes:

@@ -313,7 +313,9 @@ class _Run:
             known = named | self._known_numbers(layer, part.units.shape[0], one, numbers is not None)
             settings = {name: value for name, value in part.summary["settings"].items() if name != "name"} | known
             parts[layer] = replace(part, summary=part.summary | {"settings": settings})
-        found = Dissection(parts) if numbers is None else Dissection(parts).numbered(numbers)
+        bases = {name: basis.stating(name=None, **named) for name, basis in found.bases.items()}
+        found = Dissection(parts, bases)
+        found = found if numbers is None else found.numbered(numbers)
         if one.mask is not None:
             one.mask.save(self.directory.mask(trial, level))
         for layer, matching in matched.items():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from prunescope.dissection.basis import BASES, parse_bases
 from prunescope.dissection.result import is_complete, layer_folder
 from prunescope.files import write_json
 from prunescope.store.locations import IMAGES, LABELS, apart_from_places
@@ -175,6 +176,10 @@ def _share_dissection(level: Level, branch: Branch, theirs: int, identity: Ident
         (there.reference_dissection(theirs, "untrained"), ours.reference_dissection(trial, "untrained")),
         (there.dissection(theirs, 0), ours.dissection(trial, 0)),
     ]
+    for basis in parse_bases(level.recipe.dissection.basis):
+        pairs += [(folder / BASES / basis.name, to / BASES / basis.name) for folder, to in pairs[:2]]
+    # The dissection of the level is taken last, because it marks that of all as complete.
+    pairs.append(pairs.pop(1))
     if not all(is_complete(folder, layer) for folder, _ in pairs for layer in layers):
         return ""
     for (folder, to), layer in product(pairs, layers):
