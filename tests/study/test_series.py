@@ -19,6 +19,7 @@ from prunescope.networks import build_network
 from prunescope.pruning import prune_filters, shrink, unit_numbers
 from prunescope.store.stored import open_study
 from prunescope.study.reporting import Event
+from prunescope.study.series import run_series
 
 NETWORK, CLASSES = "prunescope:resnet8x4", 16
 LAYERS = ["stage3", "stage1"]
@@ -239,6 +240,26 @@ def test_a_sweep_prunes_one_network_and_estimates_its_statistics_again(
     expected = prunescope.dissect(network, layers=["stage3"], concepts=data, device="cpu")["stage3"].units
     units = run.units(0, 2)
     pd.testing.assert_frame_equal(units, expected, check_exact=False, rtol=1e-4)
+
+
+def test_a_network_with_random_weights_is_the_same_one_at_all_levels_and_when_it_is_built_again(
+    tmp_path: Path, data: Path
+) -> None:
+    levels = []
+    for remaining in ([1, 1], [1, 1, 1]):
+        run = prunescope.sweep(
+            NETWORK, remaining=remaining, seed=4, layers=["stage3"], concepts=data, out=tmp_path / "out",
+            device="cpu", dissection={"chance": 0, "images": 8},
+        )  # fmt: skip
+        run_series(run.recipe, run.out)
+        levels += [run.units(0, level) for level in range(len(remaining))]
+    network = build_network(NETWORK, seed=4)
+    sample = sample_concepts(data, 8, seed=4)
+    levels.append(
+        prunescope.dissect(network, layers=["stage3"], concepts=sample, device="cpu", chance=0)["stage3"].units
+    )
+    for level in levels[1:]:
+        pd.testing.assert_frame_equal(level, levels[0])
 
 
 def test_a_network_in_memory_is_swept_and_stays_as_it_was(tmp_path: Path, data: Path) -> None:

@@ -189,7 +189,13 @@ def sweep(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Weights that are not pruned, by name or pattern.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of random pruning and of the images for recalibration.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="The seed of random pruning, of the order of images for recalibration, and of the weights of a "
+            "network for which none are given or published."
+        ),
+    ] = 0,
     recalibrate: Annotated[
         bool, typer.Option(help="Estimate the statistics of batch normalisation again after pruning.")
     ] = True,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from prunescope.arrays import Array
+from prunescope.bounds import MOST_SEED
 from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.calibration import calibrate
 from prunescope.dissection.unit_numbers import read_unit_numbers
@@ -89,11 +90,16 @@ Build = Callable[[SeriesRecipe, int, int], nn.Module]
 
 
 def build_checkpoint(recipe: SeriesRecipe, trial: int, level: int) -> nn.Module:
-    """Build the network of a trial's checkpoint with its weights, before it is pruned."""
+    """Build the network of a trial's checkpoint with its weights, before it is pruned.
+
+    Without weights, a network that loads none has random ones: the same at all levels of a trial, which are compared
+    with each other, and different ones in each trial.
+    """
     checkpoint = recipe.trials[trial][level]
     return build_network(
         checkpoint.network or recipe.network,
         classes=recipe.classes,
+        seed=min(recipe.pruning.seed + trial, MOST_SEED),
         weights=checkpoint.weights,
         key=checkpoint.key,
         masks=checkpoint.masks,
