@@ -137,8 +137,9 @@ def resample_units(pairs: PairTally, weights: Array, iou: float = 0.05) -> Resam
     Only concepts that can be the best of a unit are resampled. Let I be the intersections and D = A + G - I the unions
     of a unit and a concept by block, and w the weights of a resample, so that the concept's IoU is wI / wD. Let b be
     the lowest IoU that the unit's concept has in any resample. Another concept reaches b in a resample only if
-    w v >= 0 with v = I - bD. Since w v = sum(v) + (w - 1) v, Cauchy's inequality bounds it by sum(v) + r |v|, where r
-    is the largest |w - 1| of any resample. A concept with a negative bound is never the best.
+    wv >= 0 with v = I - bD. With the means m(v) and m(w) over the blocks, wv = sum(w) m(v) + (w - m(w)) (v - m(v)), so
+    that by Cauchy's inequality wv / sum(w) is at most m(v) + r |v - m(v)|, where r is the largest |w - m(w)| / sum(w)
+    of any resample. A concept for which this is negative is never the best.
     """
     blocks = len(pairs.intersect)
     if weights.ndim != 2 or weights.shape[1] != blocks or not (weights.sum(axis=1) > 0).all() or (weights < 0).any():
@@ -214,8 +215,10 @@ def _labels(
 def _contenders(intersect: Array, union: Array, bounds: Array, weights: Array) -> Array:
     """Return the pairs whose concept can be the best of its unit in a resample."""
     excess = intersect - bounds * union
+    mean = excess.mean(axis=0)
+    excess -= mean
     length = np.sqrt(np.einsum("bp,bp->p", excess, excess))
-    radius = np.sqrt(((weights - 1) ** 2).sum(axis=1).max())
+    radius = (np.sqrt(((weights - weights.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)) / weights.sum(axis=1)).max()
     # The tolerance is far above the rounding errors of these sums and only lets more concepts through.
-    reach = excess.sum(axis=0) + radius * length + 1e-9 * union.sum(axis=0)
+    reach = mean + radius * length + 1e-9 * union.mean(axis=0)
     return np.flatnonzero((reach >= 0) & (intersect.sum(axis=0) > 0))
