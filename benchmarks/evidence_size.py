@@ -138,7 +138,10 @@ def simulated_dissection(tally, labels, trial, level):
     pairs = pair_scores(tally.total(), labels, categories)
     known = pd.DataFrame({"unit": np.arange(units), "threshold": 0.5, "dead": np.zeros(units, bool)})
     table = unit_scores(pairs, known, categories)
-    arrays = tally_arrays(tally, labels, pairs) | {"chance_iou": random.uniform(0, 0.06, (PERMUTATIONS, units))}
+    arrays = tally_arrays(tally, labels, pairs) | {
+        "chance_iou": random.uniform(0, 0.06, (PERMUTATIONS, units)),
+        "chance_concept": random.integers(1, len(labels) + 1, (PERMUTATIONS, units)).astype(np.int32),
+    }
     rows, primary = {unit: unit for unit in range(units)}, labels["category"].map(categories.index).to_numpy()
     found = resample_units(block_pairs(arrays, rows, primary), block_weights(BLOCKS))
     q = random.uniform(0, 0.1, units)

@@ -209,7 +209,10 @@ def test_planted_detectors_pass_and_fail_the_comparisons_that_they_should(tmp_pa
     mirrored = (units["iou"] > 0.3) & (units["iou_mirrored"] > 0.3)
     assert summary["mirrored_interpretable"] == mirrored.sum()
     assert summary["chance_permutations"] == 20
-    assert summary["chance_interpretable"] == pytest.approx((found.tally["chance_iou"] > 0.3).sum(axis=1).mean())
+    above = found.tally["chance_iou"] > 0.3
+    assert summary["chance_interpretable"] == pytest.approx(above.sum(axis=1).mean())
+    distinct = [len({*row[at].tolist()}) for row, at in zip(found.tally["chance_concept"], above, strict=True)]
+    assert summary["chance_concepts"] == pytest.approx(np.mean(distinct))
     named = units.dropna(subset="label")
     best = named.merge(found.pairs, on=["unit", "number"])
     assert (best["precision"] == best["intersect"] / best["activation"]).all()

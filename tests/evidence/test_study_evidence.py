@@ -101,10 +101,13 @@ def test_counts_with_permuted_labels_are_given_at_every_bound_where_they_are_sto
     root = write_counted(tmp_path / "study")
     path = root / AT_1 / "tally.safetensors"
     chance = np.random.default_rng(0).uniform(0, 0.1, (20, 12))
-    save_file({**load_file(path), "chance_iou": chance}, path)
-    found = study_evidence(root).sensitivity.set_index(["level", "bound"])["chance_interpretable"]
-    assert found[1, 0.05] == pytest.approx((chance > 0.05).sum(axis=1).mean())
-    assert found[0].isna().all()
+    concept = np.random.default_rng(1).integers(1, 9, (20, 12)).astype(np.int32)
+    save_file({**load_file(path), "chance_iou": chance, "chance_concept": concept}, path)
+    found = study_evidence(root).sensitivity.set_index(["level", "bound"])
+    assert found.loc[(1, 0.05), "chance_interpretable"] == pytest.approx((chance > 0.05).sum(axis=1).mean())
+    distinct = [len({*row[iou > 0.05].tolist()}) for row, iou in zip(concept, chance, strict=True)]
+    assert found.loc[(1, 0.05), "chance_concepts"] == pytest.approx(np.mean(distinct))
+    assert found.loc[0, ["chance_interpretable", "chance_concepts"]].isna().all(axis=None)
 
 
 def test_the_files_hold_the_evidence_and_are_the_same_every_time(tmp_path: Path) -> None:

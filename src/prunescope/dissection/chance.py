@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,19 @@ def best_concepts(counts: Counts, primary: Array, score: Score) -> Best:
     highest = scores[np.arange(len(scores)), best]
     known = highest > -np.inf
     return Best(np.where(known, highest, 0.0), np.where(known, best, -1))
+
+
+def best_numbers(permuted: Sequence[Best], numbers: Array) -> Array:
+    """Return int32 [permutations, units]: the number of each unit's best concept; 0 for a unit without one.
+
+    Parameters
+    ----------
+    permuted
+        The best concepts under each permutation of the labels.
+    numbers
+        int64 [concepts]: the number of each concept, from 1.
+    """
+    return np.stack([np.where(one.concept < 0, 0, numbers[one.concept]) for one in permuted]).astype(np.int32)
 
 
 def shrinkage(tally: Tally, primary: Array, score: Score) -> Array:

@@ -14,7 +14,7 @@ import pandas as pd
 from prunescope.arrays import Array
 from prunescope.concepts.protocol import Concepts, primary_categories
 from prunescope.dissection.basis import BASES
-from prunescope.dissection.chance import Chance, best_concepts, chance_counts, shrinkage, unit_columns
+from prunescope.dissection.chance import Chance, best_concepts, best_numbers, chance_counts, shrinkage, unit_columns
 from prunescope.dissection.examples import EXAMPLES_FILE, Examples
 from prunescope.dissection.layer_pass import LayerCounts
 from prunescope.dissection.netdissect import to_netdissect
@@ -150,6 +150,7 @@ class LayerDissection:
         arrays = tally_arrays(tally, concepts.labels, pairs)
         if chance.permuted:
             arrays["chance_iou"] = np.stack([one.score for one in chance.permuted])
+            arrays["chance_concept"] = best_numbers(chance.permuted, arrays["numbers"])
         if "score" not in pairs:
             rows = {unit: unit for unit in range(len(units))}
             found = resample_units(block_pairs(arrays, rows, primary), block_weights(len(truth)), iou)

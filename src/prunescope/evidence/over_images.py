@@ -15,11 +15,11 @@ from prunescope.dissection.resampling import NONE, Resampled, block_weights, res
 from prunescope.dissection.scores import interpretable, resampled_columns, score_column
 from prunescope.errors import InputError
 from prunescope.evidence.agreement import agreement, detected_concepts, shares
-from prunescope.evidence.stored_tallies import StoredTally, read_tally
+from prunescope.evidence.fates import SETS
 from prunescope.evidence.tables import ENDS, RELIABILITY, category_column, units_correspond
 from prunescope.progress import Progress, silent
 from prunescope.store.stored import StoredStudy
-from prunescope.store.tallies import TALLY_FILE
+from prunescope.store.tallies import TALLY_FILE, BlockCounts, read_block_counts
 
 Key = tuple[int, int, str]  # trial, level, layer
 REPLICATED = ("interpretable", "concepts", "still_interpretable", "same_concept")
@@ -37,7 +37,8 @@ class OverImages:
     replicates
         For each of them and each name in `REPLICATED`: float64 [resamples], its value in each resample.
     sets
-        For each of them, the columns that `resampled_columns` adds to the table of units.
+        For each of them whose table of units has no concept sets, as in earlier versions, the columns that
+        `resampled_columns` adds to it.
     notes
         Sentences about dissections that were left out.
     """
@@ -53,7 +54,7 @@ class _Level:
     """The units of one level over resamples."""
 
     units: pd.DataFrame
-    tally: StoredTally
+    tally: BlockCounts
     found: Resampled
     corresponds: bool
 
@@ -76,7 +77,7 @@ def over_images(study: StoredStudy, progress: Progress = silent) -> OverImages:
     done, total = 0, len(study.finished) * len(study.settings.layers)
     for layer in study.settings.layers:
         dense: dict[int, _Level] = {}
-        first: StoredTally | None = None
+        first: BlockCounts | None = None
         # The dense networks come first, because the levels of every trial are compared with all of them.
         for trial, level in sorted(study.finished, key=lambda key: (key[1] > 0, key)):
             key = (trial, level, layer)
@@ -113,16 +114,17 @@ def _add(found: OverImages, key: Key, one: _Level, dense: Mapping[int, _Level], 
     kept = one.found.kept[interpretable_units]
     found.columns[key] = {RELIABILITY: float(kept.mean()) if len(kept) else float("nan")} | percentile_intervals(values)
     found.replicates[key] = {name: values[name] for name in REPLICATED if name in values}
-    found.sets[key] = resampled_columns(one.found, one.tally.numbers)
+    if SETS not in one.units.columns:
+        found.sets[key] = resampled_columns(one.found, one.tally.numbers)
 
 
-def _resampled(study: StoredStudy, key: Key, first: StoredTally | None) -> _Level:
+def _resampled(study: StoredStudy, key: Key, first: BlockCounts | None) -> _Level:
     """Resample one dissection, whose images must be grouped into the same blocks as in the `first` one."""
     units, summary = study.dissected(*key)
     folder = study.dissection(*key)
     if "number" not in units.columns or score_column(units) != "iou":
         raise InputError(f"{folder}: the concepts of units were not chosen by the IoU")
-    tally = read_tally(folder, units, summary)
+    tally = read_block_counts(folder, units)
     if first is not None and not (
         np.array_equal(first.numbers, tally.numbers) and np.array_equal(first.truth, tally.truth)
     ):

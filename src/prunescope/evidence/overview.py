@@ -14,13 +14,13 @@ from prunescope.errors import InputError
 from prunescope.evidence.baselines import baselines
 from prunescope.evidence.over_images import percentile_intervals
 from prunescope.evidence.reading import read_evidence
-from prunescope.evidence.stored_tallies import read_tally
 from prunescope.evidence.tables import ENDS
 from prunescope.evidence.verdict import Verdict
 from prunescope.progress import Progress, silent
 from prunescope.store.dissections import SUMMARY, UNITS, read_json, read_table
 from prunescope.store.stored import open_study
 from prunescope.store.tables import check_summary, check_units
+from prunescope.store.tallies import read_block_counts
 
 SHOWN = ("accuracy", "interpretable", "concepts", "still_interpretable", "same_concept")
 DEEPEST = 3  # OUT/NAME/LAYER/summary.json, where several files of weights were dissected
@@ -141,7 +141,7 @@ def _dissected(path: Path, root: Path) -> tuple[dict[str, Any], str]:
     row |= {name: summary[name] for name in ("units", "interpretable", "concepts", "dead") if name in summary}
     problem = ""
     try:
-        tally = read_tally(folder, units, summary)
+        tally = read_block_counts(folder, units)
         found = resample_units(tally.pairs, block_weights(len(tally.truth)), iou)
         row |= percentile_intervals({"interpretable": found.interpretable, "concepts": found.concepts})
     except InputError as error:

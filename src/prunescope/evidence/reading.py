@@ -10,11 +10,9 @@ import pandas as pd
 
 from prunescope.arrays import Array
 from prunescope.evidence.over_images import REPLICATED
-from prunescope.evidence.over_trials import over_trials
-from prunescope.evidence.record import KEY, Evidence, by_image, study_evidence
+from prunescope.evidence.record import KEY, Evidence, conclude, study_evidence
 from prunescope.evidence.tables import gather
 from prunescope.evidence.verdict import FEWEST_RESAMPLES
-from prunescope.evidence.verdict_of_study import judge
 from prunescope.progress import Progress, silent
 from prunescope.store.stored import open_study
 
@@ -48,20 +46,7 @@ def read_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidenc
         replicates = _replicates(study.root / "replicates.safetensors", len(curves))
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         return study_evidence(study_dir, progress)
-    verdict, claims, _ = judge(curves, replicates)
-    classes, exemplars = by_image(study)
-    return Evidence(
-        curves=curves,
-        levels=over_trials(curves),
-        fates=fates,
-        sensitivity=sensitivity,
-        replicates=replicates,
-        verdict=verdict,
-        claims=claims,
-        notes=tuple(map(str, notes)),
-        classes=classes,
-        exemplars=exemplars,
-    )
+    return conclude(study, curves, fates, sensitivity, replicates, [str(note) for note in notes])
 
 
 def _replicates(path: Path, rows: int) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from prunescope.evidence.of_images import changed_images, class_accuracy, study_
 from prunescope.evidence.over_images import Key, OverImages, over_images
 from prunescope.evidence.over_trials import over_trials, value_columns
 from prunescope.evidence.sensitivity import sensitivity
-from prunescope.evidence.stored_tallies import read_chance
 from prunescope.evidence.tables import ENDS, FATE, RELIABILITY, dense_units, gather, units_correspond
 from prunescope.evidence.verdict import Verdict
 from prunescope.evidence.verdict_of_study import judge
 from prunescope.files import write_arrays, write_json, write_table, write_text
 from prunescope.progress import Progress, silent
-from prunescope.store.stored import StoredStudy, open_study
+from prunescope.store.stored import ReadOnce, StoredStudy, open_study
 from prunescope.store.tables import missing_columns
+from prunescope.store.tallies import read_chance
 
 KEY = ["trial", "level", "layer"]
 
@@ -94,7 +94,7 @@ def study_evidence(study_dir: str | Path, progress: Progress = silent) -> Eviden
         If the directory does not contain a study, if no level is finished, or if a file of a level is damaged. Stored
         counts that are missing or damaged only leave the intervals out, which the notes say.
     """
-    return _collect(open_study(study_dir), progress)
+    return _collect(_open(study_dir), progress)
 
 
 def write_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidence:
@@ -119,7 +119,7 @@ def write_evidence(study_dir: str | Path, progress: Progress = silent) -> Eviden
     InputError
         As in `study_evidence`; nothing is written then.
     """
-    study = open_study(study_dir)
+    study = _open(study_dir)
     found = _collect(study, progress)
     note = lacking(study)
     if note:
@@ -170,8 +170,29 @@ def _collect(study: StoredStudy, progress: Progress) -> Evidence:
     all_fates, at_bounds, notes = _by_unit(study, resampled)
     table = _with_columns(table, resampled, all_fates)
     replicates = _replicates(table, resampled)
+    return conclude(study, table, all_fates, at_bounds, replicates, (*resampled.notes, *notes))
+
+
+def conclude(
+    study: StoredStudy,
+    table: pd.DataFrame,
+    all_fates: pd.DataFrame,
+    at_bounds: pd.DataFrame,
+    replicates: Mapping[str, Array],
+    notes: Sequence[str],
+) -> Evidence:
+    """Judge a study by its numbers, and add what follows from its predictions.
+
+    Parameters
+    ----------
+    study
+        The study.
+    table, all_fates, at_bounds, replicates, notes
+        The fields curves, fates, sensitivity, replicates and notes of its `Evidence`. The reasons why the study or a
+        part of it cannot be judged are added to the notes, unless they are among them.
+    """
     verdict, of_paper, more = judge(table, replicates)
-    classes, exemplars = by_image(study)
+    predictions = study_predictions(study)
     return Evidence(
         curves=table,
         levels=over_trials(table),
@@ -180,16 +201,14 @@ def _collect(study: StoredStudy, progress: Progress) -> Evidence:
         replicates=replicates,
         verdict=verdict,
         claims=of_paper,
-        notes=(*resampled.notes, *notes, *more),
-        classes=classes,
-        exemplars=exemplars,
+        notes=tuple(dict.fromkeys((*notes, *more))),
+        classes=None if predictions is None else class_accuracy(predictions),
+        exemplars=None if predictions is None else changed_images(predictions),
     )
 
 
-def by_image(study: StoredStudy) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
-    """Return the accuracies of classes and the changed images of a study; None if no level has predictions."""
-    predictions = study_predictions(study)
-    return (None, None) if predictions is None else (class_accuracy(predictions), changed_images(predictions))
+def _open(study_dir: str | Path) -> ReadOnce:
+    return ReadOnce(**vars(open_study(study_dir)))
 
 
 def _by_unit(study: StoredStudy, resampled: OverImages) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
@@ -201,7 +220,7 @@ def _by_unit(study: StoredStudy, resampled: OverImages) -> tuple[pd.DataFrame, p
             key: Key = (trial, level, layer)
             units, summary = study.dissected(*key)
             at_bounds.append(
-                sensitivity(units, read_chance(study.dissection(*key), len(units))).assign(
+                sensitivity(units, **read_chance(study.dissection(*key), units)).assign(
                     trial=trial, level=level, layer=layer
                 )
             )

@@ -19,9 +19,9 @@ from prunescope.errors import InputError
 from prunescope.files import name_problem, read_file
 from prunescope.store.pairs import check_imported, check_pairs
 from prunescope.store.tables import check_summary, check_units
-from prunescope.store.tallies import TALLY_FILE, read_tally
+from prunescope.store.tallies import PAIRS, TALLY_FILE, read_tally
 
-SUMMARY, UNITS, PAIRS = "summary.json", "units.parquet", "pairs.parquet"
+SUMMARY, UNITS = "summary.json", "units.parquet"
 _COUNTED = ("units", "interpretable", "concepts", "by_category", "settings")
 
 

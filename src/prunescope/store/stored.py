@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -201,6 +201,26 @@ class StoredStudy:
     def dissection(self, trial: int, level: int, layer: str) -> Path:
         """Return the folder of the dissection of a layer."""
         return layer_folder(StudyDirectory(self.root).dissection(trial, level), layer)
+
+
+@dataclass(frozen=True)
+class ReadOnce(StoredStudy):
+    """A study whose tables of units stay in memory, for computations that need them several times.
+
+    Attributes
+    ----------
+    tables : dict
+        The tables and summaries that were read, by trial, level and layer. They must not be modified.
+    """
+
+    tables: dict[tuple[int, int, str], tuple[pd.DataFrame, dict[str, Any]]] = field(default_factory=dict)
+
+    def dissected(self, trial: int, level: int, layer: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Return the table of units and the summary of a dissection, which are read the first time."""
+        key = (trial, level, layer)
+        if key not in self.tables:
+            self.tables[key] = super().dissected(*key)
+        return self.tables[key]
 
 
 def stored_units(root: Path, layers: Sequence[str], trial: int, level: int, layer: str | None = None) -> pd.DataFrame:

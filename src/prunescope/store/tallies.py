@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors import SafetensorError, safe_open
 
 from prunescope.arrays import Array
+from prunescope.dissection.resampling import PairTally
+from prunescope.dissection.scores import block_pairs
 from prunescope.errors import InputError
-from prunescope.files import read_file
 from prunescope.store.pairs import category_names
 
-TALLY_FILE = "tally.safetensors"
-_SHAPES = {
-    "numbers": ("concepts",),
+TALLY_FILE, PAIRS = "tally.safetensors", "pairs.parquet"
+_TOTALS = {
     "truth": ("concepts",),
     "intersect": ("units", "concepts"),
     "activation": ("units", "categories"),
     "area": ("units",),
+}
+_BY_BLOCK = {
+    "numbers": ("concepts",),
     "block_pairs": ("pairs", 2),
     "block_intersect": ("blocks", "pairs"),
     "block_truth": ("blocks", "concepts"),
     "block_activation": ("blocks", "units", "categories"),
 }
+_ROWS = "units"
+_CHANCE = {"chance_iou": "f", "chance_concept": "i"}  # the kinds of their values
+
+
+@dataclass(frozen=True)
+class BlockCounts:
+    """The counts by block of images of one dissection.
+
+    Attributes
+    ----------
+    pairs
+        The counts of the pairs of a unit and a concept that are stored by block. The rows of units are those of the
+        table of units.
+    numbers
+        int64 [concepts]: the number of each concept in the order of the columns.
+    category
+        The category of each concept that occurs in a pair, by its column.
+    truth
+        [blocks, concepts]: the pixels of each concept, which show which images the blocks consist of.
+    """
+
+    pairs: PairTally
+    numbers: Array
+    category: Mapping[int, str]
+    truth: Array
 
 
 def read_tally(path: Path, units: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Array] | None:
-    """Read the pixel counts from the file that `LayerDissection.save` writes.
+    """Read all pixel counts from the file that `LayerDissection.save` writes.
 
     Parameters
     ----------
@@ -50,33 +79,134 @@ def read_tally(path: Path, units: pd.DataFrame, pairs: pd.DataFrame) -> dict[str
     """
     if not path.exists():
         return None
-    try:
-        arrays = dict(load(read_file(path)))
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors ({error})") from error
-    rows = arrays.pop("units", units["unit"].to_numpy(np.int64))
-    if problem := _problem(arrays, rows, units, pairs):
+    arrays = _checked(path, units, _BY_BLOCK | _TOTALS)
+    if problem := _sums(arrays) or _beside(arrays, units, pairs):
         raise InputError(f"{path}: {problem}")
     return arrays
 
 
-def _problem(arrays: dict[str, Array], rows: Array, units: pd.DataFrame, pairs: pd.DataFrame) -> str | None:
-    if absent := [name for name in _SHAPES if name not in arrays]:
+def read_block_counts(folder: Path, units: pd.DataFrame) -> BlockCounts:
+    """Read only what is needed to resample the images of a dissection: the counts by block.
+
+    Parameters
+    ----------
+    folder
+        The folder of the dissection.
+    units
+        Its table of units, which `check_units` has accepted.
+
+    Returns
+    -------
+    BlockCounts
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or contradicts the table of units. The message names the file.
+    """
+    path = folder / TALLY_FILE
+    arrays = _checked(path, units, _BY_BLOCK)
+    numbers, paired = arrays["numbers"], arrays["block_pairs"]
+    category, names = _categories(folder / PAIRS), category_names(units)
+    of_column = np.array([names.index(category[n]) if category.get(n) in names else -1 for n in numbers.tolist()])
+    if (of_column[np.searchsorted(numbers, paired[:, 1])] < 0).any():
+        raise InputError(f"{folder / PAIRS}: the category of a concept is missing or unknown")
+    pairs = block_pairs(arrays, {int(unit): row for row, unit in enumerate(units["unit"])}, of_column)
+    if (pairs.union < pairs.intersect).any():
+        raise InputError(f"{path}: a unit and a concept have more pixels in common than in all")
+    known = {column: names[at] for column, at in enumerate(of_column) if at >= 0}
+    return BlockCounts(pairs, numbers, known, arrays["block_truth"])
+
+
+def read_chance(folder: Path, units: pd.DataFrame) -> dict[str, Array]:
+    """Read the best concepts of the units with permuted labels, as far as they are stored.
+
+    Arrays that are missing or do not fit the table are left out. A damaged file has none, since `read_block_counts`
+    reports it.
+
+    Parameters
+    ----------
+    folder
+        The folder of the dissection.
+    units
+        Its table of units.
+
+    Returns
+    -------
+    dict
+        chance_iou, float64 [permutations, units], the highest IoU of each unit; and chance_concept, int32
+        [permutations, units], the number of the concept that has it, which dissections of earlier versions lack.
+    """
+    try:
+        found = _arrays(folder / TALLY_FILE, tuple(_CHANCE))
+    except InputError:
+        return {}
+    fitting = {
+        name: array
+        for name, array in found.items()
+        if array.dtype.kind == _CHANCE[name] and array.ndim == 2 and array.shape[1] == len(units) and len(array)
+    }
+    return fitting if len({len(array) for array in fitting.values()}) == 1 and "chance_iou" in fitting else {}
+
+
+def _arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, Array]:
+    """Read the arrays of a file or, if `names` are given, those of them that it has."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing or not a file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+def _checked(path: Path, units: pd.DataFrame, shapes: Mapping[str, tuple[str | int, ...]]) -> dict[str, Array]:
+    """Read the arrays with these shapes (all arrays, if they include totals), and compare them with the units."""
+    arrays = _arrays(path, None if shapes.keys() > _BY_BLOCK.keys() else (*shapes, _ROWS))
+    rows = arrays.pop(_ROWS, units["unit"].to_numpy(np.int64))
+    if problem := _problem(arrays, rows, units, shapes):
+        raise InputError(f"{path}: {problem}")
+    return arrays
+
+
+def _problem(
+    arrays: Mapping[str, Array], rows: Array, units: pd.DataFrame, shapes: Mapping[str, tuple[str | int, ...]]
+) -> str | None:
+    if absent := [name for name in shapes if name not in arrays]:
         return f"contains no {', '.join(absent)}"
     if not np.array_equal(rows, units["unit"]):
         return "its rows are not the units of units.parquet in the same folder, in the same order"
-    sizes: dict[object, int] = {"units": len(units), 2: 2}
-    for name, shape in _SHAPES.items():
+    sizes: dict[object, int] = {"units": len(units), "categories": len(category_names(units)), 2: 2}
+    for name, shape in shapes.items():
         array = arrays[name]
-        expected = [sizes.setdefault(size, length) for size, length in zip(shape, array.shape, strict=False)]
+        lengths = (*array.shape, *(0,) * len(shape))
+        expected = [sizes.setdefault(axis, length) for axis, length in zip(shape, lengths, strict=False)]
         if array.dtype.kind != "i" or list(array.shape) != expected or array.ndim != len(shape):
-            return f"{name} is {array.dtype} {list(array.shape)}, expected whole numbers {list(map(str, shape))}"
+            axes = ", ".join(f"{sizes[axis]} {axis}" if isinstance(axis, str) else str(axis) for axis in shape)
+            return f"{name} is {array.dtype} {list(array.shape)}, expected whole numbers [{axes}]"
         if (array < 0).any():
             return f"{name} contains {array.min()}, expected counts from 0"
-    numbers = arrays["numbers"]
-    if (np.diff(numbers) <= 0).any():
+    if not sizes["blocks"]:
+        return "there are no blocks of images"
+    if (np.diff(arrays["numbers"]) <= 0).any():
         return "numbers do not ascend"
-    return _sums(arrays) or _beside(arrays, units, pairs)
+    paired = arrays["block_pairs"]
+    if not np.isin(paired[:, 0], units["unit"]).all() or not np.isin(paired[:, 1], arrays["numbers"]).all():
+        return "block_pairs names a unit or a concept that is not there"
+    return None
+
+
+def _categories(path: Path) -> dict[int, str]:
+    """Return the category of each concept number in a table of pairs."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path, columns=["number", "category"])
+        found = table.group_by(["number", "category"]).aggregate([]).to_pydict()
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read as a table of pairs ({error})") from error
+    return dict(zip(found["number"], found["category"], strict=True))
 
 
 def _sums(arrays: dict[str, Array]) -> str | None:
@@ -98,8 +228,6 @@ def _beside(arrays: dict[str, Array], units: pd.DataFrame, pairs: pd.DataFrame) 
     if np.count_nonzero(intersect) != len(pairs):
         return f"has {np.count_nonzero(intersect)} pairs of unit and concept, but pairs.parquet has {len(pairs)}"
     categories = pd.Index(category_names(units)).get_indexer(pd.Index(pairs["category"]))
-    if len(category_names(units)) != arrays["activation"].shape[1]:
-        return f"activation has {arrays['activation'].shape[1]} categories, units.parquet {len(category_names(units))}"
     for name, counts in (
         ("intersect", intersect[row, column]),
         ("truth", arrays["truth"][column]),
@@ -108,8 +236,6 @@ def _beside(arrays: dict[str, Array], units: pd.DataFrame, pairs: pd.DataFrame) 
         if not np.array_equal(counts, pairs[name]):
             return f"{name} differs from that of pairs.parquet in the same folder"
     blocks = arrays["block_pairs"]
-    if not np.isin(blocks[:, 0], units["unit"]).all() or not np.isin(blocks[:, 1], numbers).all():
-        return "block_pairs names a unit or a concept that is not there"
     own = intersect[row_of[blocks[:, 0]].to_numpy(), np.searchsorted(numbers, blocks[:, 1])]
     if not np.array_equal(arrays["block_intersect"].sum(axis=0, dtype=np.int64), own):
         return "intersect is not the sum of block_intersect over the blocks"
