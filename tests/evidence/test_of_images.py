@@ -7,12 +7,21 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from prunescope.errors import InputError
-from prunescope.evidence import changed_images, class_accuracy, read_evidence, study_predictions, write_evidence
+from prunescope.evidence import (
+    changed_images,
+    class_accuracy,
+    read_evidence,
+    study_evidence,
+    study_predictions,
+    write_evidence,
+)
 from prunescope.store.stored import open_study
+from tests.evidence.counted_study import write_counted
 from tests.evidence.fake_study import write_study
 
 CLASSES = [0, 0, 0, 1, 1]
@@ -98,6 +107,25 @@ def test_the_tables_are_written_with_the_evidence_where_there_are_predictions(tm
         path.unlink()
     write_evidence(root)
     assert not [name for name in ("classes.csv", "exemplars.csv") if (root / name).exists()]
+
+
+def test_the_accuracy_of_one_trial_is_resampled_over_the_same_images_at_every_level(tmp_path: Path) -> None:
+    root = write_counted(tmp_path / "study")
+    for level, predicted in enumerate([[0, 0, 1, 1, 1], [0, 1, 0, 1, 1], [0, 0, 1, 1, 1]]):
+        path = store(root, 0, level, predicted)
+    found = study_evidence(root)
+    accuracy = found.replicates["accuracy"]
+    np.testing.assert_array_equal(accuracy[0], accuracy[2])
+    assert (accuracy[0] != accuracy[1]).any()
+    assert accuracy[0].mean() == pytest.approx(0.8, abs=0.02)
+    assert accuracy[0].std() == pytest.approx((0.8 * 0.2 / 5) ** 0.5, rel=0.1)
+    ends = np.quantile(accuracy[1], [0.025, 0.975])
+    assert found.curves.loc[1, ["accuracy_low", "accuracy_high"]].tolist() == pytest.approx(ends)
+    assert not any(note.startswith("The accuracy is taken as it was measured") for note in found.notes)
+    path.unlink()
+    found = study_evidence(root)
+    assert found.curves["accuracy_low"].notna().tolist() == [True, True, False]
+    assert any(note.startswith("The accuracy is taken as it was measured") for note in found.notes)
 
 
 def test_predictions_for_other_images_than_another_levels_are_refused(tmp_path: Path) -> None:

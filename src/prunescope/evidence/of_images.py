@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
+from prunescope.arrays import Array
+from prunescope.dissection.resampling import RESAMPLES
 from prunescope.errors import InputError
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.stored import StoredStudy
 
 IMAGE = ["image", "class"]
 LEVEL = ["trial", "level"]
+PART = 20  # resamples that are counted at once, which take 4 MB for 50,000 images
 
 
 def class_accuracy(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -77,6 +81,42 @@ def changed_images(predictions: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({name: pd.Series(dtype="int64") for name in columns})
     table = pd.concat(found).rename(columns=names)[columns]
     return table.sort_values(["level", "image"], ignore_index=True)
+
+
+def accuracy_over_images(predictions: pd.DataFrame, resamples: int = RESAMPLES) -> dict[tuple[int, int], Array]:
+    """Return the accuracy of each network on bootstrap resamples of the validation images.
+
+    All networks are measured on the same resamples, so that errors that they share cancel in differences. The resamples
+    depend only on the number of images, and are the same for two studies with the same validation images.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        The table that `study_predictions` returns.
+    resamples : int
+        The number of resamples.
+
+    Returns
+    -------
+    dict
+        For each trial and level, float64 [resamples]: the top-1 accuracy, as a fraction.
+    """
+    right_of = {
+        (int(str(trial)), int(str(level))): (rows["predicted"] == rows["class"]).to_numpy()
+        for (trial, level), rows in predictions.groupby(LEVEL, sort=False)
+    }
+    right = np.stack(list(right_of.values()))  # [networks, images]
+    images = right.shape[1]
+    random = np.random.default_rng(0)
+    counts = right.astype(np.float32)  # float32 holds whole numbers up to 2**24, far more than a resample has images
+    found = np.empty((len(right), resamples))
+    for first in range(0, resamples, PART):
+        drawn = [
+            np.bincount(random.integers(0, images, images), minlength=images)
+            for _ in range(min(PART, resamples - first))
+        ]
+        found[:, first : first + len(drawn)] = counts @ np.array(drawn, np.float32).T
+    return dict(zip(right_of, found / images, strict=True))
 
 
 def study_predictions(study: StoredStudy) -> pd.DataFrame | None:

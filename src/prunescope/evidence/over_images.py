@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,8 @@ class OverImages:
         For each trial, level and layer whose counts could be used: reliability, and `NAME_low` and `NAME_high` for each
         count and share NAME, the percentile interval of 95 %.
     replicates
-        For each of them and each name in `REPLICATED`: float64 [resamples], its value in each resample.
+        For each of them and each name in `REPLICATED`, and for accuracy where it was added: float64 [resamples], its
+        value in each resample.
     sets
         For each of them whose table of units has no concept sets, as in earlier versions, the columns that
         `resampled_columns` adds to it.
@@ -47,6 +48,24 @@ class OverImages:
     replicates: dict[Key, dict[str, Array]]
     sets: dict[Key, dict[str, Any]]
     notes: tuple[str, ...]
+
+    def with_accuracy(self, keys: Iterable[Key], accuracy: Mapping[tuple[int, int], Array]) -> OverImages:
+        """Add the accuracy, and its interval, to the rows of networks whose predictions were resampled.
+
+        Parameters
+        ----------
+        keys
+            The trial, level and layer of all rows.
+        accuracy
+            For each trial and level, float64 [resamples], as `accuracy_over_images` returns it.
+        """
+        columns, replicates = dict(self.columns), dict(self.replicates)
+        for key in keys:
+            values = accuracy.get(key[:2])
+            if values is not None:
+                columns[key] = columns.get(key, {}) | percentile_intervals({"accuracy": values})
+                replicates[key] = replicates.get(key, {}) | {"accuracy": values}
+        return replace(self, columns=columns, replicates=replicates)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.arrays import Array
+from prunescope.evidence.of_images import study_predictions
 from prunescope.evidence.over_images import REPLICATED
 from prunescope.evidence.record import KEY, Evidence, conclude, study_evidence
 from prunescope.evidence.tables import gather
@@ -46,7 +47,7 @@ def read_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidenc
         replicates = _replicates(study.root / "replicates.safetensors", len(curves))
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         return study_evidence(study_dir, progress)
-    return conclude(study, curves, fates, sensitivity, replicates, [str(note) for note in notes])
+    return conclude(curves, fates, sensitivity, replicates, study_predictions(study), [str(note) for note in notes])
 
 
 def _replicates(path: Path, rows: int) -> dict[str, Array]:

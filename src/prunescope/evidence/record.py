@@ -13,7 +13,7 @@ import pandas as pd
 from prunescope.arrays import Array
 from prunescope.evidence.documents import evidence_document, verdict_document
 from prunescope.evidence.fates import FATES, fate_counts, fates
-from prunescope.evidence.of_images import changed_images, class_accuracy, study_predictions
+from prunescope.evidence.of_images import accuracy_over_images, changed_images, class_accuracy, study_predictions
 from prunescope.evidence.over_images import Key, OverImages, over_images
 from prunescope.evidence.over_trials import over_trials, value_columns
 from prunescope.evidence.sensitivity import sensitivity
@@ -166,33 +166,36 @@ def lacking(study: StoredStudy) -> str:
 
 def _collect(study: StoredStudy, progress: Progress) -> Evidence:
     table = gather(study)
+    predictions = study_predictions(study)
     resampled = over_images(study, progress)
+    if predictions is not None:
+        keys = table[KEY].itertuples(index=False, name=None)
+        resampled = resampled.with_accuracy(keys, accuracy_over_images(predictions))
     all_fates, at_bounds, notes = _by_unit(study, resampled)
     table = _with_columns(table, resampled, all_fates)
     replicates = _replicates(table, resampled)
-    return conclude(study, table, all_fates, at_bounds, replicates, (*resampled.notes, *notes))
+    return conclude(table, all_fates, at_bounds, replicates, predictions, (*resampled.notes, *notes))
 
 
 def conclude(
-    study: StoredStudy,
     table: pd.DataFrame,
     all_fates: pd.DataFrame,
     at_bounds: pd.DataFrame,
     replicates: Mapping[str, Array],
+    predictions: pd.DataFrame | None,
     notes: Sequence[str],
 ) -> Evidence:
     """Judge a study by its numbers, and add what follows from its predictions.
 
     Parameters
     ----------
-    study
-        The study.
     table, all_fates, at_bounds, replicates, notes
         The fields curves, fates, sensitivity, replicates and notes of its `Evidence`. The reasons why the study or a
         part of it cannot be judged are added to the notes, unless they are among them.
+    predictions
+        The table that `study_predictions` returns.
     """
     verdict, of_paper, more = judge(table, replicates)
-    predictions = study_predictions(study)
     return Evidence(
         curves=table,
         levels=over_trials(table),
@@ -256,7 +259,7 @@ def _with_columns(table: pd.DataFrame, resampled: OverImages, all_fates: pd.Data
         names = [RELIABILITY, *(f"{name}{end}" for name in value_columns(table) for end in ENDS)]
         for name in names:
             column = [resampled.columns.get(key, {}).get(name, float("nan")) for key in keys]
-            if name == RELIABILITY or any(key in resampled.columns and name in resampled.columns[key] for key in keys):
+            if any(name in of_key for of_key in resampled.columns.values()):
                 columns[name] = column
     return table.assign(**columns)
 

@@ -70,14 +70,15 @@ def _one_trial(
         counts[str(layer)] = {name: replicates[name][of_layer.index.to_numpy()] for name in QUANTITIES}
     first = rows.drop_duplicates("level")
     accuracy: Array | None = None
-    if "accuracy" in replicates:
-        accuracy = replicates["accuracy"][first.index.to_numpy()]
+    resampled = replicates["accuracy"][first.index.to_numpy()] if "accuracy" in replicates else None
+    if resampled is not None and not np.isnan(resampled).any():
+        accuracy = resampled
     elif first["accuracy"].notna().all() and len(first):
         resamples = replicates[QUANTITIES[0]].shape[1]
         accuracy = np.repeat(first["accuracy"].to_numpy(np.float64)[:, None], resamples, axis=1)
         notes.append(
-            "The accuracy is taken as it was measured, without its own uncertainty, because there is one trial and the "
-            "predictions for the validation images are not resampled."
+            "The accuracy is taken as it was measured, without its own uncertainty, because there is one trial and not "
+            "every level has stored predictions for the validation images."
         )
     return rows, Replicates(counts, accuracy)
 
