@@ -8,19 +8,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from torch import nn
 
 import prunescope
 from prunescope.concepts import open_concepts
 from prunescope.dissection import Budget, dissect, dissect_activations
-from prunescope.dissection.basis import rotation
+from prunescope.dissection.arrangement import arrange
+from prunescope.dissection.backend import choose_backend
+from prunescope.dissection.basis import parse_bases, rotation
+from prunescope.dissection.counting import count_pixels
+from prunescope.dissection.layer_pass import Resources
+from prunescope.dissection.settings import Settings
+from prunescope.dissection.sources import ArrayMaps, MapsInBases
+from prunescope.dissection.storage import Storage
+from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.networks import build_network
+from prunescope.processes import Processes
+from prunescope.progress import silent
 from tests.cli.commands import refused, typed
 from tests.dissection.test_on_device import same
-from tests.dissection.worlds import GOLDEN
-from tests.reference.dissection import rotated
+from tests.dissection.worlds import GOLDEN, World, write_world
+from tests.reference.dissection import dissected, rotated
 
 CONCEPTS = GOLDEN / "concepts"
 CHOSEN: dict[str, Any] = {"layers": ["stage1"], "concepts": CONCEPTS, "chance": 2, "device": "cpu"}
@@ -63,6 +75,34 @@ def test_a_rotation_and_a_file_agree_with_the_plain_reference(
         # The network runs in other batches here, so that the last digits of its activations may differ.
         assert np.allclose(units["threshold"], plain["threshold"], rtol=1e-4, atol=1e-6)
         assert np.allclose(units["iou"], plain["iou"], atol=2e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(world=World.strategy(), data=st.data())
+def test_counts_in_a_basis_are_those_of_the_plain_reference(
+    tmp_path_factory: pytest.TempPathFactory, world: World, data: st.DataObject
+) -> None:
+    folder = write_world(world, tmp_path_factory.mktemp("world"))
+    features = np.round(4 * world.features(data.draw(st.integers(0, 2**32 - 1)))).astype(np.float32) / 4
+    weight = st.sampled_from([-1.0, 0.0, 0.5, 2.0])
+    rows = data.draw(st.lists(st.lists(weight, min_size=world.units, max_size=world.units), min_size=1, max_size=4))
+    matrix = np.array(rows, np.float32)
+    save_file({"any": matrix}, folder / "own.safetensors")
+    (basis,) = parse_bases([str(folder / "own.safetensors")])
+    concepts, chosen = open_concepts(folder), Settings(quantile=0.2, chance=0)
+    arrangement = arrange(concepts, 0)
+    plain, other = ("", "layer"), ("", "layer in a basis")
+    with Storage(Budget()) as storage, Workers(1) as workers:
+        resources = Resources(concepts, arrangement, chosen, choose_backend(torch.device("cpu"), workers), storage)
+        source = MapsInBases(ArrayMaps(plain, features, concepts, arrangement.blocks, 2), {plain: ("", {other: basis})})
+        masks = count_pixels(source, resources, Processes(), progress=silent).layers[other].masks
+    intersect = masks.intersect.sum(0)
+    found = {
+        (unit, int(concepts.labels.index[column])): intersect[unit, column]
+        for unit, column in np.argwhere(intersect).tolist()
+    }
+    expected = dissected(rotated(features, matrix), world.stacks(), world.primary(), 0.2, "image")
+    assert found == {pair: counts[2] for pair, counts in expected.items()}
 
 
 def test_the_same_integers_for_any_batch_size_and_in_a_second_pass() -> None:

@@ -216,7 +216,9 @@ if len(sys.argv) > 3:
     distributed.init_process_group(sys.argv[3])
 model = build_network("prunescope:resnet8x4", classes=3, seed=0)
 with join_processes('cpu') as processes:
-    found = dissect(model, layers=["stage1", "stage3"], concepts=sys.argv[1], batch_size=1)
+    found = dissect(
+        model, layers=["stage1", "stage3"], concepts=sys.argv[1], batch_size=1, basis=["rotate:1"]
+    )
     if processes.rank == 0:
         found.save(sys.argv[2])
 if distributed.is_initialized():
@@ -238,7 +240,7 @@ def test_two_processes_give_the_integers_of_one_whoever_connected_them(tmp_path:
     run_script(tmp_path, "two", TORCHRUN)
     # A group that carries what is on GPUs alone, as another program's may.
     run_script(tmp_path, "connected", TORCHRUN, "cuda:gloo")
-    for layer in ("stage1", "stage3"):
+    for layer in ("stage1", "stage3", "basis/rotate-1/stage1"):
         one = tmp_path / "one" / layer
         for other in (tmp_path / "two" / layer, tmp_path / "connected" / layer):
             for name in ("tally", "examples"):
