@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from prunescope import load
@@ -29,12 +30,12 @@ from prunescope.concepts.broden import open_concepts
 from prunescope.concepts.in_memory import ArrayConcepts
 from prunescope.dissection.resampling import NONE, block_weights, resample_units
 from prunescope.dissection.run import dissect_activations
-from prunescope.dissection.scores import block_pairs
+from prunescope.dissection.scores import block_pairs, interpretable
 from prunescope.evidence.agreement import agreement, detected_concepts
 from prunescope.miniature import make_miniature
 
 POOL_SEED = 300  # the miniature's studies use 100 and 200
-NAMES = ("interpretable", "concepts", "change of interpretable", "still_interpretable", "same_concept")
+INTERVAL = ["iou", "iou_low", "iou_high"]
 
 
 def main() -> None:
@@ -55,23 +56,53 @@ def main() -> None:
         images = np.stack([data.image(i) for i in range(len(data))])
     maps = {level: activation_maps(study.network(0, level), layer, images, study.recipe.data) for level in levels}
     everything = np.arange(len(data))
-    truth = {name: values[0] for name, values in measured(data, images, labels, maps, everything).items()}
+    numbers, dissections = measured(data, images, labels, maps, everything)
+    truth = {name: values[0] for name, values in numbers.items()}
     random = np.random.default_rng(0)
     found: dict[tuple[int, str], list[np.ndarray]] = {name: [] for name in truth}
+    units: dict[int, list[pd.DataFrame]] = {level: [] for level in levels}
     for redraw in range(options.redraws):
         drawn = random.integers(0, len(data), options.images)
-        for name, values in measured(data, images, labels, maps, drawn).items():
+        numbers, of_levels = measured(data, images, labels, maps, drawn)
+        for level, one in of_levels.items():
+            units[level].append(one.units[["unit", "number", *INTERVAL]])
+        for name, values in numbers.items():
             found[name].append(np.array([values[0], *np.quantile(values[1:], [0.025, 0.975])]))
         print(f"\r{redraw + 1} of {options.redraws} redraws", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     print("| level | number | truth | mean | covers truth | covers mean | width / spread |")
     print("| --- " * 7 + "|")
-    for (level, name), rows in found.items():
-        values, low, high = np.array(rows).T
-        spread = np.diff(np.quantile(values, [0.025, 0.975]))[0]
-        covers = [((low <= of) & (of <= high)).mean() for of in (truth[level, name], values.mean())]
-        cells = [f"{truth[level, name]:.3g}", f"{values.mean():.3g}", *(f"{share:.1%}" for share in covers)]
-        print(f"| {level} | {name} | " + " | ".join(cells) + f" | {(high - low).mean() / spread:.2f} |")
+    for level in levels:
+        print_row(level, "IoU of a unit", *of_single_units(dissections[level], pd.concat(units[level])))
+        for name in (name for of, name in found if of == level):
+            values, low, high = np.array(found[level, name]).T
+            covers = [((low <= of) & (of <= high)).mean() for of in (truth[level, name], values.mean())]
+            spread = np.diff(np.quantile(values, [0.025, 0.975]))[0]
+            print_row(level, name, truth[level, name], values.mean(), *covers, (high - low).mean() / spread)
+
+
+def print_row(level, name, truth, mean, covers_truth, covers_mean, ratio):
+    """Print a row of the table."""
+    print(f"| {level} | {name} | {truth:.3g} | {mean:.3g} | {covers_truth:.1%} | {covers_mean:.1%} | {ratio:.2f} |")
+
+
+def of_single_units(pool, redrawn):
+    """Return the cells of the row on IoUs, over all units that are interpretable with the whole pool.
+
+    A unit's IoU is that of its concept, which may be another one in each redraw; the truth is the IoU of the same unit
+    and concept with the whole pool. Widths and spreads are those of the units' concepts with the whole pool.
+    """
+    pairs, own = pool.pairs[["unit", "number", "iou"]], pool.units[["unit", "number"]][interpretable(pool.units)]
+    rows = redrawn[redrawn["unit"].isin(own["unit"])].merge(
+        pairs.rename(columns={"iou": "truth"}), on=["unit", "number"], how="left"
+    )
+    rows["truth"], rows["mean"] = rows["truth"].fillna(0), rows.groupby(["unit", "number"])["iou"].transform("mean")
+    covers = [rows[name].between(rows["iou_low"], rows["iou_high"]).mean() for name in ("truth", "mean")]
+    same = rows.merge(own, on=["unit", "number"])
+    often = same[same.groupby("unit")["iou"].transform("size") >= len(redrawn) / redrawn["unit"].nunique() / 2]
+    spread = often.groupby("unit")["iou"].quantile([0.025, 0.975]).unstack().diff(axis=1).iloc[:, 1].mean()
+    width = (often["iou_high"] - often["iou_low"]).groupby(often["unit"]).mean().mean()
+    return rows["truth"].mean(), rows["iou"].mean(), *covers, width / spread
 
 
 def activation_maps(model, layer, images, settings):
@@ -86,7 +117,15 @@ def activation_maps(model, layer, images, settings):
 
 
 def measured(data, images, labels, maps, drawn):
-    """Return the numbers of each level with the drawn images, and in each resample of their blocks, [1 + resamples]."""
+    """Dissect the networks with the drawn images.
+
+    Returns
+    -------
+    numbers
+        For each level and name: [1 + resamples], the number with these images, and in each resample of their blocks.
+    dissections
+        The dissection of each level.
+    """
     redrawn = ArrayConcepts(
         root="redrawn images",
         categories=data.categories,
@@ -98,9 +137,10 @@ def measured(data, images, labels, maps, drawn):
         labels_of_images=tuple(labels[i] for i in drawn),
         labelled=data.labelled[drawn],
     )
-    numbers, dense = {}, None
+    numbers, dissections, dense = {}, {}, None
     for level, of_level in maps.items():
         found = dissect_activations(of_level[drawn], concepts=redrawn, chance=0, progress=False)
+        dissections[level] = found
         detected, concepts = detections(found, data)
         dense = detected if dense is None else dense
         compared = agreement(dense, detected, concepts)
@@ -111,7 +151,7 @@ def measured(data, images, labels, maps, drawn):
             numbers[level, "change of interpretable"] = counts - (dense != NONE).sum(axis=1)
             numbers[level, "still_interpretable"] = compared.still_interpretable
             numbers[level, "same_concept"] = compared.same_concept
-    return numbers
+    return numbers, dissections
 
 
 def detections(found, data):

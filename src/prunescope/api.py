@@ -30,7 +30,7 @@ from prunescope.store.stored import open_study, stored_units
 from prunescope.study.data import study_concepts
 from prunescope.study.levels import open_level
 from prunescope.study.recording import changed_concepts
-from prunescope.study.reporting import Report
+from prunescope.study.reporting import Report, resampling
 from prunescope.study.run import run_study
 from prunescope.study.series import series_concepts
 from prunescope.study.stages import Stage, stages
@@ -135,7 +135,7 @@ class Study:
                 report=told,
             )
             if processes.is_main:
-                write_outcome(self.out)
+                write_outcome(self.out, progress=resampling(told))
             processes.wait()
         return self.evidence()
 

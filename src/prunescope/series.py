@@ -23,7 +23,7 @@ from prunescope.store.reading import read_series, validate_series
 from prunescope.store.series import Checkpoint, SeriesRecipe
 from prunescope.store.stored import stored_units
 from prunescope.study.checkpoints import Build, build_checkpoint
-from prunescope.study.reporting import Report
+from prunescope.study.reporting import Report, resampling
 from prunescope.study.series import run_series
 from prunescope.study.watching import shown_report
 
@@ -210,7 +210,7 @@ class Series:
         """
         with shown_report(report, self) as told:
             run_series(self.recipe, self.out, device=self.device, budget=self._budget, build=self._build, report=told)
-        write_outcome(self.out)
+            write_outcome(self.out, progress=resampling(told))
         return self.evidence()
 
     def evidence(self) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 import prunescope
+from prunescope import terminal
 from prunescope.evidence import write_evidence
 from tests.cli.commands import typed
 from tests.evidence.counted_study import dissection, random_tally, write_counted
@@ -31,6 +33,18 @@ def test_a_study_is_shown_with_its_numbers_verdict_and_claims(tmp_path: Path) ->
     (of_level_3,) = [line for line in lines(result.stdout) if line[:2] == ["3", "12.5"]]
     assert f"{found.summary['interpretable'].iloc[3]:.1f}".removesuffix(".0") in of_level_3
     assert result.stdout.count("undecided") + result.stdout.count("holds") + result.stdout.count("does not") >= 8
+
+
+def test_a_terminal_of_80_columns_breaks_no_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_counted(tmp_path / "study", trials=2, levels=1, units=130, layers=("late", "stage3.0.conv2"))
+    monkeypatch.setattr(terminal.out, "width", 80)
+    shown = typed("show", root).stdout
+    tables = shown[: shown.index("units: the interpretable ones")]
+    assert max(map(len, tables.splitlines()[1:])) <= 80
+    assert tables.count("level  weights %") == 2
+    assert all(number in tables for number in ("layer stage3.0.conv2", "top-1 %", "units", "concepts", "still %"))
+    for opened in re.findall(r"\(\S*", tables[tables.index("\n") :]):
+        assert re.fullmatch(r"\(-?[\d.]+–[\d.]+\)", opened), opened
 
 
 def test_stored_evidence_is_shown_only_as_long_as_it_is_right(tmp_path: Path) -> None:

@@ -95,7 +95,10 @@ def test_checkpoints_that_do_not_fit_into_memory_together_take_several_passes(
 
 def test_accuracy_is_measured_on_validation_images_alone(files: dict[str, Path], tmp_path: Path, data: Path) -> None:
     shutil.copytree(data / "classification" / "val", tmp_path / "images" / "val")
-    found = series(files, "dense half", tmp_path / "out", data, data=tmp_path / "images", layers=["stage3"]).run()
+    events: list[Event] = []
+    run = series(files, "dense half", tmp_path / "out", data, data=tmp_path / "images", layers=["stage3"])
+    found = run.run(events.append)
+    assert (events[-1].doing, events[-1].fraction) == ("resampling images", 1.0)
     assert found["accuracy"].between(0, 1).all()
     tables = [open_study(tmp_path / "out").predictions(0, level) for level in (0, 1)]
     assert [(table["class"] == table["predicted"]).mean() for table in tables] == found["accuracy"].tolist()

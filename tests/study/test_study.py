@@ -185,7 +185,9 @@ def test_a_damaged_file_is_named_with_what_to_do_and_doing_it_helps(recipe: Path
     with pytest.raises(InputError, match=r"units\.parquet: .*; remove it and run the study again"):
         short.run()
     table.unlink()
-    assert len(short.run()) == 2
+    events: list[Event] = []
+    assert len(short.run(events.append)) == 2
+    assert (events[-1].doing, events[-1].fraction) == ("resampling images", 1.0)
     (level / "measured.json").write_text("{")
     shutil.rmtree(level / "dissection")
     with pytest.raises(InputError, match=r"measured\.json: .*; remove it and run the study again"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HEADINGS = {
     "weights_remaining": ("weights %", 100, 1),
     "accuracy": ("top-1 %", 100, 1),
-    "interpretable": ("interpretable", 1, 1),
+    "interpretable": ("units", 1, 1),
     "concepts": ("concepts", 1, 1),
     "still_interpretable": ("still %", 100, 0),
     "same_concept": ("same %", 100, 0),
@@ -40,9 +40,13 @@ def show(
         trials = int(found.summary["trials"].max())
         over = "t intervals over the trials" if trials > 1 else "intervals over resampled images"
         out.print(f"{found.name}: a {found.kind} with {counted(trials, 'trial')}; in parentheses: 95 % {over}")
-        print_table(_levels(found.summary))
+        for layer, rows in found.summary.groupby("layer", sort=False):
+            if found.summary["layer"].nunique() > 1:
+                out.print(f"\nlayer {layer}")
+            print_table(_levels(rows))
         out.print(
-            "still: of the dense network's interpretable units, still interpretable; same: of those, same concept"
+            "units: the interpretable ones; still: of the dense network's interpretable units, still interpretable; "
+            "same: of those, same concept"
         )
     if found.verdict is not None:
         out.print(f"\nVerdict: {found.verdict.hypothesis}. {found.verdict.text}")
@@ -122,11 +126,10 @@ def _compared(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _levels(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of one layer as text, narrow enough for a terminal of 80 columns."""
     import pandas as pd
 
     columns: dict[str, Any] = {"level": summary["level"]}
-    if summary["layer"].nunique() > 1:
-        columns["layer"] = summary["layer"]
     for name, (heading, scale, digits) in HEADINGS.items():
         if name in summary.columns and summary[name].notna().any():
             texts = _numbers(summary, name, (f"{name}_low", f"{name}_high"), scale, digits)
@@ -170,8 +173,8 @@ def _numbers(
 
 
 def _plain(value: float, digits: int) -> str:
-    """Return a number with at most `digits` decimals, or a dash if it is not known."""
+    """Return a number with at most `digits` decimals, or none from 100 on; a dash if it is not known."""
     if value != value:
         return "-"
-    text = f"{value:.{digits}f}"
+    text = f"{value:.{digits if abs(value) < 99.95 else 0}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

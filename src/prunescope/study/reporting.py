@@ -17,14 +17,14 @@ class Event:
 
     trial: int
     level: int
-    work: str  # "data", "train", "dissect" or "retrain"
+    work: str  # "train", "dissect", "retrain" or, before the first stage and after the last one, "data"
     fraction: float  # the fraction of this stage that is done, from 0 to 1
     overall: float  # the fraction of this run's whole work that is done, from 0 to 1
     remaining: float | None  # the estimated remaining time in seconds, if it is known
     weights_remaining: float | None = None
     top1: float | None = None
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)  # dissection summaries of a level, by layer
-    doing: str = ""  # a description of the preparation of data before the first stage
+    doing: str = ""  # for "data", a description of what is done
     note: str = ""  # a message to show on a line of its own
 
 
@@ -33,6 +33,11 @@ Report = Callable[[Event], None]
 
 def unreported(_event: Event) -> None:
     """Ignore an event."""
+
+
+def resampling(report: Report) -> Progress:
+    """Return a progress callback that reports the last part of a run, in which the evidence is computed."""
+    return lambda done, total: report(Event(0, 0, "data", done / total, 1.0, None, doing="resampling images"))
 
 
 # The assumed share of a level's time by kind of work. It only influences the estimate of the remaining time.
