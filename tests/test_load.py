@@ -217,7 +217,7 @@ def add(array: np.ndarray) -> np.ndarray:
         ("tally.safetensors", changed_arrays("units", add), "its rows are not the units"),
         ("tally.safetensors", changed_arrays("numbers", lambda a: a.astype(float)), "numbers is float64"),
         ("tally.safetensors", changed_arrays("block_activation", np.negative), "block_activation contains -"),
-        ("examples.safetensors", lambda path: path.write_bytes(b""), "cannot be read as examples"),
+        ("examples.safetensors", lambda path: path.write_bytes(b""), "cannot be read as safetensors"),
         ("examples.safetensors", changed_arrays("images", lambda a: a + 1000), "names image 10"),
         ("summary.json", lambda path: path.write_text("{"), "cannot be read as JSON"),
         ("summary.json", lambda path: path.write_text("[" * 10**5), "cannot be read as JSON"),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pooch
 import requests
@@ -19,6 +17,7 @@ from prunescope.archives import DamagedError, damage, unpack
 from prunescope.errors import InputError
 from prunescope.files import replacing, write_json
 from prunescope.progress import Progress, silent
+from prunescope.reading import read_json
 
 # The arguments are the current step ("downloading", "unzipping" or "already there"), the number of bytes done and the
 # total number of bytes (0 if unknown).
@@ -231,11 +230,11 @@ def _recorded(archive: Path) -> str | None:
     record = _record_of(archive)
     if not record.exists():
         return None
-    try:
-        content: Any = json.loads(record.read_text(encoding="utf-8"))
-        return f"sha256:{content['sha256']}"
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{record}: does not contain a checksum; remove it, and it is recorded again") from error
+    advice = "remove it, and it is recorded again"
+    content = read_json(record, advice)
+    if "sha256" not in content:
+        raise InputError(f"{record}: does not contain a checksum; {advice}")
+    return f"sha256:{content['sha256']}"
 
 
 def _record(archive: Path, address: str) -> None:

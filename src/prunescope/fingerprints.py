@@ -20,6 +20,7 @@ from prunescope.files import replacing
 from prunescope.hashes import Digest, Hashes, digest_file, is_settled, sample
 from prunescope.listings import Listing, state_of
 from prunescope.progress import Progress, silent
+from prunescope.reading import read_parquet
 
 HASHED = 10_000
 """The largest number of images of which all are hashed."""
@@ -236,24 +237,25 @@ def read_fingerprints(path: Path) -> dict[str, Fingerprint]:
     InputError
         If the file is damaged.
     """
-    import pandas as pd
-
+    advice = (
+        "it contains the fingerprints of the study's data. Restore it from a backup, or remove it to accept the data "
+        "as they are now"
+    )
     if not path.exists():
         return {}
+    table = read_parquet(path, advice)
     try:
-        table = pd.read_parquet(path)
+        for column in ("file", "digest"):
+            if not all(isinstance(cell, str) for cell in table[column]):
+                raise TypeError(f"{column} contains values that are not text")
         return {
             str(part): Fingerprint(
                 rows["file"].tolist(), rows["size"].to_numpy(np.int64), np.array(rows["digest"].tolist(), "S32")
             )
             for part, rows in table.groupby("part", sort=False, observed=True)
         }
-    # For a damaged file, pyarrow raises errors of many types.
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); it contains the fingerprints of the study's data. Restore it "
-            "from a backup, or remove it to accept the data as they are now"
-        ) from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); {advice}") from error
 
 
 def _shown(name: str) -> str:

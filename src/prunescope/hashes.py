@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunescope.files import replacing
+from prunescope.files import read_file, replacing
 
 SAMPLED = 1_000
 """The number of images that are hashed if there are more than `HASHED`, and of the blocks of a file above 1 GiB."""
@@ -58,7 +58,7 @@ class Hashes:
         self._known: dict[bytes, bytes] = {}
         self._used: dict[bytes, bytes] = {}
         try:
-            content = path.read_bytes() if path is not None else b""
+            content = read_file(path) if path is not None else b""
         except OSError:
             content = b""
         check, rows = content[:32], content[32:]

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from prunescope.errors import InputError, nearest
+from prunescope.files import read_file
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -42,7 +43,7 @@ def import_function(path: Path, function: str) -> Callable[..., Any]:
         the error and its line.
     """
     try:
-        source = path.read_bytes()
+        source = read_file(path)
     except OSError as error:
         raise InputError(f"the network's file {path} cannot be read: {error.strerror}") from error
     name = f"_network_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"

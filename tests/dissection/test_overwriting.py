@@ -138,7 +138,7 @@ def test_saving_from_python_is_held_to_the_same_and_can_replace(tmp_path: Path) 
     other.save(tmp_path, replace=True)
     assert json.loads((tmp_path / "stage2" / "summary.json").read_text())["settings"] == {"iou": 0.04}
     (tmp_path / "stage1" / "summary.json").write_text("{")
-    with pytest.raises(prunescope.InputError, match="cannot be read as a dissection's summary"):
+    with pytest.raises(prunescope.InputError, match=r"summary\.json: cannot be read as JSON"):
         found.save(tmp_path)
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from prunescope.arrays import Array
 from prunescope.dissection.kernels import kernel
@@ -15,9 +13,11 @@ from prunescope.dissection.maps import MapBatch
 from prunescope.dissection.workers import Workers
 from prunescope.errors import InputError
 from prunescope.processes import Processes
+from prunescope.reading import read_arrays
 
 EXAMPLES = 4
 EXAMPLES_FILE = "examples.safetensors"
+_AGAIN = "remove the folder that it is in, and dissect (or run the study) again"
 
 
 @dataclass(frozen=True)
@@ -110,24 +110,29 @@ def read_examples(path: Path, units: Array, images: int) -> Examples | None:
     """
     if not path.is_file():
         return None
-    try:
-        arrays = load_file(path)
-        found, maps = arrays["images"], arrays["maps"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(
-            f"{path}: cannot be read as examples ({error}); remove the folder that it is in, and dissect (or run the "
-            "study) again"
-        ) from error
-    there, shape = arrays.get("units", np.arange(len(found))), (len(units), EXAMPLES)
+    arrays = read_arrays(path, _AGAIN)
+    absent = [name for name in ("images", "maps") if name not in arrays]
+    if absent:
+        raise InputError(f"{path}: cannot be read as examples (there is no array {absent[0]!r}); {_AGAIN}")
+    found, maps, shape = arrays["images"], arrays["maps"], (len(units), EXAMPLES)
+    there = arrays.get("units", np.arange(len(units)))
     if (
         found.shape != shape
         or maps.ndim != 4
         or maps.shape[:2] != shape
+        or 0 in maps.shape[2:]
+        or there.shape != (len(units),)
         or not np.array_equal(np.sort(there), np.sort(units))
     ):
         raise InputError(
             f"{path}: images {list(found.shape)} and maps {list(maps.shape)} do not fit {len(units)} units with "
-            f"{EXAMPLES} images each; remove the folder that it is in, and dissect (or run the study) again"
+            f"{EXAMPLES} images each; {_AGAIN}"
+        )
+    peaks = arrays.get("peaks", maps.max(axis=(2, 3)))
+    if found.dtype.kind not in "iu" or maps.dtype.kind != "f" or peaks.dtype.kind != "f" or peaks.shape != shape:
+        raise InputError(
+            f"{path}: images {found.dtype} {list(found.shape)}, maps {maps.dtype} and peaks {peaks.dtype} "
+            f"{list(peaks.shape)} are not those of examples, expected whole numbers, and two arrays of floats; {_AGAIN}"
         )
     if found.size and not -1 <= found.min() <= found.max() < images:
         wrong = int(found.max() if found.max() >= images else found.min())
@@ -137,7 +142,6 @@ def read_examples(path: Path, units: Array, images: int) -> Examples | None:
         )
     by_unit = np.argsort(there)
     order = by_unit[np.searchsorted(there, units, sorter=by_unit)]
-    peaks = arrays.get("peaks", maps.max(axis=(2, 3)))
     return Examples(found[order], peaks[order], maps[order])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 
 from prunescope.dissection.maps import float_maps
 from prunescope.errors import InputError
-from prunescope.files import read_file, write_table
+from prunescope.files import write_table
 from prunescope.notebook import as_html
 from prunescope.processes import Processes
+from prunescope.reading import read_parquet
 
 Array = np.ndarray[Any, Any]
 
@@ -95,12 +95,7 @@ class UnitMatching:
             If the file cannot be read or does not contain a matching.
         """
         file = Path(path) / _FILE if Path(path).is_dir() else Path(path)
-        try:
-            table = pd.read_parquet(io.BytesIO(read_file(file)))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{file}: cannot be read as parquet ({error}); give a file that UnitMatching.save has written"
-            ) from error
+        table = read_parquet(file, "give a file that UnitMatching.save has written")
         if problem := _problem(table):
             raise InputError(f"{file}: {problem}; give a file that UnitMatching.save has written")
         return cls(

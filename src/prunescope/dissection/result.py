@@ -33,10 +33,13 @@ from prunescope.dissection.tally import Counts, Tally
 from prunescope.errors import InputError, nearest
 from prunescope.files import inside, write_arrays, write_json, write_table
 from prunescope.notebook import as_html
+from prunescope.reading import read_json, read_parquet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
+
+_AGAIN = "remove its folder and dissect the network again"
 
 
 @dataclass(frozen=True)
@@ -504,11 +507,9 @@ def refuse_other(directory: str | Path, layer: str, settings: Mapping[str, Any],
     if not path.is_file():
         return
     way_out = "give another --out (directory), or remove this one"
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        held = dict(there)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} exists but cannot be read as a dissection's summary; {way_out}") from error
+    held = read_json(path, way_out).get("settings")
+    if not isinstance(held, dict):
+        raise InputError(f"{path} exists but cannot be read as a dissection's summary; {way_out}")
     given = json.loads(json.dumps(dict(settings)))
     # The mean, the standard deviation and the order of the channels decide the results, not where they come from, which
     # dissections of older versions do not state.
@@ -541,7 +542,7 @@ def layer_folder(directory: str | Path, layer: str) -> Path:
 
 def read_units(directory: str | Path, layer: str) -> pd.DataFrame:
     """Read the table of units of a layer, as written by `LayerDissection.save`."""
-    return pd.read_parquet(layer_folder(directory, layer) / "units.parquet")
+    return read_parquet(layer_folder(directory, layer) / "units.parquet", _AGAIN)
 
 
 def is_complete(directory: str | Path, layer: str) -> bool:
@@ -551,5 +552,4 @@ def is_complete(directory: str | Path, layer: str) -> bool:
 
 def read_summary(directory: str | Path, layer: str) -> dict[str, Any]:
     """Read the summary of a layer, as written by `LayerDissection.save`."""
-    summary: dict[str, Any] = json.loads((layer_folder(directory, layer) / "summary.json").read_text(encoding="utf-8"))
-    return summary
+    return read_json(layer_folder(directory, layer) / "summary.json", _AGAIN)

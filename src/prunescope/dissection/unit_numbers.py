@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from prunescope.errors import InputError
 from prunescope.files import read_file
+from prunescope.reading import read_parquet
 
 Array = np.ndarray[Any, Any]
 
@@ -42,15 +42,13 @@ def read_unit_numbers(path: str | Path) -> Array:
     InputError
         If the file cannot be read, or does not contain distinct whole numbers from 0, or -1.
     """
-    try:
-        content = io.BytesIO(read_file(path))
-        if Path(path).suffix == ".npy":
-            return check_unit_numbers(np.load(content, allow_pickle=False), str(path))
-        table = pd.read_parquet(content)
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); {_EXPECTED}") from error
+    if Path(path).suffix == ".npy":
+        try:
+            numbers = np.load(io.BytesIO(read_file(path)), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); {_EXPECTED}") from error
+        return check_unit_numbers(numbers, str(path))
+    table = read_parquet(Path(path), _EXPECTED)
     column = next((name for name in ("matched_unit", "unit") if name in table.columns), None)
     if column is None:
         raise InputError(f"{path}: the table has no column matched_unit or unit; {_EXPECTED}")

@@ -14,7 +14,8 @@ from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
 from prunescope.evidence.consistency import compare_units
 from prunescope.evidence.units import other_numbers
-from prunescope.store.dissections import UNITS, read_table
+from prunescope.reading import read_parquet
+from prunescope.store.dissections import UNITS
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.stored import StoredStudy
 from prunescope.store.tables import check_units
@@ -148,7 +149,7 @@ def in_bases(study: StoredStudy, trial: int, level: int, layer: str, concepts: i
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        table = read_table(path)
+        table = read_parquet(path)
     except InputError as error:
         raise InputError(f"{error}; remove it and run the study again") from error
     check_units(table, str(path))

@@ -17,7 +17,8 @@ from prunescope.evidence.reading import read_evidence
 from prunescope.evidence.tables import ENDS
 from prunescope.evidence.verdict import Verdict
 from prunescope.progress import Progress, silent
-from prunescope.store.dissections import SUMMARY, UNITS, read_json, read_table
+from prunescope.reading import read_json, read_parquet
+from prunescope.store.dissections import SUMMARY, UNITS
 from prunescope.store.stored import open_study
 from prunescope.store.tables import check_summary, check_units
 from prunescope.store.tallies import read_block_counts
@@ -128,7 +129,7 @@ def _dissected(path: Path, root: Path) -> tuple[dict[str, Any], str]:
     """Return the row of one dissection, and a note if it has no intervals."""
     folder = path.parent
     try:
-        summary, units = read_json(path), read_table(folder / UNITS)
+        summary, units = read_json(path), read_parquet(folder / UNITS)
     except InputError as error:
         raise InputError(f"{error}; run the dissection again") from error
     if "dead" not in units.columns:  # an imported table

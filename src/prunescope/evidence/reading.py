@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,9 @@ from prunescope.evidence.over_images import REPLICATED
 from prunescope.evidence.record import KEY, Evidence, conclude, study_evidence
 from prunescope.evidence.tables import gather
 from prunescope.evidence.verdict import FEWEST_RESAMPLES
+from prunescope.files import read_file
 from prunescope.progress import Progress, silent
+from prunescope.reading import read_arrays, read_json, read_parquet
 from prunescope.store.stored import open_study
 
 
@@ -36,14 +38,14 @@ def read_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidenc
     """
     study = open_study(study_dir)
     try:
-        curves = pd.read_csv(study.root / "evidence.csv")
+        curves = pd.read_csv(BytesIO(read_file(study.root / "evidence.csv")))
         plain = gather(study)
         pd.testing.assert_frame_equal(curves[list(plain.columns)], plain, check_exact=True, check_dtype=False)
-        fates = pd.read_parquet(study.root / "fates.parquet")
-        sensitivity = pd.read_csv(study.root / "sensitivity.csv")
+        fates = read_parquet(study.root / "fates.parquet")
+        sensitivity = pd.read_csv(BytesIO(read_file(study.root / "sensitivity.csv")))
         if not all(set(KEY) <= set(table.columns) for table in (fates, sensitivity)):
             raise ValueError("the tables are those of another version")
-        notes = json.loads((study.root / "verdict.json").read_text(encoding="utf-8"))["notes"]
+        notes = read_json(study.root / "verdict.json")["notes"]
         replicates = _replicates(study.root / "replicates.safetensors", len(curves))
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         return study_evidence(study_dir, progress)
@@ -51,13 +53,7 @@ def read_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidenc
 
 
 def _replicates(path: Path, rows: int) -> dict[str, Array]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        arrays = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    arrays = read_arrays(path)
     for name, array in arrays.items():
         if array.dtype != np.float64 or array.ndim != 2 or len(array) != rows or array.shape[1] < FEWEST_RESAMPLES:
             raise ValueError(f"{name} does not fit the table")

@@ -24,6 +24,7 @@ from prunescope.files import part_path
 from prunescope.miniature.scenes import draw
 from prunescope.miniature.vocabulary import CATEGORIES, NAMES, SCENES, vocabulary
 from prunescope.progress import Progress, Shown, shown_progress
+from prunescope.reading import read_json
 
 _WORLD = 1  # The version of the drawings. It has to change whenever the images of a seed change.
 _MARK = "miniature.json"
@@ -139,14 +140,11 @@ def _is_made(folder: Path, settings: _Settings) -> bool:
         return False
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the miniature")
-    try:
-        held = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(folder / _MARK):
         if any(folder.iterdir()):
-            raise InputError(f"{folder} contains other files; give a folder that does not exist or is empty") from None
+            raise InputError(f"{folder} contains other files; give a folder that does not exist or is empty")
         return False
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{folder / _MARK}: cannot be read ({problem}); remove the folder or give another") from None
+    held = read_json(folder / _MARK, "remove the folder or give another")
     wanted = asdict(settings)
     if held == wanted and (folder / "index.csv").is_file():
         return True

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunescope.files import expanded
+from prunescope.files import expanded, read_file
 from prunescope.listings import Listing, list_files
 
 
@@ -55,8 +55,8 @@ def _imported(file: Path, folder: Path) -> list[Path]:
 def _modules(path: Path, folder: Path) -> Iterator[Path]:
     """Yield the files within a folder that one file imports."""
     try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+        tree = ast.parse(read_file(path))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         # Running the file later raises an error that explains what is wrong with it.
         return
     for node in ast.walk(tree):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from prunescope.bounds import LEAST_STD
 from prunescope.errors import InputError
 from prunescope.files import expanded
 from prunescope.networks.preprocessing import Preprocessing, colors
+from prunescope.reading import read_json
 
 _FILE = "preprocessor_config.json"
 
@@ -61,12 +61,7 @@ def _of_folder(folder: Path) -> Preprocessing | None:
 
 
 def _read(path: Path, source: str, *, with_size: bool) -> Preprocessing | None:
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); download it again, or delete it") from error
-    if not isinstance(given, Mapping):
-        raise InputError(f"{path} contains a {type(given).__name__}, expected a JSON object; delete it")
+    given = read_json(path, "download it again, or delete it")
     numbers = _numbers(given, path)
     if numbers is None:
         return None

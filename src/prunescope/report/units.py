@@ -15,6 +15,7 @@ from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.examples import EXAMPLES_FILE, read_examples
 from prunescope.dissection.outlines import Bytes
 from prunescope.dissection.scores import concept_columns
+from prunescope.errors import InputError
 from prunescope.evidence import interpretable
 from prunescope.files import inside
 from prunescope.report.sheets import UNITS_PER_SHEET, draw_sheet
@@ -151,6 +152,11 @@ def level_units(
     groups = [rows[start : start + UNITS_PER_SHEET] for start in range(0, len(rows), UNITS_PER_SHEET)]
     inside(folder / "sheets", layer, "the layer")
     names = [f"trial-{trial}-level-{level:02d}-{layer}-{number}.jpg" for number in range(len(groups))]
+    if examples is not None and "threshold" not in units.columns:
+        raise InputError(
+            f"{study.dissection(trial, level, layer) / 'units.parquet'}: there is no column threshold, which drawing "
+            "the examples needs; remove its folder and run the study again"
+        )
     if examples is not None:
         thresholds = units["threshold"].to_numpy(dtype=np.float64)
         for name, group in zip(names, groups, strict=True):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +13,8 @@ from prunescope.dissection.examples import EXAMPLES_FILE, read_examples
 from prunescope.dissection.result import Dissection, LayerDissection
 from prunescope.dissection.settings import DEFAULTS
 from prunescope.errors import InputError
-from prunescope.files import name_problem, read_file
+from prunescope.files import name_problem
+from prunescope.reading import read_json, read_parquet
 from prunescope.store.pairs import check_imported, check_pairs
 from prunescope.store.tables import check_summary, check_units
 from prunescope.store.tallies import PAIRS, TALLY_FILE, read_tally
@@ -97,7 +95,7 @@ def read_layer(folder: Path) -> LayerDissection:
 def _read_counts(folder: Path) -> LayerDissection:
     """Read the files of a layer except the examples."""
     summary = read_json(folder / SUMMARY)
-    units, pairs = read_table(folder / UNITS), read_table(folder / PAIRS)
+    units, pairs = read_parquet(folder / UNITS), read_parquet(folder / PAIRS)
     for column in units.columns:
         if pd.api.types.is_object_dtype(units[column]):  # parquet restores a column of missing labels as None
             units[column] = units[column].where(units[column].notna(), np.nan)
@@ -123,38 +121,3 @@ def _read_counts(folder: Path) -> LayerDissection:
     check_summary(summary, units, {}, where)
     check_pairs(pairs, units, str(folder / PAIRS))
     return LayerDissection(layer, units, pairs, summary, read_tally(folder / TALLY_FILE, units, pairs))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or contains something else. The message names the file.
-    """
-    try:
-        content = json.loads(read_file(path).decode())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({_reason(error)})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table in parquet format.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read. The message names the file.
-    """
-    try:
-        return pd.read_parquet(io.BytesIO(read_file(path)))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as parquet ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

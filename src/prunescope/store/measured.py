@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Self
@@ -10,8 +9,9 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prunescope.errors import InputError
+from prunescope.reading import read_json
 
-Count = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 
@@ -108,12 +108,7 @@ def read_measured(path: Path, trial: int, level: int) -> Measured:
     InputError
         If the file cannot be read, if a value is impossible, or if the file belongs to another trial or level.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); remove it and run the study again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    content = read_json(path, "remove it and run the study again")
     try:
         found = Measured.model_validate(content)
     except ValidationError as error:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.errors import InputError
-from prunescope.store.dissections import read_table
+from prunescope.reading import read_parquet
 from prunescope.store.tables import check_fractions, refuse_rows
 
 WHOLE = ("image", "class", "predicted")
@@ -38,7 +38,7 @@ def read_predictions(path: Path, top1: float | None) -> pd.DataFrame:
         predictions is not `top1`. The message names the file.
     """
     try:
-        table = read_table(path)
+        table = read_parquet(path)
         _check(table, top1, str(path))
     except InputError as error:
         raise InputError(

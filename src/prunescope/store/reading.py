@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from prunescope.bounds import shown
 from prunescope.errors import InputError, nearest, refuse_text
-from prunescope.files import text_problem
+from prunescope.files import read_file, text_problem
 from prunescope.store.recipe import FORMS, Recipe
 from prunescope.store.series import SeriesRecipe
 from prunescope.store.values import UnreadableError, loaded
@@ -66,10 +66,7 @@ def recipe_text(name: str | Path) -> tuple[str, str]:
         if problem := text_problem(str(name)):
             raise InputError(f"{str(name)!r} is not the path of a recipe: {problem}; expected a YAML file")
         try:
-            # Only regular files are opened; opening a pipe would block until another program writes to it.
-            if Path(name).exists() and not Path(name).is_file():
-                raise InputError(f"{name}: the recipe cannot be read (it is not a file); expected a YAML file")
-            return str(name), Path(name).read_text(encoding="utf-8")
+            return str(name), read_file(name).decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"{name}: the recipe cannot be read ({reason}); expected a YAML file") from error

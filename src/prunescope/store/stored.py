@@ -13,14 +13,16 @@ from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, Va
 from prunescope.bounds import MOST_LEVELS, MOST_TRIALS
 from prunescope.dissection.result import layer_folder
 from prunescope.errors import InputError, nearest
-from prunescope.files import file_name
-from prunescope.store.dissections import SUMMARY, UNITS, read_json, read_table
+from prunescope.files import file_name, read_file
+from prunescope.reading import read_json, read_parquet
+from prunescope.store.dissections import SUMMARY, UNITS
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.measured import Measured, first_problem, read_measured
 from prunescope.store.predictions import read_predictions
 from prunescope.store.tables import check_summary, check_units
 from prunescope.store.values import UnreadableError, loaded
 
+_AGAIN = "remove it and run the study again"
 # `iou` is not among these settings, because interpretable units are counted with the bound of the recipe.
 REPEATED = ("quantile", "presence", "align", "precision")
 
@@ -184,11 +186,8 @@ class StoredStudy:
     def dissected(self, trial: int, level: int, layer: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Read the table of units and the summary of a dissection together; see `units` and `summary`."""
         folder = self.dissection(trial, level, layer)
+        table, summary = read_parquet(folder / UNITS, _AGAIN), read_json(folder / SUMMARY, _AGAIN)
         expected = {"layer": layer, "trial": trial, "level": level} | self.settings.dissected_with
-        try:
-            table, summary = read_table(folder / UNITS), read_json(folder / SUMMARY)
-        except InputError as error:
-            raise InputError(f"{error}; remove it and run the study again") from error
         try:
             check_units(table, str(folder / UNITS))
             check_summary(summary, table, expected, str(folder / SUMMARY))
@@ -260,8 +259,8 @@ def read_settings(root: Path) -> Settings:
     if not path.is_file():
         raise InputError(f"{root} contains no study: there is no study.yaml; give the --out directory of a study")
     try:
-        return Settings.model_validate(loaded(path.read_text(encoding="utf-8")))
-    except (UnreadableError, UnicodeDecodeError) as error:
+        return Settings.model_validate(loaded(read_file(path).decode()))
+    except (UnreadableError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: cannot be read as YAML ({error})") from error
     except ValidationError as error:
         raise InputError(f"{path}: {first_problem(error)}") from error

@@ -54,6 +54,8 @@ def check_units(table: pd.DataFrame, where: str) -> None:
     )
     refuse_rows(table, unnamed & (table["iou"] != 0), "iou", "0, since the unit has no label", where)
     refuse_rows(table, table["dead"].astype(bool) & ~unnamed, "dead", "false, since the unit has a label", where)
+    if "threshold" in table.columns and not pd.api.types.is_numeric_dtype(table["threshold"]):
+        raise InputError(f"{where}: threshold is {table['threshold'].dtype}, expected numbers")
     if "number" in table.columns:
         _check_numbers(table, where)
     # Tables of earlier versions do not have these columns.

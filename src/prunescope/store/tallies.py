@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
 from prunescope.arrays import Array
 from prunescope.dissection.resampling import PairTally
 from prunescope.dissection.scores import block_pairs
 from prunescope.errors import InputError
+from prunescope.reading import read_arrays, read_parquet
 from prunescope.store.pairs import category_names
 
 TALLY_FILE, PAIRS = "tally.safetensors", "pairs.parquet"
@@ -153,11 +153,7 @@ def _arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, Array
     """Read the arrays of a file or, if `names` are given, those of them that it has."""
     if not path.is_file():
         raise InputError(f"{path} is missing or not a file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors ({error})") from error
+    return read_arrays(path, names=names)
 
 
 def _checked(path: Path, units: pd.DataFrame, shapes: Mapping[str, tuple[str | int, ...]]) -> dict[str, Array]:
@@ -198,15 +194,11 @@ def _problem(
 
 def _categories(path: Path) -> dict[int, str]:
     """Return the category of each concept number in a table of pairs."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(path, columns=["number", "category"])
-        found = table.group_by(["number", "category"]).aggregate([]).to_pydict()
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read as a table of pairs ({error})") from error
-    return dict(zip(found["number"], found["category"], strict=True))
+    table = read_parquet(path, columns=("number", "category"))
+    if not pd.api.types.is_integer_dtype(table["number"]):
+        raise InputError(f"{path}: number is {table['number'].dtype}, expected whole numbers")
+    table = table.drop_duplicates("number").astype({"category": "str"})
+    return dict(zip(table["number"].tolist(), table["category"].tolist(), strict=True))
 
 
 def _sums(arrays: dict[str, Array]) -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from prunescope.errors import InputError
 from prunescope.files import write_json
 from prunescope.listings import Listing, list_files
+from prunescope.reading import read_json
 from prunescope.store.layout import StudyDirectory
 from prunescope.store.locations import MASKS
 from prunescope.store.recipe import Recipe
@@ -80,13 +80,13 @@ def refuse_other_masks(directory: StudyDirectory, branch: Branch) -> None:
     root = str(branch.directory.root.absolute())
     if MASKS in recorded(directory) or not directory.masks_of.is_file():
         return
-    try:
-        noted = json.loads(directory.masks_of.read_text(encoding="utf-8"))["study"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f'{directory.masks_of} cannot be read; expected {{"study": DIRECTORY}}, the study whose masks this one '
-            "takes; write that, or remove the file if they are those of this --branch-from"
-        ) from error
+    advice = (
+        'expected {"study": DIRECTORY}, the study whose masks this one takes; write that, or remove the file if they '
+        "are those of this --branch-from"
+    )
+    noted = read_json(directory.masks_of, advice).get("study")
+    if not isinstance(noted, str):
+        raise InputError(f"{directory.masks_of} cannot be read; {advice}")
     if noted != root:
         raise InputError(
             f"{directory.root} takes its masks from {noted}, not from {root}; branch from that study or, if it was "

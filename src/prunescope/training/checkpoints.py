@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from prunescope.errors import InputError
-from prunescope.files import replacing
+from prunescope.files import read_file, replacing
 from prunescope.pruning import Mask
 from prunescope.tasks.contents import content_of
 from prunescope.tasks.task import Task
@@ -129,17 +129,24 @@ class Checkpoints:
         return None
 
     def _load(self, path: Path, model: nn.Module, optimiser: torch.optim.SGD) -> TrainingRecord:
-        with safe_open(path, "pt") as file:
-            stored = json.loads(file.metadata()["record"])
-            # Checkpoints of older versions do not record the content of the images, so it is not compared for them.
-            there = {_CONTENT: self.identity[_CONTENT]} | stored["identity"]
-            differs = [name for name in self.identity if there.get(name) != self.identity[name]]
-            if differs:
-                raise InputError(
-                    f"{path} is a checkpoint of another training, which differs in {', '.join(differs)}; remove "
-                    f"{self.folder} to start this training, or give another folder"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, "pt") as file:
+                stored = json.loads(file.metadata()["record"])
+                # Checkpoints of older versions do not record the content of the images, so it is not compared for them.
+                there = {_CONTENT: self.identity[_CONTENT]} | stored["identity"]
+                record = TrainingRecord(int(stored["step"]), list(stored["rows"]), list(stored["losses"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # The name of a file states the digest of its content, but the content may still be anything.
+        except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError(
+                f"{path} is not a checkpoint of a training ({error}); remove {self.folder} to start this training again"
+            ) from error
+        differs = [name for name in self.identity if there.get(name) != self.identity[name]]
+        if differs:
+            raise InputError(
+                f"{path} is a checkpoint of another training, which differs in {', '.join(differs)}; remove "
+                f"{self.folder} to start this training, or give another folder"
+            )
         parts = {
             part: {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
             for part in ("network/", "momentum/")
@@ -154,7 +161,7 @@ class Checkpoints:
             optimiser.state[weights[name]]["momentum_buffer"] = torch.empty_like(
                 weights[name], requires_grad=False
             ).copy_(momentum)
-        return TrainingRecord(stored["step"], stored["rows"], stored["losses"])
+        return record
 
     def _files(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -170,7 +177,7 @@ def _is_whole(path: Path) -> bool:
     found = NAME.match(path.name)
     assert found is not None
     try:
-        return _digest(path.read_bytes()) == found[2]
+        return _digest(read_file(path)) == found[2]
     except OSError as error:
         raise InputError(f"checkpoint {path} cannot be read: {error.strerror}") from error
 
