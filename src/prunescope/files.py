@@ -181,8 +181,10 @@ def part_path(path: Path) -> Path:
     cannot remove its own. Processes of other computers, which may share the file system, are assumed to be running.
     """
     host = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+    # A file system may allow a name that leaves no room for the additions.
+    stem = path.stem if len(path.stem.encode()) <= LONGEST_NAME else f"{zlib.crc32(path.stem.encode()):08x}"
     if path.parent.is_dir():
-        start, end = f".{path.stem}.", f".part{path.suffix}"
+        start, end = f".{stem}.", f".part{path.suffix}"
         for entry in os.scandir(path.parent):
             made = _MADE_BY.fullmatch(entry.name[len(start) : -len(end)])
             if not entry.name.startswith(start) or not entry.name.endswith(end) or made is None:
@@ -190,7 +192,7 @@ def part_path(path: Path) -> Path:
             # If a link has the name, writing to it would change the file that it points to, so it is removed as well.
             if made[1] in (None, host) and (int(made[2]) == os.getpid() or not _is_running(int(made[2]))):
                 _remove(Path(entry.path))
-    return path.with_name(f".{path.stem}.{host}-{os.getpid()}.part{path.suffix}")
+    return path.with_name(f".{stem}.{host}-{os.getpid()}.part{path.suffix}")
 
 
 def _is_running(process: int) -> bool:

@@ -28,6 +28,8 @@ from prunescope.reading import read_json
 
 _WORLD = 1  # The version of the drawings. It has to change whenever the images of a seed change.
 _MARK = "miniature.json"
+_PART = "miniature"
+_PARTS = f".{_PART}.*.part"
 _CHUNK = 32
 SMALLEST, LARGEST = 16, 1024
 
@@ -141,7 +143,7 @@ def _is_made(folder: Path, settings: _Settings) -> bool:
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the miniature")
     if not os.path.lexists(folder / _MARK):
-        if any(folder.iterdir()):
+        if any(not path.match(_PARTS) for path in folder.iterdir()):
             raise InputError(f"{folder} contains other files; give a folder that does not exist or is empty")
         return False
     held = read_json(folder / _MARK, "remove the folder or give another")
@@ -162,14 +164,23 @@ def _listed(settings: object) -> str:
 
 @contextmanager
 def _beside(folder: Path, settings: _Settings) -> Iterator[Path]:
-    """Yield a new temporary folder beside `folder`; rename it to `folder` on success and remove it on failure."""
+    """Yield a new temporary folder; make it `folder` on success and remove it on failure.
+
+    It is beside `folder` or, if that exists already, inside it, because an existing folder may be the only place that
+    can be written to, such as a mounted volume.
+    """
     whole = folder.resolve()
-    part = part_path(whole)
+    inside = whole.is_dir()
+    part = part_path(whole / _PART if inside else whole)
     try:
         part.mkdir(parents=True)
         yield part
         try:
-            part.replace(whole)
+            if inside:
+                for entry in sorted(part.iterdir(), key=lambda entry: entry.name == _MARK):
+                    entry.replace(whole / entry.name)
+            else:
+                part.replace(whole)
         except OSError:
             # Another process may have written the same miniature in the meantime.
             if not _is_made(folder, settings):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from prunescope.store.measured import read_measured
 from prunescope.store.pruning_settings import PruningSettings
 from prunescope.store.reading import read_recipe
 from prunescope.store.recipe import Recipe
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ class StudyDirectory:
             return
         # Drawn data and fingerprints are written before the recipe, and a killed process leaves half-written files.
         there_already = self.root.iterdir() if self.root.is_dir() else ()
-        ours_before = {"data", self.fingerprints.name}
+        ours_before = {"data", self.fingerprints.name, LOCK}
         others = {path.name for path in there_already if not path.match(".*.part.*")} - ours_before
         if others or (self.root.exists() and not self.root.is_dir()):
             raise InputError(f"{self.root} exists but is not a study; give a new or an empty directory as --out")
@@ -206,9 +209,12 @@ class StudyDirectory:
         InputError
             If another process is running it.
         """
-        root = self.root.resolve()  # so that `.` has a name
-        root.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root.parent / f".{root.name}.lock")
+        if os.path.lexists(self.root) and not self.root.is_dir():
+            raise InputError(f"{self.root} exists but is not a study; give a new or an empty directory as --out")
+        created = not self.root.exists()
+        # The lock is inside, because the folder may be the only place that can be written to, such as a mounted volume.
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -219,3 +225,6 @@ class StudyDirectory:
             # The file is removed before the lock is released; afterwards another process might already hold it.
             Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
+            if created:
+                with suppress(OSError):  # It is kept unless it is still empty because the study was refused.
+                    self.root.rmdir()

@@ -6,7 +6,7 @@ import difflib
 from typing import Any
 
 from prunescope.errors import InputError
-from prunescope.store.layout import StudyDirectory
+from prunescope.store.layout import LOCK, StudyDirectory
 from prunescope.store.reading import read_series
 from prunescope.store.series import SeriesRecipe
 
@@ -24,7 +24,7 @@ def refuse_other_series(directory: StudyDirectory, recipe: SeriesRecipe) -> None
     if not directory.recipe.is_file():
         there = directory.root.iterdir() if directory.root.is_dir() else ()
         # Fingerprints are written before the series, and a killed process leaves half-written files.
-        ours = (directory.fingerprints, directory.hashes)
+        ours = (directory.fingerprints, directory.hashes, directory.root / LOCK)
         others = [path.name for path in there if not path.match(".*.part.*") and path not in ours]
         if others or (directory.root.exists() and not directory.root.is_dir()):
             raise InputError(
