@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -108,6 +109,27 @@ def test_counts_with_permuted_labels_are_given_at_every_bound_where_they_are_sto
     distinct = [len({*row[iou > 0.05].tolist()}) for row, iou in zip(concept, chance, strict=True)]
     assert found.loc[(1, 0.05), "chance_concepts"] == pytest.approx(np.mean(distinct))
     assert found.loc[0, ["chance_interpretable", "chance_concepts"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"chance_iou": np.full((3, 12), np.nan)}, "chance_iou is not everywhere a finite number"),
+        ({"chance_iou": np.zeros((3, 11))}, r"chance_iou is float64 \[3, 11\], expected real numbers"),
+        ({"chance_concept": np.ones((2, 12), np.int32)}, r"chance_concept is \[2, 12\], and chance_iou \[3, 12\]"),
+    ],
+)
+def test_counts_with_permuted_labels_that_cannot_be_are_left_out_and_named(
+    tmp_path: Path, changed: dict[str, np.ndarray], said: str
+) -> None:
+    root = write_counted(tmp_path / "study", levels=1)
+    path = root / AT_1 / "tally.safetensors"
+    right = {"chance_iou": np.full((3, 12), 0.1), "chance_concept": np.ones((3, 12), np.int32)}
+    save_file({**load_file(path), **right, **changed}, path)
+    found = study_evidence(root)
+    assert "chance_interpretable" not in found.sensitivity
+    (note,) = [note for note in found.notes if "with permuted labels" in note]
+    assert re.search(f"{re.escape(str(path))}: {said}", note)
 
 
 def test_the_files_hold_the_evidence_and_are_the_same_every_time(tmp_path: Path) -> None:

@@ -71,9 +71,10 @@ def read_chains(curves: pd.DataFrame) -> Chains:
     table = table[table["trial"].isin(dense)]
     levels, partial = _common_levels(table)
     if len(levels) < 2:
+        of_all = "" if len(dense) == 1 else f" for all of {len(dense)} trials"
         raise InputError(
-            f"curves: only level 0 is there for all of {_count(len(dense), 'trial')}; at least one pruned level is "
-            "needed. Finish the study, or leave out the trials that are not finished"
+            f"curves: only level 0 is there{of_all}; at least one pruned level is needed. Finish the study, or "
+            "leave out the trials that are not finished"
         )
     table = table[table["level"].isin(levels)]
     pivoted = {layer: _pivot(rows) for layer, rows in table.groupby("layer", sort=False)}
@@ -172,10 +173,6 @@ def _listed(word: str, numbers: list[int]) -> str:
     if len(numbers) == 1:
         return f"{word} {numbers[0]} is"
     return f"{word}s {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} are"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _place(row: Any) -> str:

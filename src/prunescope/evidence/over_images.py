@@ -18,6 +18,7 @@ from prunescope.evidence.agreement import agreement, detected_concepts, shares
 from prunescope.evidence.fates import SETS
 from prunescope.evidence.tables import ENDS, RELIABILITY, category_column, units_correspond
 from prunescope.progress import Progress, silent
+from prunescope.store.dissections import UNITS
 from prunescope.store.stored import StoredStudy
 from prunescope.store.tallies import TALLY_FILE, BlockCounts, read_block_counts
 
@@ -141,8 +142,10 @@ def _resampled(study: StoredStudy, key: Key, first: BlockCounts | None) -> _Leve
     """Resample one dissection, whose images must be grouped into the same blocks as in the `first` one."""
     units, summary = study.dissected(*key)
     folder = study.dissection(*key)
-    if "number" not in units.columns or score_column(units) != "iou":
-        raise InputError(f"{folder}: the concepts of units were not chosen by the IoU")
+    if "number" not in units.columns:
+        raise InputError(f"{folder / UNITS}: there is no column number, as in a table of an earlier version")
+    if score_column(units) != "iou":
+        raise InputError(f"{folder}: the concepts of units were chosen by another score than the IoU")
     tally = read_block_counts(folder, units)
     if first is not None and not (
         np.array_equal(first.numbers, tally.numbers) and np.array_equal(first.truth, tally.truth)

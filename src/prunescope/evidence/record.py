@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.arrays import Array
+from prunescope.errors import InputError
 from prunescope.evidence.documents import evidence_document, verdict_document
 from prunescope.evidence.fates import FATES, fate_counts, fates
 from prunescope.evidence.of_images import accuracy_over_images, changed_images, class_accuracy, study_predictions
@@ -222,11 +223,12 @@ def _by_unit(study: StoredStudy, resampled: OverImages) -> tuple[pd.DataFrame, p
         for layer in study.settings.layers:
             key: Key = (trial, level, layer)
             units, summary = study.dissected(*key)
-            at_bounds.append(
-                sensitivity(units, **read_chance(study.dissection(*key), units)).assign(
-                    trial=trial, level=level, layer=layer
-                )
-            )
+            try:
+                chance = read_chance(study.dissection(*key), units)
+            except InputError as error:
+                chance = {}
+                notes.append(f"Counts with permuted labels at other bounds of the IoU are left out: {error}.")
+            at_bounds.append(sensitivity(units, **chance).assign(trial=trial, level=level, layer=layer))
             if (trial, layer) not in dense or not units_correspond(summary):
                 continue
             before, after = (

@@ -33,10 +33,15 @@ def judge(
     found: Verdict | None = None
     of_paper: pd.DataFrame | None = None
     try:
-        rows, of_images = table, None
+        rows, of_images, as_measured = table, None, False
         if table.loc[table["level"] == 0, "trial"].nunique() < 2:
-            rows, of_images = _one_trial(table, replicates, notes)
+            rows, of_images, as_measured = _one_trial(table, replicates, notes)
         found = verdict(rows, margin=margin, accuracy_margin=accuracy_margin, replicates=of_images)
+        if as_measured:
+            notes.append(
+                "The accuracy is taken as it was measured, without its own uncertainty, because there is one trial and "
+                "not every level has stored predictions for the validation images."
+            )
     except InputError as error:
         notes.append(f"There is no verdict. {_sentence(error)}")
     try:
@@ -49,8 +54,11 @@ def judge(
 
 def _one_trial(
     table: pd.DataFrame, replicates: Mapping[str, Array], notes: list[str]
-) -> tuple[pd.DataFrame, Replicates | None]:
-    """Return the rows of a single trial that were resampled, and their values in each resample."""
+) -> tuple[pd.DataFrame, Replicates, bool]:
+    """Return the rows of a single trial that were resampled, and their values in each resample.
+
+    The last element is whether the accuracy was measured but not resampled, so that it is the same in each resample.
+    """
     rows = table.reset_index(drop=True)
     rows = rows[rows["trial"] == rows.loc[rows["level"] == 0, "trial"].min()] if (rows["level"] == 0).any() else rows
     if not all(name in replicates for name in QUANTITIES):
@@ -76,11 +84,8 @@ def _one_trial(
     elif first["accuracy"].notna().all() and len(first):
         resamples = replicates[QUANTITIES[0]].shape[1]
         accuracy = np.repeat(first["accuracy"].to_numpy(np.float64)[:, None], resamples, axis=1)
-        notes.append(
-            "The accuracy is taken as it was measured, without its own uncertainty, because there is one trial and not "
-            "every level has stored predictions for the validation images."
-        )
-    return rows, Replicates(counts, accuracy)
+        return rows, Replicates(counts, accuracy), True
+    return rows, Replicates(counts, accuracy), False
 
 
 def _sentence(error: Exception) -> str:

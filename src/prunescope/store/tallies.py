@@ -32,6 +32,7 @@ _BY_BLOCK = {
 }
 _ROWS = "units"
 _CHANCE = {"chance_iou": "f", "chance_concept": "i"}  # the kinds of their values
+_KINDS = {"chance_iou": "real numbers", "chance_concept": "whole numbers"}
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,7 @@ def read_block_counts(folder: Path, units: pd.DataFrame) -> BlockCounts:
 def read_chance(folder: Path, units: pd.DataFrame) -> dict[str, Array]:
     """Read the best concepts of the units with permuted labels, as far as they are stored.
 
-    Arrays that are missing or do not fit the table are left out. A damaged file has none, since `read_block_counts`
-    reports it.
+    Nothing is read from a file that is missing or damaged, which `read_block_counts` reports.
 
     Parameters
     ----------
@@ -135,18 +135,32 @@ def read_chance(folder: Path, units: pd.DataFrame) -> dict[str, Array]:
     -------
     dict
         chance_iou, float64 [permutations, units], the highest IoU of each unit; and chance_concept, int32
-        [permutations, units], the number of the concept that has it, which dissections of earlier versions lack.
+        [permutations, units], the number of the concept that has it, which dissections of earlier versions lack. Empty
+        if labels were not permuted.
+
+    Raises
+    ------
+    InputError
+        If an array does not fit the table of units or the other array, or contains an impossible value.
     """
     try:
         found = _arrays(folder / TALLY_FILE, tuple(_CHANCE))
     except InputError:
         return {}
-    fitting = {
-        name: array
-        for name, array in found.items()
-        if array.dtype.kind == _CHANCE[name] and array.ndim == 2 and array.shape[1] == len(units) and len(array)
-    }
-    return fitting if len({len(array) for array in fitting.values()}) == 1 and "chance_iou" in fitting else {}
+    iou = found.get("chance_iou")
+    if iou is None:
+        return {}
+    for name, array in sorted(found.items(), key=lambda item: item[0] != "chance_iou"):
+        if array.dtype.kind != _CHANCE[name] or array.ndim != 2 or not len(array) or array.shape[1] != len(units):
+            problem = f"{array.dtype} {list(array.shape)}, expected {_KINDS[name]} [permutations, {len(units)} units]"
+        elif array.shape != iou.shape:
+            problem = f"{list(array.shape)}, and chance_iou {list(iou.shape)}, expected the same"
+        elif not np.isfinite(array).all() or (name != "chance_iou" and (array < 0).any()):
+            problem = f"not everywhere a {'finite number' if name == 'chance_iou' else 'number of a concept'}"
+        else:
+            continue
+        raise InputError(f"{folder / TALLY_FILE}: {name} is {problem}")
+    return found
 
 
 def _arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, Array]:
@@ -194,6 +208,8 @@ def _problem(
 
 def _categories(path: Path) -> dict[int, str]:
     """Return the category of each concept number in a table of pairs."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing or not a file")
     table = read_parquet(path, columns=("number", "category"))
     if not pd.api.types.is_integer_dtype(table["number"]):
         raise InputError(f"{path}: number is {table['number'].dtype}, expected whole numbers")
