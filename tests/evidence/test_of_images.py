@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from prunescope.errors import InputError
 from prunescope.evidence import (
@@ -122,6 +123,11 @@ def test_the_accuracy_of_one_trial_is_resampled_over_the_same_images_at_every_le
     ends = np.quantile(accuracy[1], [0.025, 0.975])
     assert found.curves.loc[1, ["accuracy_low", "accuracy_high"]].tolist() == pytest.approx(ends)
     assert not any(note.startswith("The accuracy is taken as it was measured") for note in found.notes)
+    write_evidence(root)
+    np.testing.assert_array_equal(read_evidence(root).replicates["accuracy"], accuracy)
+    # Evidence that was written without the resampled accuracy, as by an earlier version, is computed again.
+    save_file({"interpretable": found.replicates["interpretable"]}, root / "replicates.safetensors")
+    np.testing.assert_array_equal(read_evidence(root).replicates["accuracy"], accuracy)
     path.unlink()
     found = study_evidence(root)
     assert found.curves["accuracy_low"].notna().tolist() == [True, True, False]

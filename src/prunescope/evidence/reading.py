@@ -47,9 +47,12 @@ def read_evidence(study_dir: str | Path, progress: Progress = silent) -> Evidenc
             raise ValueError("the tables are those of another version")
         notes = read_json(study.root / "verdict.json")["notes"]
         replicates = _replicates(study.root / "replicates.safetensors", len(curves))
+        predictions = study_predictions(study)
+        if predictions is not None and "accuracy" not in replicates:
+            raise ValueError("the accuracy is not resampled, as by another version")
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         return study_evidence(study_dir, progress)
-    return conclude(curves, fates, sensitivity, replicates, study_predictions(study), [str(note) for note in notes])
+    return conclude(curves, fates, sensitivity, replicates, predictions, [str(note) for note in notes])
 
 
 def _replicates(path: Path, rows: int) -> dict[str, Array]:
