@@ -30,7 +30,7 @@ def test_a_plan_counts_the_steps_and_images_that_a_study_takes(recipe: Path, tmp
     assert table["training images"].tolist() == [6 * 32, 2 * 32]
     assert table["dissected images"].tolist() == [2 * 64, 64]  # the untrained network is dissected with level 0
     # Twice in the dense training the 32 images for validation, once in the other, are forward passes too.
-    seconds = [6 * 32 / 100 + (2 * 32 + 64) / 1000, 2 * 32 / 100 + (32 + 64) / 1000]
+    seconds = [6 * 32 / 100 + (2 * 32 + 2 * 64) / 1000, 2 * 32 / 100 + (32 + 64) / 1000]
     assert table["hours"].tolist() == pytest.approx([second / 3600 for second in seconds])
     written = sum(path.stat().st_size for path in (tmp_path / "out" / "trial-0").rglob("*") if path.is_file())
     assert table["megabytes"].sum() * 1e6 == pytest.approx(written, rel=0.6)
