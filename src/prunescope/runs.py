@@ -157,7 +157,7 @@ def list_stages(
     -------
     DataFrame
         A row per stage, in the order of the run, with the columns `study` (the recipe's name), `trial`, `level`, `work`
-        (`train` or `dissect`) and `done`.
+        (`train`, `dissect` or `retrain`) and `done`.
 
     Raises
     ------
