@@ -294,6 +294,9 @@ def dissect(
     for folder, dissection in found.items() if _is_main() else ():
         for part in dissection.values():
             _print_dissection(part, folder)
+        for name, basis in dissection.bases.items():
+            for part in basis.values():
+                _print_dissection(part, folder / "basis" / name)
 
 
 @import_app.command("netdissect")
