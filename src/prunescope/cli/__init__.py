@@ -294,8 +294,8 @@ def dissect(
     for folder, dissection in found.items() if _is_main() else ():
         for part in dissection.values():
             _print_dissection(part, folder)
-        for name, basis in dissection.bases.items():
-            for part in basis.values():
+        for name, turned in dissection.bases.items():
+            for part in turned.values():
                 _print_dissection(part, folder / "basis" / name)
 
 
