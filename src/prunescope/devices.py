@@ -46,6 +46,19 @@ def choose_device(name: str, rank: int = 0) -> str:
     return name
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory could not be allocated, on a GPU or in the computer's own memory.
+
+    On a CPU, PyTorch raises a plain `RuntimeError`, which only its message distinguishes.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def import_torchvision() -> ModuleType:
     """Import torchvision, even if its compiled operators cannot be loaded.
 

@@ -1,4 +1,4 @@
-"""A data set and a score of the user's own are accepted wherever those of prunescope are."""
+"""A network, a data set and a score of the user's own are accepted, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import Tensor, nn
 
-from prunescope import dissect_activations, open_concepts
+from prunescope import dissect, dissect_activations, open_concepts
 from prunescope.concepts import ConceptData, ImageLabels
 from prunescope.dissection.scores import PairCounts, interpretable
 from prunescope.errors import InputError
@@ -92,3 +94,39 @@ def test_unknown_scores_and_scores_that_are_no_numbers_are_refused() -> None:
         dissect_activations(FEATURES, concepts=GOLDEN / "concepts", score=lambda counts: counts.intersect[:1])
     with pytest.raises(InputError, match="expected a finite number for each pair"):
         dissect_activations(FEATURES, concepts=GOLDEN / "concepts", score=lambda counts: counts.intersect * np.nan)
+
+
+def test_an_object_that_is_no_data_set_is_refused_with_what_it_lacks() -> None:
+    with pytest.raises(InputError, match=r"concepts is a list without root, .*image_labels; give a folder"):
+        dissect_activations(FEATURES, concepts=[1, 2])  # type: ignore[arg-type]
+
+
+def test_a_device_that_cannot_be_used_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(InputError, match="device 'nonesuch' cannot be used"):
+        dissect(nn.Conv2d(3, 2, 1), layers=[""], concepts=GOLDEN / "concepts", device="nonesuch")
+
+
+class Filling(nn.Module):
+    """A convolution that needs more memory than a computer has once it gets a batch of eight images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        torch.empty(1 << (50 if len(images) == 8 else 0))
+        return self.convolution(images)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_an_error_whose_advice_works() -> None:
+    with pytest.raises(InputError, match=r"8 images at a time do not fit .* smaller batch_size \(--batch-size\)"):
+        dissect(Filling(), layers=["convolution"], concepts=GOLDEN / "concepts", batch_size=8, chance=0)
+    found = dissect(Filling(), layers=["convolution"], concepts=GOLDEN / "concepts", batch_size=4, chance=0)
+    assert len(found.units) == 2
+
+
+def test_a_state_dict_in_place_of_a_network_does_not_fill_the_message() -> None:
+    state = nn.Conv2d(3, 200, 9).state_dict()
+    with pytest.raises(InputError, match=r"(?s)the network is .*expected a torch.nn.Module") as caught:
+        dissect(state, layers=["a"], concepts=GOLDEN / "concepts")  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 400

@@ -127,6 +127,7 @@ def raising(error: Exception) -> nn.Module:
     ("model", "changes", "message"),
     [
         (pooled_network(), {"batch_size": 1}, r"cannot train on 1 images at a time \(Expected more than 1 value"),
+        (raising(RuntimeError("DefaultCPUAllocator: can't allocate memory")), {}, "8 images at a time do not fit"),
         (raising(torch.OutOfMemoryError()), {}, "8 images at a time do not fit .* smaller device_batch_size"),
     ],
 )

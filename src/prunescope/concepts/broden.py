@@ -184,8 +184,23 @@ def _packed(root: Path, tables: Tables) -> PackedFile | None:
 
 
 def as_concepts(given: Concepts | str | Path) -> Concepts:
-    """Return an open data set: `given` itself, or the data set in this folder if `given` is a path."""
-    return open_concepts(given) if isinstance(given, str | Path) else given
+    """Return an open data set: `given` itself, or the data set in this folder if `given` is a path.
+
+    Raises
+    ------
+    InputError
+        If there is no such data set, or if `given` is an object that lacks members of `Concepts`.
+    """
+    if isinstance(given, str | Path):
+        return open_concepts(given)
+    members = [name for name in vars(Concepts) if name == "__len__" or not name.startswith("_")]
+    absent = [name for name in members if not hasattr(given, name)]
+    if absent:
+        raise InputError(
+            f"concepts is a {type(given).__name__} without {', '.join(absent)}; give a folder in Broden's format, a "
+            "data set from prunescope.open_concepts, or an object that has the members of prunescope.concepts.Concepts"
+        )
+    return given
 
 
 def permute_labels(data: ConceptData | str | Path, seed: int) -> ConceptData:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunescope.devices import is_out_of_memory
 from prunescope.dissection.batches import Batch
 from prunescope.dissection.settings import Precision
 from prunescope.errors import InputError
@@ -159,7 +160,11 @@ class ForwardPasses:
                 if own not in normalised:
                     normalised[own] = self._normalisers[own](pixels)
                 hand = _handing(name, left, take, to_the_end)
-                with observe(model, left, self._axes[name], hand), suppress(_SeenEnoughError):
+                with (
+                    _naming_the_batch(len(pixels)),
+                    observe(model, left, self._axes[name], hand),
+                    suppress(_SeenEnoughError),
+                ):
                     model(normalised[own].to(self._types[name]))
 
     def _take(self, taken: list[tuple[Key, Tensor]], ready: torch.cuda.Event, take: Take, batch: Batch) -> None:
@@ -192,6 +197,19 @@ def _nothing() -> None:
 
 def _hand_on(take: Take, batch: Batch, key: Key, output: Tensor) -> None:
     take(key, output, batch)
+
+
+@contextmanager
+def _naming_the_batch(images: int) -> Iterator[None]:
+    """Turn an error about a lack of memory into one that says to give a smaller batch size."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{images} images at a time do not fit in the device's memory; give a smaller batch_size (--batch-size)"
+        ) from error
 
 
 def _new_stream(device: torch.device, priority: int = 0) -> torch.cuda.Stream:

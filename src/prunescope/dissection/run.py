@@ -249,7 +249,7 @@ def dissect_networks(
     UserWarning
         As in `dissect`.
     """
-    device = choose_device("auto") if device == "auto" else device
+    device = choose_device(str(device))
     check_precision(settings.precision, device)
     score_of = score_function(score)
     models = {name: without_wrapper(model) for name, model in models.items()}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
+from prunescope.bounds import shown
 from prunescope.errors import InputError
 from prunescope.networks.wrappers import from_rgb, images_only
 
@@ -39,7 +40,7 @@ def check_network(model: object) -> None:
     if not isinstance(model, nn.Module):
         name = repr(model) if isinstance(model, str) else "NAME"
         raise InputError(
-            f"the network is {model!r}, expected a torch.nn.Module; prunescope.build_network({name}) builds one"
+            f"the network is {shown(model)}, expected a torch.nn.Module; prunescope.build_network({name}) builds one"
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError(

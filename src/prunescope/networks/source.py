@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from prunescope.bounds import MOST_CLASSES, MOST_SEED, is_whole, shown
+from prunescope.devices import is_out_of_memory
 from prunescope.errors import InputError
 from prunescope.files import expanded
 from prunescope.networks.checkpoint_keys import read_checkpoint
@@ -285,7 +286,7 @@ def _initialised(make: Callable[[int | None], nn.Module], classes: int | None, s
         try:
             return make(classes)
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            if is_out_of_memory(error):
                 raise InputError("the network's weights do not fit into memory; give a smaller network") from error
             raise
 

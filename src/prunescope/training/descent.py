@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from prunescope.devices import is_out_of_memory
 from prunescope.errors import InputError
 from prunescope.processes import Processes
 from prunescope.pruning import Mask
@@ -175,11 +176,6 @@ def _explaining(images: int) -> Iterator[None]:
     """Turn PyTorch's errors in a step on `images` images into errors that say what to change in the recipe."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"{images} images at a time do not fit in the device's memory; give a smaller device_batch_size (with "
-            "which gradients are accumulated) or a smaller batch_size"
-        ) from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -187,7 +183,12 @@ def _explaining(images: int) -> Iterator[None]:
             f"batch normalisation cannot train on {images} images at a time ({error}); give a larger "
             "batch_size or device_batch_size"
         ) from error
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise InputError(
+                f"{images} images at a time do not fit in the device's memory; give a smaller device_batch_size (with "
+                "which gradients are accumulated) or a smaller batch_size"
+            ) from error
         from torch._dynamo.exc import BackendCompilerFailed
 
         if not isinstance(error, BackendCompilerFailed):
