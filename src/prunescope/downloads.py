@@ -71,6 +71,11 @@ def fetch_folder(
         If the disk is full (ENOSPC). Incomplete files are removed.
     """
     report = progress or (lambda *_: None)
+    # A folder is renamed once it is complete. A complete one is accepted without a lock, because it may be in a place
+    # that cannot be written to.
+    if folder.is_dir() and not _missing(folder, files):
+        report("already there", 1, 1)
+        return
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

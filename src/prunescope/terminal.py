@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from prunescope.errors import InputError
+from prunescope.files import text_problem
 from prunescope.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
@@ -29,6 +31,19 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 class Commands(TyperGroup):
     """A group of commands that reports errors the user can fix as one message with exit code 2."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, after refusing those that could not be stored with the results or printed."""
+        for stream in (sys.stdout, sys.stderr):
+            # Names may contain characters that the terminal's encoding lacks. They are escaped, because an error while
+            # printing the results would hide them.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        for argument in args:
+            if problem := text_problem(argument):
+                err.print(f"error: {argument!a}: {problem}; rename the file or folder, or give another")
+                raise typer.Exit(2)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command and turn expected errors and interruptions into messages and exit codes."""

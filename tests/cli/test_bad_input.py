@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from prunescope.cli import app
 from tests.cli.commands import GOLDEN, leftovers, refused
 
 NETWORK = ("prunescope:resnet8x4", "--layer", "stage3")
@@ -314,3 +316,18 @@ def test_what_other_commands_cannot_do_is_refused(
 def test_another_miniature_is_not_overwritten(miniature: Path) -> None:
     said = refused("concepts", "make", "miniature", miniature, "--images", "80", "--size", "32", "--seed", "2")
     assert "contains a miniature of other settings (images 64, seed 2, size 32" in said
+
+
+def test_a_path_that_cannot_be_stored_is_refused_before_any_work(miniature: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", features=np.zeros((1, 1, 2, 2)))
+    out = tmp_path / "caf\udce9"
+    said = refused("dissect", "--activations", tmp_path / "a.npz", "--concepts", miniature, "--out", out)
+    assert r"caf\udce9': it cannot be written as UTF-8; rename the file or folder" in said
+    assert not out.exists()
+
+
+def test_text_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    recipe = tmp_path / "given.yaml"
+    recipe.write_text("name: café\n", encoding="utf-8")
+    result = CliRunner(charset="ascii").invoke(app, ["recipe", "show", str(recipe)])
+    assert (result.exit_code, result.stdout) == (0, "name: caf\\xe9\n")

@@ -110,6 +110,14 @@ def test_what_is_there_is_not_downloaded_again_and_that_is_said(server: Server, 
     assert len(server.requests) == 1
 
 
+def test_what_is_there_is_used_where_no_lock_can_be_written(server: Server, tmp_path: Path) -> None:
+    folder = fetch(server, tmp_path / "data")
+    lock = next((tmp_path / "data").glob("*.lock"))
+    lock.unlink()
+    lock.mkdir()
+    assert fetch(server, tmp_path / "data") == folder
+
+
 @pytest.mark.parametrize("failure", ["500", "503", "429", "cut", "cut without a length"])
 def test_a_server_that_fails_twice_is_asked_a_third_time(server: Server, tmp_path: Path, failure: str) -> None:
     server.answers = [failure, failure, "whole"]
