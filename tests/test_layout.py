@@ -1,12 +1,20 @@
-"""The folders of the package import each other in one direction only."""
+"""The folders of the package import each other in one direction only, and its limits are documented."""
 
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from prunescope import bounds
+from prunescope.dissection.settings import MOST_CHANCE
+from prunescope.files import LONGEST_NAME
+from prunescope.images import MOST_PIXELS
+from prunescope.store.reading import MOST_BASES
+from prunescope.store.values import DEEPEST, MOST_BITS, MOST_NODES
 
 PACKAGE = Path(__file__).parents[1] / "src" / "prunescope"
 
@@ -63,3 +71,14 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
 @pytest.mark.parametrize("name", ORDER)
 def test_every_named_folder_is_there(name: str) -> None:
     assert (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
+
+
+def test_the_documented_limits_are_those_that_are_enforced() -> None:
+    text = (PACKAGE.parents[1] / "docs" / "limits.md").read_text(encoding="utf-8")
+    limits = [
+        MOST_PIXELS, bounds.MOST_SIZE, bounds.MOST_DRAWN, bounds.MOST_COUNT, bounds.MOST_WORKERS, bounds.MOST_TRIALS,
+        bounds.MOST_STEPS, bounds.MOST_CLASSES, int(bounds.MOST_GIGABYTES), MOST_CHANCE, MOST_NODES, LONGEST_NAME,
+        MOST_BASES, DEEPEST, MOST_BITS,
+    ]  # fmt: skip
+    assert bounds.MOST_LEVELS == bounds.MOST_TRIALS
+    assert [limit for limit in limits if not re.search(rf"\| {limit:,}( each)? \|", text)] == []
