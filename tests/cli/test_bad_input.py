@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prunescope.cli import app
-from tests.cli.commands import GOLDEN, leftovers, refused
+from tests.cli.commands import GOLDEN, leftovers, refused, typed
 
 NETWORK = ("prunescope:resnet8x4", "--layer", "stage3")
 
@@ -331,3 +332,22 @@ def test_text_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     recipe.write_text("name: café\n", encoding="utf-8")
     result = CliRunner(charset="ascii").invoke(app, ["recipe", "show", str(recipe)])
     assert (result.exit_code, result.stdout) == (0, "name: caf\\xe9\n")
+
+
+def test_a_file_of_weights_in_place_of_a_network_is_told_where_it_belongs(miniature: Path, tmp_path: Path) -> None:
+    said = refused("dissect", "dense.pt", "--concepts", miniature, "--layer", "stage1", "--out", tmp_path / "o")
+    assert "--weights dense.pt" in said
+
+
+def test_the_advice_for_gray_label_images_leads_to_the_same_numbers(miniature: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(miniature, tmp_path / "concepts"))
+    path = next((root / "images").glob("*_object.png"))
+    pixels = np.asarray(Image.open(path))
+    numbers = pixels[..., 0].astype(int) + 256 * pixels[..., 1].astype(int)
+    Image.fromarray(pixels[..., 0]).save(path)
+    said = typed("concepts", "check", root).stdout
+    assert "red is the label's number modulo 256, green is the number divided by 256, rounded down" in said
+    as_said = np.stack([numbers % 256, numbers // 256, 0 * numbers], axis=-1).astype(np.uint8)
+    assert np.array_equal(as_said, pixels)
+    Image.fromarray(as_said).save(path)
+    assert "no problems found" in typed("concepts", "check", root).stdout

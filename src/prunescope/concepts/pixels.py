@@ -19,6 +19,12 @@ from prunescope.images import ImageError, has_16_bits, open_image, to_rgb
 _IMAGES, _LABELS = ("JPEG", "PNG"), ("PNG",)
 _LABEL_MODES = ("RGB", "RGBA")
 
+# Converting an image of label numbers to RGB would repeat each number n in all channels, which stands for 257 n.
+_EXPECTED_LABELS = (
+    "expected an RGB PNG with 8 bits a channel, in which red is the label's number modulo 256, green is the number "
+    "divided by 256, rounded down, and blue is 0"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageLabels:
@@ -163,9 +169,9 @@ def _numbers(image: Image.Image) -> Image.Image:
     The colors encode numbers and must be read exactly as stored. Modes that would have to be converted are refused.
     """
     if image.mode not in _LABEL_MODES:
-        raise ImageError(f"it has the mode {image.mode}", "expected PNG with 8 bits a channel: save it as RGB")
+        raise ImageError(f"it has the mode {image.mode}", _EXPECTED_LABELS)
     if has_16_bits(image):
-        raise ImageError("it has 16 bits a channel", "expected PNG with 8 bits a channel: save it as RGB")
+        raise ImageError("it has 16 bits a channel", _EXPECTED_LABELS)
     return image.convert("RGB")
 
 

@@ -27,6 +27,7 @@ from prunescope.user_code import call_function, import_function
 _DEFAULT_CLASSES = 10
 
 # The limits of `prunescope:` networks. Beyond them, building the network takes minutes or exhausts the memory.
+_OF_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 _MOST_DEPTH = 1202  # the deepest network of He et al. (2016)
 _MOST_WIDTH = 1024
 _MOST_WEIGHTS = 500_000_000
@@ -230,6 +231,11 @@ def _maker(name: str, classes: int | None, *, own_weights: bool) -> Callable[[in
         path = expanded(file)
         found = import_function(path, function)
         return lambda classes: uncompiled(call_function(path, found, classes))
+    if Path(name).suffix in _OF_WEIGHTS:
+        raise InputError(
+            f"{name!r} is not the name of a network but looks like a file of weights; give the network's name, and the "
+            f"file as its weights (--weights {name})"
+        )
     raise InputError(
         f"{name!r} is not the name of a network; expected torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V2, "
         "prunescope:resnet14x32, timm:resnet50, hf:OWNER/NAME, hf:FOLDER or path/to/file.py:function"
