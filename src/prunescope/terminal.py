@@ -29,6 +29,9 @@ out = Console(highlight=False, soft_wrap=True, markup=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
+_WIDEST = 10_000  # columns of a table that is not printed to a terminal
+
+
 class Commands(TyperGroup):
     """A group of commands that reports errors the user can fix as one message with exit code 2."""
 
@@ -73,7 +76,9 @@ def print_table(table: pd.DataFrame) -> None:
         shown.add_column(str(column), justify="right" if table[column].dtype.kind in "iuf" else "left", overflow="fold")
     for row in table.itertuples(index=False):
         shown.add_row(*(_cell(cell) for cell in row))
-    out.print(shown)
+    # A pipe or a file has no width; folding a name there would hide it from a search.
+    console = out if out.is_terminal else Console(file=out.file, highlight=False, markup=False, width=_WIDEST)
+    console.print(shown)
 
 
 def _cell(value: object) -> str:

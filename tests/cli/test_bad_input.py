@@ -351,3 +351,12 @@ def test_the_advice_for_gray_label_images_leads_to_the_same_numbers(miniature: P
     assert np.array_equal(as_said, pixels)
     Image.fromarray(as_said).save(path)
     assert "no problems found" in typed("concepts", "check", root).stdout
+
+
+def test_names_are_not_folded_where_output_goes_to_a_pipe(tmp_path: Path) -> None:
+    name = "a_layer_with_a_name_that_is_far_longer_than_a_terminal_of_eighty_columns_is_wide"
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef net():\n"
+        f"    model = nn.Sequential()\n    model.add_module('{name}', nn.Conv2d(3, 2, 1))\n    return model\n"
+    )
+    assert f"\n{name} " in typed("layers", f"{tmp_path / 'net.py'}:net", "--size", 8).stdout
