@@ -150,3 +150,38 @@ def test_a_network_in_training_mode_comes_back_in_it_even_after_an_error() -> No
     with pytest.raises(InputError, match="nan"):
         prunescope.dissect(model, layers=["0"], concepts=CONCEPTS)
     assert [module.training for module in model.modules()] == [True, True, False]
+
+
+class _WithPenalty(nn.Module):
+    """A layer that returns its maps and a penalty, which is a single number, as a mixture of experts does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps, self.penalty = nn.Conv2d(3, 4, 3), _Mean()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.maps(images)
+        return maps, self.penalty(maps)
+
+
+class _Mean(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean()
+
+
+def test_single_numbers_beside_the_maps_are_left_out_and_refused_as_a_layer() -> None:
+    model, images = nn.Sequential(_WithPenalty()), torch.rand(2, 3, 16, 16)
+    assert list_layers(model, 16)["layer"].tolist() == ["0", "0.maps"]
+    assert torch.equal(observed(model, "0", images), model(images)[0])
+    with pytest.raises(InputError, match=r"layer '0.penalty' returns a tensor of shape \[\] for images"):
+        prunescope.dissect(model, layers=["0.penalty"], concepts=CONCEPTS)
+
+
+class _Spectrum(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.fft.fft2(images)
+
+
+def test_a_layer_that_returns_complex_numbers_is_refused() -> None:
+    with pytest.raises(InputError, match="layer '0' returns complex numbers"):
+        prunescope.dissect(nn.Sequential(_Spectrum()), layers=["0"], concepts=CONCEPTS)

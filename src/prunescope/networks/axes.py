@@ -147,7 +147,7 @@ def find_axes(modules: Mapping[str, nn.Module], sizes: Sizes, prefix: int | None
         for name, calls in sizes.outputs.items()
         for call, outputs in enumerate(calls)
         for index, output in enumerate(outputs)
-        if output.shape[0] == sizes.images[0] and len(output.shape) in (3, 4)
+        if len(output.shape) in (3, 4) and output.shape[0] == sizes.images[0]
     }
     agreed: dict[Shape, set[int]] = defaultdict(set)
     for (name, call, index), axis in decided.items():
@@ -210,7 +210,7 @@ class _Changes:
             if len(others.get(name, ())) != len(calls) or len(others[name][call]) != len(calls[call]):
                 return None
             before, after = calls[call][index].shape, others[name][call][index].shape
-            if len(before) != len(after) or after[0] != 1:
+            if len(before) != len(after) or not after or after[0] != 1:
                 return None
             return frozenset(axis for axis in range(1, len(before)) if before[axis] != after[axis])
 

@@ -108,6 +108,11 @@ def observe(
             maps = None if axis is None else as_maps(output, images[0], prefix, axis, part)
             if maps is None:
                 raise InputError(_no_maps(layer, output, images[0], axis))
+            if maps.is_complex():
+                raise InputError(
+                    f"layer {layer!r} returns complex numbers, and units are compared by real activations; choose "
+                    "another layer, or let the network return their absolute values"
+                )
             if take is None:
                 outputs[layer] = maps.detach().clone()
             elif calls[layer] == 1:
