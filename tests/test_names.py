@@ -72,7 +72,7 @@ def test_a_foreign_study_cannot_make_report_write_outside_of_it(tmp_path: Path, 
     assert everything(tmp_path) == before
 
 
-@pytest.mark.parametrize("linked", ["figures", "report", "report/sheets"])
+@pytest.mark.parametrize("linked", ["figures", "report", "report/data", "report/sheets"])
 def test_a_folder_that_is_a_link_out_of_the_study_is_not_written_through(tmp_path: Path, linked: str) -> None:
     small = write_recipe(tmp_path / "small.yaml", "task", "concepts")
     study = write_study(tmp_path / "study")

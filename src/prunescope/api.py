@@ -202,9 +202,9 @@ def write_outcome(out: str | Path, *, progress: Progress = silent) -> pd.DataFra
     """
     directory = StudyDirectory(Path(out))
     study = open_study(directory.root)
-    refuse_links_out(directory.root, ("figures", "report", "report/sheets"))
+    refuse_links_out(directory.root, ("figures", "report", "report/data", "report/sheets"))
     evidence = write_evidence(directory.root, progress)
-    drawn = draw_figures(
+    draw_figures(
         evidence.curves, directory.root / "figures", axis=study.settings.axis, sensitivity=evidence.sensitivity
     )
     if study.settings.is_series:
@@ -217,7 +217,7 @@ def write_outcome(out: str | Path, *, progress: Progress = silent) -> pd.DataFra
             f"the report shows the images as they are now:\n{changed}",
             stacklevel=2,
         )
-    write_report(directory.root, concepts, evidence, drawn)
+    write_report(directory.root, concepts, evidence)
     return evidence.curves
 
 

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors.numpy import save_file
 
-from prunescope.dissection.examples import Examples, read_examples
+from prunescope.dissection.examples import read_examples
 from prunescope.dissection.masks import stretch
 from prunescope.dissection.outlines import EDGE, LINE, outlined
 from prunescope.errors import InputError
-from prunescope.report.sheets import GUTTER, PAPER, Tiles, draw_sheet, scaled
 
 
 def plain_stretch(values: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -61,41 +59,6 @@ def test_an_image_without_a_mask_stays_as_it_is() -> None:
     images = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3)).astype(np.uint8)
     masks = np.stack([np.zeros((8, 8), bool), np.ones((8, 8), bool)])
     np.testing.assert_array_equal(outlined(images, masks), images)
-
-
-@pytest.mark.parametrize(
-    ("size", "tile"),
-    [((64, 64), (128, 128)), ((12, 16), (96, 128)), ((224, 224), (128, 128)), ((100, 400), (32, 128))],
-)
-def test_tiles_keep_the_images_proportions(size: tuple[int, int], tile: tuple[int, int]) -> None:
-    assert (Tiles.fitting(size).height, Tiles.fitting(size).width) == tile
-
-
-def test_a_sheet_shows_each_units_images_above_its_own_threshold(tmp_path: Path) -> None:
-    maps = np.zeros((3, 4, 2, 2), np.float32)
-    maps[2, :, :, 0] = 1.0  # unit 2 looks at the left half
-    images = np.array([[0, 1, 2, 3], [-1, -1, -1, -1], [3, 2, -1, 0]])
-    greys = [np.full((12, 16, 3), value, np.uint8) for value in (100, 140, 180, 220)]
-    tile = Tiles.fitting((12, 16))
-    path = tmp_path / "sheet.jpg"
-    thresholds = np.array([0.0, 0.0, 0.5])
-    shown = lambda i: scaled(greys[i], tile)  # noqa: E731
-    draw_sheet(path, Examples(images, maps.max(axis=(2, 3)), maps), thresholds, [2, 0], (12, 16), shown)
-    with Image.open(path) as opened:
-        sheet = np.asarray(opened.convert("RGB")).astype(int)
-    assert sheet.shape == (2 * 96 + GUTTER, 4 * 128 + 3 * GUTTER, 3)
-
-    def at(row: int, column: int, y: float, x: float) -> np.ndarray:
-        return sheet[int(row * (96 + GUTTER) + 96 * y), int(column * (128 + GUTTER) + 128 * x)]
-
-    for column, grey in enumerate((100, 140, 180, 220)):  # unit 0 is nowhere strictly above its threshold of 0
-        np.testing.assert_allclose(at(1, column, 0.5, 0.5), grey, atol=4)
-    np.testing.assert_allclose(at(0, 0, 0.5, 0.2), 220, atol=4)
-    np.testing.assert_allclose(at(0, 0, 0.5, 0.8), 220 * 0.62, atol=4)
-    np.testing.assert_allclose(at(0, 2, 0.5, 0.5), PAPER, atol=4)
-    border = sheet[48, 40:90]  # across the mask's edge in the middle of the first tile
-    assert np.abs(border - LINE).sum(axis=1).min() < 60
-    assert np.abs(border - EDGE).sum(axis=1).min() < 60
 
 
 def test_examples_come_in_the_order_of_the_units_asked_for(tmp_path: Path) -> None:

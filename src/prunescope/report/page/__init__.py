@@ -1,0 +1,5 @@
+"""Write the page of a study: compact data files, and a page that draws them in the browser."""
+
+from prunescope.report.page.write import write_report
+
+__all__ = ["write_report"]
