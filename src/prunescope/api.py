@@ -15,12 +15,13 @@ from prunescope.devices import choose_device
 from prunescope.drawing import style_named
 from prunescope.errors import InputError, refuse_text
 from prunescope.evidence import Comparison, compare_studies, curves, read_evidence, write_evidence
+from prunescope.evidence.overview import find_summaries, show
 from prunescope.files import check_folder, refuse_links_out, write_table
 from prunescope.networks.published_preprocessing import remember_preprocessing
 from prunescope.notebook import as_html
 from prunescope.processes import join_processes
 from prunescope.progress import Progress, silent
-from prunescope.report import draw_figures, write_report
+from prunescope.report import draw_figures, write_dissection_report, write_report
 from prunescope.report.compared import compared_figures
 from prunescope.report.figures import check_formats, save_figures
 from prunescope.store.layout import StudyDirectory
@@ -185,22 +186,28 @@ class Study:
 
 
 def write_outcome(out: str | Path, *, progress: Progress = silent) -> pd.DataFrame:
-    """Write the evidence, the figures and the report of a study, which need not be finished.
+    """Write the evidence, the figures and the report of a study, which need not be finished, or of a dissection.
 
     Parameters
     ----------
     out
-        The study's directory. It need not be trusted, because nothing is written outside of it.
+        The directory of a study, a series, a sweep, a dissection or an imported table. Of a dissection or a table, only
+        the report page is written. It need not be trusted, because nothing is written outside of it.
     progress
-        A function that is called with the number of dissections whose images are resampled and their total number.
+        A function that is called with the number of parts that are done and their total number: first of dissections
+        whose images are resampled, then of files of the page.
 
     Returns
     -------
     pd.DataFrame
         The evidence, with a row per trial, level and layer: the table of `curves`, with intervals over images and the
-        numbers of units of each fate.
+        numbers of units of each fate. Of a dissection, the summary that `show` returns.
     """
     directory = StudyDirectory(Path(out))
+    if not directory.recipe.is_file() and find_summaries(directory.root):
+        refuse_links_out(directory.root, ("report", "report/data"))
+        write_dissection_report(directory.root, progress=progress)
+        return show(directory.root).summary
     study = open_study(directory.root)
     refuse_links_out(directory.root, ("figures", "report", "report/data", "report/sheets"))
     evidence = write_evidence(directory.root, progress)
@@ -217,7 +224,7 @@ def write_outcome(out: str | Path, *, progress: Progress = silent) -> pd.DataFra
             f"the report shows the images as they are now:\n{changed}",
             stacklevel=2,
         )
-    write_report(directory.root, concepts, evidence)
+    write_report(directory.root, concepts, evidence, progress=progress)
     return evidence.curves
 
 

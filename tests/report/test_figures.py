@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from prunescope.drawing import COLORS, PAGE, STYLES
+from prunescope.drawing import COLORS, STYLES
 from prunescope.evidence import curves, study_evidence
 from prunescope.report import Panel, draw_fates, draw_figures, draw_panel, draw_sensitivity, set_positions
 from prunescope.report.figures import figures
@@ -95,7 +95,7 @@ def test_text_neither_overlaps_nor_is_cut_with_twenty_levels(tmp_path: Path) -> 
     rows["weights_remaining"] = 0.8 ** rows["level"]
     bounds = pd.DataFrame([(n, b / 100, 9 - b) for n in range(21) for b in range(1, 9)])
     bounds = bounds.set_axis(["level", "bound", "interpretable"], axis=1).assign(layer="layer4", trial=0)
-    for style in (PAGE, *STYLES.values()):
+    for style in STYLES.values():
         for figure in figures(with_more(rows), style, sensitivity=bounds).values():
             figure.draw_without_rendering()
             texts = [text for legend in figure.legends for text in legend.get_texts()]
@@ -207,13 +207,13 @@ def test_fonts_are_embedded(files: list[Path]) -> None:
 def test_a_study_has_figures_in_other_sizes_by_one_command(
     study: Path, tmp_path: Path, style: str, width: float
 ) -> None:
-    result = typed("figures", study, "--style", style, "--format", "png,pdf", "--out", tmp_path / "own")
+    result = typed("figures", study, "--style", style, "--format", "png", "--out", tmp_path / "own")
     assert result.exit_code == 0, result.output
-    assert {path.suffix for path in (tmp_path / "own").iterdir()} == {".png", ".pdf"}
+    assert {path.suffix for path in (tmp_path / "own").iterdir()} == {".png"}
     with Image.open(tmp_path / "own/figure2-units.png") as image:
         assert image.width == pytest.approx(width * 300, abs=2)
-    assert typed("figures", study, "--style", style, "--format", "svg").exit_code == 0
-    assert (study / "figures" / style / "figure2-units.svg").is_file()
+    assert typed("figures", study, "--style", style, "--format", "pdf").exit_code == 0
+    assert (study / "figures" / style / "figure2-units.pdf").is_file()
 
 
 @pytest.mark.parametrize(

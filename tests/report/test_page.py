@@ -5,7 +5,9 @@ import dataclasses
 import hashlib
 import html
 import io
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+import prunescope
 from prunescope.concepts import ConceptData
 from prunescope.dissection.masks import stretch
 from prunescope.errors import InputError
 from prunescope.evidence import curves
 from prunescope.evidence.fates import FATES
-from prunescope.report import write_report
+from prunescope.report import write_dissection_report, write_report
 from prunescope.report.page.maps import quantised
 from prunescope.report.page.pictures import choose_pictures, run_lengths
 from prunescope.report.page.units import DEAD, INTERPRETABLE, PRESENT
@@ -224,3 +227,63 @@ def test_examples_from_another_data_set_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match="but the data set of concepts contains 6 images"):
         write_report(root, concepts)
     assert not (root / "report").exists()
+
+
+def dissection(folder: Path) -> Path:
+    """Write the dissection of one layer, as the command leaves it."""
+    root = write_study(folder / "study", {(0, 0): UNITS[0, 0]}, trials=1, levels=0)
+    found = root / "trial-0/level-00/dissection/layer4"
+    counts = {"units": 8, "interpretable": 5, "concepts": 4, "dead": 1, "by_category": {"object": 2, "color": 1}}
+    settings = {"settings": {"iou": 0.05, "quantile": 0.005, "images": 6, "concepts": "gone"}}
+    (found / "summary.json").write_text(json.dumps(counts | settings))
+    return found
+
+
+def test_a_dissection_has_a_page(tmp_path: Path, concepts: ConceptData) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(dissection(tmp_path), out / "layer4")
+    write_dissection_report(out, concepts)
+    content = read_data(out, "study")
+    assert (content["kind"], content["layers"], content["keys"]) == ("dissection", ["layer4"], [[0, 0]])
+    assert content["curves"]["interpretable"] == [5]
+    assert content["maps"] == [[0, 0, 0]]
+
+
+def test_a_dissection_whose_images_are_gone_has_a_page_without_them(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(dissection(tmp_path), out / "layer4")
+    write_dissection_report(out)
+    content = read_data(out, "study")
+    assert "pictures" not in content
+    assert any("the page shows no images" in note for note in content["notes"])
+
+
+def test_several_networks_stand_side_by_side_and_must_have_the_same_layers(
+    tmp_path: Path, concepts: ConceptData
+) -> None:
+    out = tmp_path / "out"
+    for name in ("dense", "pruned"):
+        shutil.copytree(dissection(tmp_path / name), out / name / "layer4")
+    write_dissection_report(out, concepts)
+    content = read_data(out, "study")
+    assert content["keys"] == [[0, 0], [0, 1]]
+    assert content["curves"]["at_label"] == ["dense", "pruned"]
+    shutil.copytree(out / "pruned/layer4", out / "pruned/layer3")
+    with pytest.raises(InputError, match="give the folder of one network"):
+        write_dissection_report(out, concepts)
+
+
+def test_an_imported_table_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(
+        "unit,category,label,score,object-label,object-truth,object-activation,object-intersect,object-iou\n"
+        "1,object,dog,0.1,dog,100,120,20,0.1\n"
+    )
+    prunescope.import_netdissect(tmp_path / "table.csv", out=tmp_path / "out")
+    prunescope.write_outcome(tmp_path / "out")
+    content = read_data(tmp_path / "out", "study")
+    assert (content["kind"], content["names"], content["curves"]["interpretable"]) == ("table", ["dog"], [1])
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="contains no study"):
+        prunescope.write_outcome(tmp_path)

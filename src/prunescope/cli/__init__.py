@@ -407,11 +407,21 @@ def plan(
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="The folder of a study, finished or not.")]) -> None:
-    """Write the evidence, the figures and the report of a study again."""
-    with progress_of("evidence") as progress:
+def report(
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder of a study, a series or a sweep, finished or not, or of a dissection or a table."
+        ),
+    ],
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Write the evidence, the figures and the report of a study again, or the report of a dissection."""
+    with progress_of("report") as progress:
         prunescope.write_outcome(directory, progress=progress)
     _print_report(directory)
+    if open_page:
+        typer.launch((directory / "report" / "index.html").resolve().as_uri())
 
 
 @recipe_app.command("list")

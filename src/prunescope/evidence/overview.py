@@ -103,7 +103,7 @@ def show(directory: str | Path, *, progress: Progress = silent) -> Overview:
             claims=found.claims,
             notes=found.notes,
         )
-    summaries = _summaries(root)
+    summaries = find_summaries(root)
     if not summaries:
         inside = sorted(path.parent.name for path in root.glob("*/study.yaml"))
         hint = f"it contains the studies {', '.join(inside)}; give one of their folders" if inside else (
@@ -112,20 +112,20 @@ def show(directory: str | Path, *, progress: Progress = silent) -> Overview:
         raise InputError(f"{root} contains no study and no dissection; {hint}")
     rows, notes = [], []
     for done, path in enumerate(summaries):
-        row, problem = _dissected(path, root)
+        row, problem = read_numbers(path, root)
         rows.append(row)
         notes += [problem] if problem else []
         progress(done + 1, len(summaries))
     return Overview(str(root), "dissection", pd.DataFrame(rows), None, None, tuple(notes))
 
 
-def _summaries(root: Path) -> list[Path]:
+def find_summaries(root: Path) -> list[Path]:
     """Return the summaries of finished dissections in a directory."""
     found = [path for depth in range(DEEPEST) for path in root.glob("*/" * depth + SUMMARY)]
     return sorted(path for path in found if (path.parent / UNITS).is_file())
 
 
-def _dissected(path: Path, root: Path) -> tuple[dict[str, Any], str]:
+def read_numbers(path: Path, root: Path) -> tuple[dict[str, Any], str]:
     """Return the row of one dissection, and a note if it has no intervals."""
     folder = path.parent
     try:

@@ -2,7 +2,7 @@
 
 from prunescope.report.drawing import Panel, draw_fates, draw_panel, draw_sensitivity, set_positions
 from prunescope.report.figures import draw_figures
-from prunescope.report.page import write_report
+from prunescope.report.page import write_dissection_report, write_report
 
 __all__ = [
     "Panel",
@@ -11,5 +11,6 @@ __all__ = [
     "draw_panel",
     "draw_sensitivity",
     "set_positions",
+    "write_dissection_report",
     "write_report",
 ]

@@ -83,7 +83,7 @@ function saveStrip(table, steps, unit, trial) {
 function nextBest(steps) {
   const step = steps.find((one) => one.level === state.level);
   if (!step?.next.length) return null;
-  return bars(`Best concepts at level ${step.level}`, step.next.map(([concept, iou]) => ({ name: study.names[concept], value: iou, text: fixed(iou) })), (item) => link({ view: "concept", concept: item.name }, shorten(item.name)));
+  return bars(`Best concepts${atLevel()}`, step.next.map(([concept, iou]) => ({ name: study.names[concept], value: iou, text: fixed(iou) })), (item) => link({ view: "concept", concept: item.name }, shorten(item.name)));
 }
 
 function conceptView() {
@@ -103,7 +103,7 @@ function detectedList(units) {
     if (one.interpretable) counts.set(one.label, (counts.get(one.label) ?? 0) + 1);
   }
   const items = [...counts].sort((a, b) => b[1] - a[1]).map(([name, value]) => ({ name, value, text: `${value} unit${value > 1 ? "s" : ""}` }));
-  return [items.length ? bars(`Concepts that units detect at level ${state.level}`, items, (item) => link({ concept: item.name }, shorten(item.name))) : el("p", {}, "No unit is interpretable at this level.")];
+  return [items.length ? bars(`Concepts that units detect${atLevel()}`, items, (item) => link({ concept: item.name }, shorten(item.name))) : el("p", {}, `No unit is interpretable${atLevel()}.`)];
 }
 
 function detectors(units) {

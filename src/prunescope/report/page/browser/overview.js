@@ -1,6 +1,8 @@
 const layerName = () => study.layers[state.layer];
 const rowsHere = () => study.rows.filter((row) => row.layer === layerName());
 const rowNow = () => rowsHere().find((row) => row.trial === state.trial && row.level === state.level);
+const severalLevels = () => new Set(study.keys.map(([, level]) => level)).size > 1;
+const atLevel = () => (severalLevels() ? ` at level ${state.level}` : "");
 const has = (rows, column) => rows.some((row) => !missing(row[column]));
 const breaksOf = (quantity) => (study.verdict ? rowsOf(study.verdict.breaks).filter((row) => row.quantity === quantity && (quantity === "accuracy" || row.layer === layerName()) && row.weights_remaining < 1).map((row) => row.weights_remaining) : []);
 
@@ -25,7 +27,7 @@ function overview() {
     el("p", { class: "verdict" }, el("b", {}, study.verdict.hypothesis), VERDICTS[study.verdict.hypothesis] ?? ""), el("p", {}, study.verdict.text));
   return [
     el("dl", { class: "facts" }, study.facts.map(([name, text]) => el("div", {}, el("dt", {}, TERMS[name.toLowerCase()] ? term(name.toLowerCase(), name) : name), el("dd", {}, text)))),
-    verdict, grid(...mainPanels(rows).map((panel) => curve(panel, rows))), now(),
+    verdict, severalLevels() ? grid(...mainPanels(rows).map((panel) => curve(panel, rows))) : null, now(), severalLevels() ? null : categoryBars(),
     study.notes.length ? el("aside", { class: "notice", "aria-label": "Notes" }, study.notes.map((note) => el("p", {}, note))) : null,
   ];
 }
@@ -35,20 +37,18 @@ function now() {
   if (!row) return el("p", {}, "This level is not finished in this trial.");
   const facts = [["Top-1 accuracy", missing(row.accuracy) ? null : `${tidy(100 * row.accuracy)} %`], ["Interpretable units", `${row.interpretable} of ${row.units}`], ["Detected concepts", row.concepts],
     ["Dead units", row.dead], ["Above chance", row.above_chance], ["Localised", row.localised], ["Still interpretable", missing(row.still_interpretable) ? null : `${tidy(100 * row.still_interpretable)} %`], ["Of those, same concept", missing(row.same_concept) ? null : `${tidy(100 * row.same_concept)} %`]];
-  return el("section", { "aria-labelledby": "now" }, el("h2", { id: "now" }, `At level ${state.level}`),
+  return el("section", { "aria-labelledby": "now" }, el("h2", { id: "now" }, severalLevels() ? `At level ${state.level}` : "Results"),
     el("dl", { class: "now" }, facts.filter(([, value]) => !missing(value)).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value))))));
 }
 
 function figuresView() {
   const rows = rowsHere(), categories = study.categories ?? [];
   const most = Math.max(1, ...categories.flatMap((name) => rows.map((row) => row[name] ?? 0)));
-  const row = rowNow();
   const share = (name, label, caption, references = []) => has(rows, name) && curve({ name, column: name, scale: 100, label, caption, references }, rows);
   const several = new Set(rows.map((one) => one.level)).size > 1;
   return [
-    el("h2", {}, "Figures"), grid(...mainPanels(rows).map((panel) => curve(panel, rows))),
-    el("h2", {}, "Detected concepts by category"),
-    row && bars(`At level ${state.level}`, categories.map((name) => ({ name, value: row[name] ?? 0, text: String(row[name] ?? 0) })), (item) => link({ view: "units", category: item.name, show: "interpretable" }, item.name)),
+    several && [el("h2", {}, "Figures"), grid(...mainPanels(rows).map((panel) => curve(panel, rows)))],
+    categoryBars(),
     several && grid(...categories.map((name) => curve({ name: `figure3-${name}`, column: name, label: name, caption: `Figure 3. Detected concepts of the category ${name} (the most in any is ${most}).` }, rows))),
     several && [el("h2", {}, "Consistency with the dense network"), grid(
       share("still_interpretable", "Still interpretable (%)", "Figure 4, left. The dense network's interpretable units that still are.", [["still_interpretable_floor", "units renumbered"], ["still_interpretable_across", "other trials"], ["retrained_still_interpretable", "retrained"]]),
@@ -58,10 +58,16 @@ function figuresView() {
       share("concepts_still_detected", "Still detected (%)", "Figure 5. The dense network's concepts that some unit still detects."),
       share("matched_by_concept", "Matched by concept (%)", "Figure 5. Units that can be matched with the dense network's by their concepts.")),
     el("h2", {}, "Fates of units"), grid(fateAreas(rows))],
-    el("h2", {}, "Other bounds of the IoU"),
+    study.sensitivity && el("h2", {}, "Other bounds of the IoU"),
     grid(heat(layerName(), "interpretable", "Interpretable units"), heat(layerName(), "concepts", "Detected concepts"), heat(layerName(), "chance_interpretable", "Interpretable by chance")),
     claims(), study.classes ? classesView() : null,
   ];
+}
+
+function categoryBars() {
+  const row = rowNow(), categories = study.categories ?? [];
+  if (!row || !categories.length) return null;
+  return [el("h2", {}, "Detected concepts by category"), bars(atLevel() ? `At level ${state.level}` : "", categories.map((name) => ({ name, value: row[name] ?? 0, text: String(row[name] ?? 0) })), (item) => link({ view: "units", category: item.name, show: "interpretable" }, item.name))];
 }
 
 function claims() {
