@@ -21,7 +21,7 @@ from prunescope.networks.published_preprocessing import remember_preprocessing
 from prunescope.notebook import as_html
 from prunescope.processes import join_processes
 from prunescope.progress import Progress, silent
-from prunescope.report import draw_figures, write_dissection_report, write_report
+from prunescope.report import draw_figures, write_comparison_report, write_dissection_report, write_report
 from prunescope.report.compared import compared_figures
 from prunescope.report.figures import check_formats, save_figures
 from prunescope.store.layout import StudyDirectory
@@ -302,8 +302,8 @@ def compare(
         The directories of at least two studies or series. `prunescope.evidence.compare_studies` describes how they are
         compared.
     out
-        The folder for ``differences.csv``, ``curves.csv`` and the figures ``compare-curves`` and
-        ``compare-differences``. By default, nothing is written.
+        The folder for ``differences.csv``, ``curves.csv``, the figures ``compare-curves`` and ``compare-differences``,
+        and the page ``report/index.html``. By default, nothing is written.
     style, formats
         The size and the formats of the figures, as in `write_figures`.
     progress
@@ -330,6 +330,7 @@ def compare(
     chosen = style_named(style)
     if out is not None:
         check_folder(Path(out))
+        refuse_links_out(Path(out), ("report", "report/data"))
         if StudyDirectory(Path(out)).recipe.is_file():
             raise InputError(f"{out} is itself a study; give another folder for the comparison")
     found = compare_studies(studies, progress=progress)
@@ -338,4 +339,5 @@ def compare(
         write_table(Path(out) / "curves.csv", found.curves)
         write_table(Path(out) / "differences.csv", found.differences)
         save_figures(drawn, out, formats, chosen)
+        write_comparison_report(out, found)
     return found

@@ -105,7 +105,7 @@ def test_the_command_writes_tables_and_figures_and_prints_differences(tmp_path: 
     third = sharing(one, tmp_path / "third", trials=3)
     result = typed("compare", one, other, third, "--out", tmp_path / "out", "--format", "svg")
     assert result.exit_code == 0, result.output
-    names = ["compare-curves.svg", "compare-differences.svg", "curves.csv", "differences.csv"]
+    names = ["compare-curves.svg", "compare-differences.svg", "curves.csv", "differences.csv", "report"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     table = pd.read_csv(tmp_path / "out" / "differences.csv", keep_default_na=True)
     found = prunescope.compare([one, other, third]).differences

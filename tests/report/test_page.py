@@ -287,3 +287,14 @@ def test_an_imported_table_has_a_page(tmp_path: Path) -> None:
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="contains no study"):
         prunescope.write_outcome(tmp_path)
+
+
+def test_a_comparison_has_a_page_with_levels_of_equal_weights_side_by_side(tmp_path: Path) -> None:
+    pruned = {"remaining": [0.5, 0.25]}
+    one = write_study(tmp_path / "one", {(0, n): UNITS[0, n] for n in range(3)}, trials=1, pruning=pruned)
+    other = write_study(tmp_path / "other", {(0, n): UNITS[0, n] for n in range(2)}, trials=1, levels=1)
+    prunescope.compare([one, other], tmp_path / "out", formats=["svg"])
+    content = read_data(tmp_path / "out", "study")
+    assert content["trial_names"] == ["one", "other"]
+    assert content["keys"] == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]]
+    assert [path.name for path in (tmp_path / "out/report/data").iterdir()] == ["study.js"]

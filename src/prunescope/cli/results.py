@@ -81,7 +81,7 @@ def figures(
 
 def compare(
     studies: Annotated[list[Path], typer.Argument(help="The folders of at least two studies or series.")],
-    out_directory: Annotated[Path, typer.Option("--out", help="The folder for the tables and figures.")],
+    out_directory: Annotated[Path, typer.Option("--out", help="The folder for the tables, the figures and the page.")],
     style: Annotated[str, typer.Option(help="The size of the figures: `page`, `paper` or `slides`.")] = "page",
     formats: Annotated[
         str, typer.Option("--format", metavar="FORMATS", help="The formats, separated by commas: svg, pdf, png.")
@@ -104,6 +104,7 @@ def compare(
     for note in found.notes:
         err.print(f"note: {note}")
     out.print(f"The differences at every level are in {out_directory / 'differences.csv'}, with figures beside them")
+    out.print(f"The report is {(out_directory / 'report' / 'index.html').resolve()}")
 
 
 def _compared(rows: pd.DataFrame) -> pd.DataFrame:

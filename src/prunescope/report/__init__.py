@@ -2,7 +2,7 @@
 
 from prunescope.report.drawing import Panel, draw_fates, draw_panel, draw_sensitivity, set_positions
 from prunescope.report.figures import draw_figures
-from prunescope.report.page import write_dissection_report, write_report
+from prunescope.report.page import write_comparison_report, write_dissection_report, write_report
 
 __all__ = [
     "Panel",
@@ -11,6 +11,7 @@ __all__ = [
     "draw_panel",
     "draw_sensitivity",
     "set_positions",
+    "write_comparison_report",
     "write_dissection_report",
     "write_report",
 ]

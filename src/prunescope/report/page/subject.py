@@ -21,7 +21,8 @@ class Subject:
     root : Path
         The folder that the page is written to, as ``report/index.html``.
     title, kind : str
-        The name of the study, and what it is: "study", "series", "dissection" or "table".
+        The name of the study, and what it is: "study", "series", "dissection", "table" or
+        "comparison".
     layers : tuple of str
         The layers.
     keys : tuple of (trial, level)
@@ -63,3 +64,10 @@ class Subject:
     tables: dict[str, Any]
     classes: pd.DataFrame | None = None
     fates: pd.DataFrame | None = None
+
+    @property
+    def with_units(self) -> list[Key]:
+        """The trial, level and layer of every table of units; a comparison of studies has none."""
+        if self.kind == "comparison":
+            return []
+        return [(trial, level, layer) for trial, level in self.keys for layer in self.layers]

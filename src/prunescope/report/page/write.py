@@ -74,11 +74,11 @@ def write_report(
 def write_page(subject: Subject, concepts: Concepts | None, progress: Progress = silent) -> Path:
     """Write the page of any subject; without a data set, it shows no images."""
     folder = subject.root / "report"
-    keys = [(trial, level, layer) for trial, level in subject.keys for layer in subject.layers]
+    keys = subject.with_units
     tables = {key: kept_columns(subject.dissected(*key)[0]) for key in keys}
     words = vocabulary(None if concepts is None else concepts.labels, tables.values())
     pictures, wanted, with_examples = _pictures(subject, concepts, tables, words)
-    chains = list(dict.fromkeys((layer, trial) for layer in subject.layers for trial, _ in subject.keys))
+    chains = sorted({(subject.layers.index(layer), trial) for trial, _, layer in keys})
     total = len(chains) + len(with_examples) + (0 if pictures is None else pictures.sheets) + 2
     written: set[str] = set()
 
@@ -87,13 +87,14 @@ def write_page(subject: Subject, concepts: Concepts | None, progress: Progress =
         written.add(f"{name}.js")
         progress(len(written), total)
 
-    for layer, trial in chains:
+    for place, trial in chains:
+        layer = subject.layers[place]
         of_chain = {level: tables[trial, level, layer] for t, level in subject.keys if t == trial}
         found = subject.fates
         fates = {} if found is None else _by_level(found, trial, layer)
         pairs = {level: subject.folder(trial, level, layer) / PAIRS for level in of_chain}
         content = unit_arrays(of_chain, fates, pairs, words, subject.iou)
-        write(f"units-{subject.layers.index(layer)}-{trial}", content)
+        write(f"units-{place}-{trial}", content)
     if concepts is not None and pictures is not None:
         for trial, level, layer in with_examples:
             table = tables[trial, level, layer]
@@ -189,8 +190,7 @@ def _study(
 def _without_examples(subject: Subject, found: list[tuple[int, int, str]]) -> list[str]:
     lacking = [
         f"trial {trial}, level {level}" + (f", {layer}" if len(subject.layers) > 1 else "")
-        for trial, level in subject.keys
-        for layer in subject.layers
+        for trial, level, layer in subject.with_units
         if (trial, level, layer) not in set(found)
     ]
     if subject.kind == "table":

@@ -1,6 +1,7 @@
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 const FRAME = { left: 46, right: 12, top: 10, bottom: 38, width: 440, height: 240 };
 
+const trialName = (trial) => (study.trial_names ? shorten(study.trial_names[trial], 30) : `Trial ${trial}`);
 const positionOf = (row) => (study.curves.at ? row.at : row.weights_remaining);
 const placeName = (row) => (!row ? "" : study.curves.at ? String(row.at_label) : `${percent(row.weights_remaining)} %`);
 
@@ -137,12 +138,12 @@ function curve(panel, rows) {
   }
   const tell = (level) => {
     const here = rows.filter((row) => row.level === level);
-    return [`Level ${level}, ${placeName(here[0])}`, ...here.map((row) => `${trials.length > 1 ? `Trial ${row.trial}: ` : ""}${tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`),
+    return [`Level ${level}, ${placeName(here[0])}`, ...here.map((row) => `${trials.length > 1 ? `${trialName(row.trial)}: ` : ""}${tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`),
       ...references.map(([column, name]) => `${name}: ${tidy(mean(rows, column, level) * scale, 2)}`)];
   };
   interactive(root, x, tell);
   const here = rows.filter((row) => row.level === state.level);
-  const values = here.map((row) => [COLORS[trials.indexOf(row.trial) % COLORS.length], `${trials.length > 1 ? `Trial ${row.trial}: ` : `Level ${row.level}: `}${missing(row[panel.column]) ? "–" : tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`]);
+  const values = here.map((row) => [COLORS[trials.indexOf(row.trial) % COLORS.length], `${trials.length > 1 ? `${trialName(row.trial)}: ` : `Level ${row.level}: `}${missing(row[panel.column]) ? "–" : tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`]);
   values.push(...references.map(([column, name], place) => [null, `${["dotted", "dashed", "dash-dotted"][place]}: ${name}`]));
   if (band.length > 1) values.push([null, `band: 95 % interval over ${trials.length === 1 ? "images" : "trials"}`]);
   return figure(panel.name, root, panel.caption, values);

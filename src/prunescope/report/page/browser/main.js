@@ -1,6 +1,9 @@
 let study = null;
 const VIEWS = { overview: ["Overview", overview], figures: ["Figures", figuresView], units: ["Units", unitsView], unit: ["A unit's journey", unitView], concept: ["A concept's journey", conceptView], numbers: ["All numbers", numbersView] };
 
+// A comparison has no units.
+const shows = (view) => study.kind !== "comparison" || ["overview", "figures", "numbers"].includes(view);
+
 function problem(error) {
   byId("problem").hidden = false;
   byId("problem").textContent = `This page cannot show everything: ${error.message}`;
@@ -14,7 +17,7 @@ function complete(wanted) {
   const levels = study.keys.filter(([trial]) => trial === wanted.trial).map(([, level]) => level);
   wanted.level = levels.includes(wanted.level) ? wanted.level : wanted.level === null ? levels[0] : levels.reduce((a, b) => (Math.abs(b - wanted.level) < Math.abs(a - wanted.level) ? b : a));
   if (wanted.layer >= study.layers.length) wanted.layer = 0;
-  if (!VIEWS[wanted.view]) wanted.view = "overview";
+  if (!VIEWS[wanted.view] || !shows(wanted.view)) wanted.view = "overview";
   return wanted;
 }
 
@@ -22,7 +25,7 @@ function controls() {
   const trials = [...new Set(study.keys.map(([trial]) => trial))];
   const levels = study.keys.filter(([trial]) => trial === state.trial).map(([, level]) => level);
   const choice = (id, label, options, change) => (options.length > 1 ? el("label", {}, label, " ", el("select", { id, onchange: (event) => go(change(Number(event.target.value)), true) }, options.map(([value, text]) => el("option", { value, selected: state[id] === value }, text)))) : null);
-  byId("choices").replaceChildren(...[choice("layer", "Layer", study.layers.map((name, place) => [place, name]), (layer) => ({ layer })), choice("trial", "Trial", trials.map((trial) => [trial, String(trial)]), (trial) => ({ trial }))].filter(Boolean));
+  byId("choices").replaceChildren(...[choice("layer", "Layer", study.layers.map((name, place) => [place, name]), (layer) => ({ layer })), choice("trial", study.trial_names ? "Study" : "Trial", trials.map((trial) => [trial, study.trial_names ? trialName(trial) : String(trial)]), (trial) => ({ trial }))].filter(Boolean));
   const slider = byId("level");
   byId("levels").hidden = levels.length < 2;
   slider.max = levels.length - 1;
@@ -30,7 +33,7 @@ function controls() {
   const row = rowNow(), words = `Level ${state.level}${row && placeName(row) !== "– %" ? `: ${placeName(row)}${study.curves.at ? "" : " of weights"}` : ""}`;
   slider.setAttribute("aria-valuetext", words);
   byId("where").textContent = words;
-  byId("views").replaceChildren(...Object.entries(VIEWS).map(([name, [text]]) => { const item = link({ view: name }, text); if (name === state.view) item.setAttribute("aria-current", "page"); return item; }));
+  byId("views").replaceChildren(...Object.entries(VIEWS).filter(([name]) => shows(name)).map(([name, [text]]) => { const item = link({ view: name }, text); if (name === state.view) item.setAttribute("aria-current", "page"); return item; }));
 }
 
 function render() {
@@ -49,7 +52,7 @@ async function start() {
   study = await load("study");
   study.rows = rowsOf(study.curves);
   if (study.pictures) study.pictures.numbers = await unpack(study.pictures.images);
-  byId("kind").textContent = { study: "Pruning study", series: "Series of checkpoints", dissection: "Dissection", table: "Imported table" }[study.kind];
+  byId("kind").textContent = { study: "Pruning study", series: "Series of checkpoints", dissection: "Dissection", table: "Imported table", comparison: "Comparison of studies" }[study.kind];
   byId("title").textContent = study.title;
   byId("terms").replaceChildren(...Object.entries(TERMS).map(([word, text]) => el("div", {}, el("dt", {}, word), el("dd", {}, text))));
   byId("level").addEventListener("input", (event) => {

@@ -27,7 +27,7 @@ function overview() {
     el("p", { class: "verdict" }, el("b", {}, study.verdict.hypothesis), VERDICTS[study.verdict.hypothesis] ?? ""), el("p", {}, study.verdict.text));
   return [
     el("dl", { class: "facts" }, study.facts.map(([name, text]) => el("div", {}, el("dt", {}, TERMS[name.toLowerCase()] ? term(name.toLowerCase(), name) : name), el("dd", {}, text)))),
-    verdict, severalLevels() ? grid(...mainPanels(rows).map((panel) => curve(panel, rows))) : null, now(), severalLevels() ? null : categoryBars(),
+    verdict, severalLevels() ? grid(...mainPanels(rows).map((panel) => curve(panel, rows))) : null, now(), severalLevels() ? null : categoryBars(), differences(),
     study.notes.length ? el("aside", { class: "notice", "aria-label": "Notes" }, study.notes.map((note) => el("p", {}, note))) : null,
   ];
 }
@@ -64,10 +64,18 @@ function figuresView() {
   ];
 }
 
+function differences() {
+  if (!study.differences) return null;
+  const rows = rowsOf(study.differences).filter((row) => row.layer === layerName() || !row.layer);
+  const scale = (row) => (["interpretable", "concepts"].includes(row.quantity) ? 1 : 100);
+  return [el("h2", { id: "differences" }, "Differences from the first study"), el("p", {}, "At equal weights remaining and at equal accuracy, with 95 % intervals. Accuracies and shares are in points."),
+    scrolled("differences", plainTable(["Study", "Minus", "Quantity", "At", "Difference", "95 % interval", "Trials"], rows.map((row) => [shorten(row.study, 40), shorten(row.reference, 40), row.quantity.replaceAll("_", " "), `${percent(row.position)} % ${row.at === "accuracy" ? "accuracy" : "of weights"}`, tidy(row.difference * scale(row), 2), missing(row.low) ? "–" : `${tidy(row.low * scale(row), 2)} to ${tidy(row.high * scale(row), 2)}`, row.trials])))];
+}
+
 function categoryBars() {
   const row = rowNow(), categories = study.categories ?? [];
   if (!row || !categories.length) return null;
-  return [el("h2", {}, "Detected concepts by category"), bars(atLevel() ? `At level ${state.level}` : "", categories.map((name) => ({ name, value: row[name] ?? 0, text: String(row[name] ?? 0) })), (item) => link({ view: "units", category: item.name, show: "interpretable" }, item.name))];
+  return [el("h2", {}, "Detected concepts by category"), bars(atLevel() ? `At level ${state.level}` : "", categories.map((name) => ({ name, value: row[name] ?? 0, text: String(row[name] ?? 0) })), (item) => (shows("units") ? link({ view: "units", category: item.name, show: "interpretable" }, item.name) : item.name))];
 }
 
 function claims() {

@@ -65,13 +65,31 @@ async function drawExample(canvas, maps, unit, rank, concept) {
   canvas.dataset.image = known.numbers[tile];
 }
 
+// Images are drawn a few at a time and after everything else, and not at all once they have left the page, so that
+// scrolling, sorting and moving the slider do not wait for them.
+const queue = [];
+let drawing = 0;
+function later(canvas, draw) {
+  queue.push([canvas, draw]);
+  if (drawing < 4) { drawing += 1; setTimeout(drawQueued); }
+}
+async function drawQueued() {
+  while (queue.length) {
+    const [canvas, draw] = queue.shift();
+    if (!canvas.isConnected) continue;
+    await draw().catch(problem);
+    await new Promise((done) => setTimeout(done));
+  }
+  drawing -= 1;
+}
+
 function example(maps, unit, rank, concept, side, words) {
   const known = study.pictures;
   if (!known) return null;
   const scale = side / Math.max(known.width, known.height);
   const canvas = el("canvas", { width: Math.round(known.width * scale), height: Math.round(known.height * scale), role: "img", "aria-label": words,
     onclick: () => enlarge(maps, unit, rank, concept, words) });
-  drawExample(canvas, maps, unit, rank, concept).catch((error) => problem(error));
+  later(canvas, () => drawExample(canvas, maps, unit, rank, concept));
   return canvas;
 }
 
