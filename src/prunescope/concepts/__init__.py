@@ -1,4 +1,4 @@
-"""Data sets of images with labelled concepts in Broden's format: reading, checking, packing and downloading them."""
+"""Data sets of images with labelled concepts in Broden's format: reading, writing, checking and packing."""
 
 from prunescope.concepts.broden import ConceptData, open_concepts, permute_labels
 from prunescope.concepts.check import Check, check_concepts
@@ -9,6 +9,7 @@ from prunescope.concepts.pixels import ImageLabels
 from prunescope.concepts.problems import Problem
 from prunescope.concepts.protocol import Concepts
 from prunescope.concepts.sample import sample_concepts
+from prunescope.concepts.write import LabelledImage, write_concepts
 
 __all__ = [
     "ArrayConcepts",
@@ -16,6 +17,7 @@ __all__ = [
     "ConceptData",
     "Concepts",
     "ImageLabels",
+    "LabelledImage",
     "Problem",
     "check_concepts",
     "download_broden",
@@ -25,4 +27,5 @@ __all__ = [
     "packed_size",
     "permute_labels",
     "sample_concepts",
+    "write_concepts",
 ]

@@ -89,7 +89,7 @@ def _usable_names(path: Path, lines: Sequence[int], names: Sequence[str]) -> Rea
     first: dict[str, tuple[int, str]] = {}
     usable = []
     for line, name in zip(lines, names, strict=True):
-        if reason := _unusable(name):
+        if reason := path_problem(name):
             yield Problem(path, line, f"the image's path {name!r} {reason}; expected a path below images/")
             usable.append("")
             continue
@@ -146,14 +146,14 @@ def _usable_items(path: Path, line: int, cell: str, known: set[str]) -> Reading[
         elif not item.lower().endswith(".png"):
             what = "neither a label's number nor the path of a PNG"
             yield Problem(path, line, f"{item!r} in the cell {cell!r} is {what}; expected these, separated by ;")
-        elif reason := _unusable(item):
+        elif reason := path_problem(item):
             yield Problem(path, line, f"the path {item!r} {reason}; expected a path below images/")
         else:
             usable.append(item)
     return ";".join(usable)
 
 
-def _unusable(path: str) -> str | None:
+def path_problem(path: str) -> str | None:
     """Return the reason why a path of the index cannot be used, or None if it can."""
     if not path:
         return "is empty"

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -15,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from prunescope.bounds import MOST_DRAWN, MOST_WORKERS, check_count, is_whole, shown
 from prunescope.children import end_with_parent
+from prunescope.concepts.saving import save_labels, save_png
 from prunescope.errors import InputError
 from prunescope.files import part_path
 from prunescope.miniature.scenes import draw
@@ -244,7 +243,7 @@ def _draw_chunk(part: Path, settings: _Settings, chunk: range) -> _Tally:
         picture = draw(settings.seed, index, settings.size)
         name = f"{index:06d}"
         file = part / "images" / f"{name}.png"
-        _save(file, picture.image)
+        save_png(file, picture.image)
         scene = SCENES[picture.scene]
         _link(file, part / "classification" / _split(index) / scene / file.name)
         cells = [file.name, _split(index), *[str(settings.size)] * 4]
@@ -260,7 +259,7 @@ def _draw_chunk(part: Path, settings: _Settings, chunk: range) -> _Tally:
                 if layer.any():
                     written.append(f"{name}_{category}{place or ''}.png")
                     labels = places[category][layer]
-                    _save(part / "images" / written[-1], _encoded(labels))
+                    save_labels(part / "images" / written[-1], labels)
                     counts += np.bincount(labels.ravel(), minlength=concepts)
             cells.append(";".join(written))
         counts[0] = 0
@@ -268,18 +267,6 @@ def _draw_chunk(part: Path, settings: _Settings, chunk: range) -> _Tally:
         pixels += counts
         rows.append((index, ",".join(cells)))
     return _Tally(rows, images, pixels)
-
-
-def _encoded(numbers: np.ndarray) -> np.ndarray:
-    """Return concept numbers encoded as RGB colors, uint8 [h, w, 3]: the number is red + 256 x green."""
-    pixels = np.zeros((*numbers.shape, 3), np.uint8)
-    pixels[..., 0] = numbers % 256
-    pixels[..., 1] = numbers // 256
-    return pixels
-
-
-def _save(file: Path, pixels: np.ndarray) -> None:
-    Image.fromarray(pixels).save(file, compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def _link(file: Path, other: Path) -> None:
