@@ -114,7 +114,7 @@ BAD: list[tuple[Callable[[], list[LabelledImage]], str]] = [
     (list, "there is no image to write"),
     (lambda: [made()], "none of the 1 images has a label"),
     (lambda: [made({"scene": [1]}), made({"scene": [1]})], "two images called 'a'"),
-    (lambda: [image(0), image(1, (6, 9))], r"street, old/1.png: 6 x 9 pixels .* 6 x 8; .*--resize 224"),
+    (lambda: [image(0), image(1, (6, 9))], r"street, old/1.png: 6 x 9 pixels .* 6 x 8; .*resize or crop them"),
     (lambda: [made({"object": [np.full((6, 8), 401)]})], "have the number 401; expected numbers from 0 .* to 400"),
     (lambda: [made({"object": [np.full((6, 8), -1)]})], "have the number -1"),
     (lambda: [made({"object": [np.zeros((6, 8))]})], "an array of float64; expected whole numbers"),

@@ -196,7 +196,7 @@ def test_a_failure_in_a_worker_reaches_the_caller(tmp_path: Path, monkeypatch: p
     def full(file: Path, _pixels: np.ndarray) -> None:
         raise OSError(28, "No space left on device", str(file))
 
-    monkeypatch.setattr(write, "_save", full)
+    monkeypatch.setattr(write, "save_png", full)
     with pytest.raises(OSError, match="No space left"):
         make_miniature(tmp_path / "new", 160, seed=0, workers=2)
     assert not list(tmp_path.iterdir())

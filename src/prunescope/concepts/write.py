@@ -326,8 +326,8 @@ def _check_size(first: _Written, image: _Written) -> None:
         if one != other:
             raise InputError(
                 f"{what}{image.name}: {one[0]} x {one[1]} pixels (height x width), but {what}{first.name}: {other[0]} "
-                f"x {other[1]}; all images of a data set have one size: resize them (the importers do so with "
-                "`--resize 224`, and with `--crop center` or `--pad` if the proportions shall stay)"
+                f"x {other[1]}; all images of a data set have one size, and so have all labels: resize or crop them "
+                "before they are written (labels by nearest neighbour)"
             )
 
 
