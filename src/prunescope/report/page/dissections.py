@@ -13,10 +13,11 @@ from prunescope.dissection.settings import DEFAULTS
 from prunescope.errors import InputError
 from prunescope.evidence.overview import find_summaries, read_numbers
 from prunescope.progress import Progress, silent
+from prunescope.reading import read_json, read_parquet
 from prunescope.report.page.study import dissection_facts
 from prunescope.report.page.subject import Subject
 from prunescope.report.page.write import write_page
-from prunescope.store.dissections import SUMMARY, UNITS, read_json, read_table
+from prunescope.store.dissections import SUMMARY, UNITS
 
 ALONE = "."  # the place of the layers of a single network
 
@@ -71,7 +72,7 @@ def write_dissection_report(
 
     def dissected(trial: int, level: int, layer: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         folder = folder_of(trial, level, layer)
-        return read_table(folder / UNITS), read_json(folder / SUMMARY)
+        return read_parquet(folder / UNITS), read_json(folder / SUMMARY)
 
     rows: list[dict[str, Any]] = []
     notes: list[str] = []

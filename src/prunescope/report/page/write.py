@@ -30,8 +30,8 @@ from prunescope.report.page.study import of_study
 from prunescope.report.page.subject import Subject
 from prunescope.report.page.units import kept_columns, unit_arrays
 from prunescope.report.page.vocabulary import NONE, Vocabulary, vocabulary
-from prunescope.store.dissections import PAIRS
 from prunescope.store.stored import open_study
+from prunescope.store.tallies import PAIRS
 
 SCRIPTS = ("core.js", "data.js", "charts.js", "pictures.js", "overview.js", "table.js", "journeys.js", "main.js")
 MOST_NAMED = 6
