@@ -210,7 +210,7 @@ def test_a_shown_recipe_can_be_kept_and_run_by_its_path(tmp_path: Path) -> None:
     mine.write_text(typed("recipe", "show", "miniature").stdout)
     result = typed("study", mine, "--out", tmp_path / "out", "--dry-run", "--set", "trials=2")
     assert result.exit_code == 0
-    assert len(result.stdout.splitlines()) == 2 * 2 * (20 + 1)
+    assert len(result.stdout.splitlines()) == 2 * (2 * (20 + 1) + 1)
 
 
 def test_a_recipe_is_shown_whole_with_what_it_extends() -> None:

@@ -37,6 +37,7 @@ def test_a_study_is_shown_with_its_numbers_verdict_and_claims(tmp_path: Path) ->
 
 def test_a_terminal_of_80_columns_breaks_no_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_counted(tmp_path / "study", trials=2, levels=1, units=130, layers=("late", "stage3.0.conv2"))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setattr(terminal.out, "width", 80)
     shown = typed("show", root).stdout
     tables = shown[: shown.index("units: the interpretable ones")]

@@ -278,7 +278,9 @@ def test_label_layers_of_16_bits_a_channel_are_refused_since_half_of_each_number
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
     content = [struct.pack(">I", len(c)) + name + c + struct.pack(">I", zlib.crc32(name + c)) for name, c in chunks]
     (folder / "images" / "made" / "0_object0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(content))
-    with pytest.raises(InputError, match=r"0_object0\.png: .*it has 16 bits a channel; expected PNG with 8 bits"):
+    with pytest.raises(
+        InputError, match=r"0_object0\.png: .*it has 16 bits a channel; expected an RGB PNG with 8 bits"
+    ):
         open_concepts(folder).image_labels(0)
 
 

@@ -115,7 +115,7 @@ def test_channels_that_the_image_processor_reverses_are_reversed(tmp_path: Path)
     ("content", "said"),
     [
         ("{", r"cannot be read as JSON .*download it again, or delete it"),
-        ("[]", r"contains a list, expected a JSON object"),
+        ("[]", r"expected a JSON object, found list"),
         (
             '{"image_mean": [0.5, 0.5], "image_std": [0.5, 0.5]}',
             r"image_mean is \[0\.5, 0\.5\].*expected three numbers",

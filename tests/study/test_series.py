@@ -20,6 +20,7 @@ from prunescope.pruning import prune_filters, shrink, unit_numbers
 from prunescope.store.stored import open_study
 from prunescope.study.reporting import Event
 from prunescope.study.series import run_series
+from tests.report.page_data import decoded, read_data
 
 NETWORK, CLASSES = "prunescope:resnet8x4", 16
 LAYERS = ["stage3", "stage1"]
@@ -130,7 +131,9 @@ def test_checkpoints_are_placed_on_an_axis_of_their_own(files: dict[str, Path], 
         files, "dense half quarter", tmp_path / "bits", data, layers=["stage3"], at=[32, 8, 4], axis="Bits per weight"
     ).run()
     assert found["at"].tolist() == [32, 8, 4]
-    assert "at 32 (Bits per weight)" in (tmp_path / "bits" / "report" / "index.html").read_text()
+    content = read_data(tmp_path / "bits", "study")
+    assert content["axis"] == "Bits per weight"
+    assert decoded(content["curves"])["at"] == [32, 8, 4]
     labelled = series(
         files, "dense half", tmp_path / "labels", data, layers=["stage3"], at=["float", "int8"], axis="Type"
     ).run()
@@ -358,8 +361,8 @@ def test_a_sample_of_the_images_is_dissected_and_the_page_says_so(
     part = sample_concepts(data, 20)
     expected = prunescope.dissect(network, layers=["stage3"], concepts=part, device="cpu")["stage3"].units
     pd.testing.assert_frame_equal(run.units(0, 0), expected)
-    page = (tmp_path / "out" / "report" / "index.html").read_text()
-    assert "a sample of 20 of 64 labelled images" in page
+    facts = dict(read_data(tmp_path / "out", "study")["facts"])
+    assert facts["Images"] == "a sample of 20 of 64 labelled images"
 
 
 def test_each_checkpoint_is_given_images_as_its_network_was_trained(tmp_path: Path, data: Path) -> None:

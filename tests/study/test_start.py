@@ -23,6 +23,7 @@ from prunescope.tasks.order import Plan
 from prunescope.training import train
 from prunescope.training.recipe import StepRange
 from tests.cli.commands import refused
+from tests.report.page_data import read_data
 
 NETWORK, LENGTH, LAST_RATE = "prunescope:resnet8x4", 6, 0.05 * 0.1
 COMMON = ["trials=1", "dissection.layers=[stage3]"]
@@ -204,7 +205,7 @@ def test_a_plan_counts_no_training_of_level_0(recipe: Path, made: Path) -> None:
     found = prunescope.plan([recipe], changes=changes, images_per_second=(100.0, 100.0), device="cpu")
     assert found.table["steps"].tolist() == [0, 2, 2]
     assert found.table["weights remaining"].round(2).tolist() == [0.4, 0.2, 0.1]
-    assert found.table["hours"][0] == pytest.approx((32 + 64) / 100 / 3600)
+    assert found.table["hours"][0] == pytest.approx((32 + 2 * 64) / 100 / 3600)  # with the untrained network
     assert any("stay pruned" in note for note in found.notes)
 
 
@@ -276,5 +277,5 @@ def test_a_sparse_start_has_its_evidence_and_report(recipe: Path, made: Path, tm
     changes = [*TUNED, "pruning.levels=1", f"start.weights={made / 'sparse.pth'}"]
     table = prunescope.Study(recipe, tmp_path / "out", changes=changes, device="cpu").run()
     assert table["weights_remaining"].round(2).tolist() == [0.4, 0.2]
-    page = (tmp_path / "out" / "report" / "index.html").read_text()
-    assert "from the given network to 50 % of its weights" in page
+    facts = dict(read_data(tmp_path / "out", "study")["facts"])
+    assert facts["Levels"] == "2, from the given network to 50 % of its weights"

@@ -11,6 +11,7 @@ from prunescope.store import read_recipe
 from prunescope.store.stored import open_study
 from prunescope.study import run_study
 from tests.cli.commands import refused, typed
+from tests.report.page_data import read_data
 
 NETWORKS = """\
 import torch
@@ -310,11 +311,12 @@ def test_what_is_never_pruned_and_layers_without_weights_are_named_in_plan_study
     assert "trial 0, level 2: no weights are left in 2;" in result.stderr
     assert json.loads((tmp_path / "out" / "trial-0" / "level-02" / "measured.json").read_text())["empty"] == ["2"]
     assert open_study(tmp_path / "out").measured(0, 0).empty == ()
-    page = (tmp_path / "out" / "report" / "index.html").read_text()
-    assert "Weights are counted over 704 prunable ones, 74.6 % of the network&#39;s 944 parameters" in page
-    assert "0.weight is never pruned." in page
-    assert "<b>Layers without weights.</b>" in page
-    assert "<li>Trial 0, level 2: 2</li>" in page
+    content = read_data(tmp_path / "out", "study")
+    method, notes = dict(content["facts"])["Method"], " ".join(content["notes"])
+    assert "Weights are counted over 704 prunable ones, 74.6 % of the network's 944 parameters" in method
+    assert "0.weight is never pruned." in method
+    assert "no weights in some layers" in notes
+    assert "trial 0, level 2: 2." in notes
 
 
 def test_a_weight_that_nothing_is_computed_with_is_named(recipe: Path, networks: Path, tmp_path: Path) -> None:

@@ -363,7 +363,7 @@ def test_masks_of_another_study_are_not_mixed_in_later(ways: Ways, recipe: Path,
         run_study(control, tmp_path / "out", branch_from=[second])
     noted = StudyDirectory(tmp_path / "out").masks_of
     noted.write_text('{"study": ')
-    with pytest.raises(InputError, match=r'masks\.json cannot be read; expected {"study": DIRECTORY}'):
+    with pytest.raises(InputError, match=r'masks\.json: cannot be read as JSON .*; expected {"study": DIRECTORY}'):
         run_study(control, tmp_path / "out", branch_from=[first])
     # A study may be in any place.
     moved = tmp_path / 'a "place"'
