@@ -299,5 +299,4 @@ def test_a_concept_called_like_a_script_is_text_in_the_page(recipe: Path, tmp_pa
     changes = ["trials=1", "pruning.levels=0", f"dissection.concepts={concepts}", "dissection.iou=0.001"]
     prunescope.Study(recipe, tmp_path / "out", changes=changes, device="cpu").run()
     assert any(name.startswith(evil) for name in read_data(tmp_path / "out", "study")["names"])
-    report = tmp_path / "out" / "report"
-    assert not [path for path in report.rglob("*.*") if evil.encode() in path.read_bytes()]
+    assert evil not in (tmp_path / "out" / "report" / "index.html").read_text()
