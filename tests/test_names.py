@@ -10,7 +10,7 @@ import yaml
 
 import prunescope
 from prunescope.dissection import LayerDissection
-from prunescope.dissection.result import is_complete, read_summary, read_units
+from prunescope.dissection.layer_files import is_complete, read_summary, read_units
 from prunescope.files import inside
 from prunescope.report import draw_figures
 from prunescope.store import read_recipe

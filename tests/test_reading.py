@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
 from prunescope.dissection.examples import EXAMPLES, read_examples
-from prunescope.dissection.result import read_summary, read_units, refuse_other
+from prunescope.dissection.layer_files import read_summary, read_units, refuse_other
 from prunescope.errors import InputError
 from prunescope.fingerprints import read_fingerprints
 from prunescope.hashes import Hashes

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 from prunescope.concepts import ConceptData, open_concepts
 from prunescope.dissection import dissect_activations
-from prunescope.dissection.result import Dissection, LayerDissection, read_units
+from prunescope.dissection.layer_files import read_units
+from prunescope.dissection.result import Dissection, LayerDissection
 from prunescope.errors import InputError
 from tests.dissection.worlds import World, write_world
 

@@ -12,7 +12,8 @@ from prunescope.concepts.sample import as_sample
 from prunescope.devices import choose_device
 from prunescope.dissection.activations import read_activations
 from prunescope.dissection.calibration import calibrate
-from prunescope.dissection.result import Dissection, LayerDissection, refuse_other
+from prunescope.dissection.layer_files import refuse_other
+from prunescope.dissection.result import Dissection, LayerDissection
 from prunescope.dissection.run import dissect_activations, dissect_networks
 from prunescope.dissection.settings import DEFAULTS, Align, Precision, Presence, Settings
 from prunescope.dissection.storage import Budget

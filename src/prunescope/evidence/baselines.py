@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from prunescope.dissection.basis import BASES
-from prunescope.dissection.result import is_complete, layer_folder
+from prunescope.dissection.layer_files import is_complete, layer_folder
 from prunescope.dissection.scores import concept_columns, interpretable
 from prunescope.errors import InputError
 from prunescope.evidence.consistency import compare_units

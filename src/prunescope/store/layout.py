@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from prunescope.dissection.result import is_complete
+from prunescope.dissection.layer_files import is_complete
 from prunescope.errors import InputError
 from prunescope.files import write_text
 from prunescope.fingerprints import read_fingerprints

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prunescope.bounds import MOST_LEVELS, MOST_TRIALS
-from prunescope.dissection.result import layer_folder
+from prunescope.dissection.layer_files import layer_folder
 from prunescope.errors import InputError, nearest
 from prunescope.files import file_name, read_file
 from prunescope.reading import read_json, read_parquet

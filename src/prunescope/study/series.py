@@ -17,9 +17,10 @@ from prunescope.concepts.packed import with_packed_copy
 from prunescope.concepts.sample import sample_concepts
 from prunescope.dissection.arrangement import BLOCKS
 from prunescope.dissection.calibration import calibrate
+from prunescope.dissection.layer_files import layer_folder, read_summary, read_units
 from prunescope.dissection.match_networks import match_units
 from prunescope.dissection.matching import UnitMatching
-from prunescope.dissection.result import Dissection, layer_folder, read_summary, read_units
+from prunescope.dissection.result import Dissection
 from prunescope.dissection.run import dissect_networks
 from prunescope.dissection.settings import check_precision
 from prunescope.dissection.storage import Budget

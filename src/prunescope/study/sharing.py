@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from prunescope.dissection.basis import BASES, parse_bases
-from prunescope.dissection.result import is_complete, layer_folder
+from prunescope.dissection.layer_files import is_complete, layer_folder
 from prunescope.files import write_json
 from prunescope.store.locations import IMAGES, LABELS, apart_from_places
 from prunescope.store.recipe import Recipe

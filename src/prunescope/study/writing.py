@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from prunescope.dissection.result import Dissection, read_summary
+from prunescope.dissection.layer_files import read_summary
+from prunescope.dissection.result import Dissection
 from prunescope.files import write_json, write_table
 from prunescope.networks.weights import save_weights
 from prunescope.study.context import StudyContext
