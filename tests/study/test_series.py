@@ -350,6 +350,11 @@ def test_units_of_a_smaller_network_are_compared_by_concept_by_match_or_by_given
     alone = [prunescope.dissect(model, layers=["stage3"], concepts=data, device="cpu") for model in (dense, small)]
     expected = prunescope.consistency(alone[0], alone[1], units=numbers)
     np.testing.assert_array_equal(given.loc[1, ["still_interpretable", "same_concept"]].astype(float), expected)
+    numbers[:2] = -1  # no unit of the dense network corresponds to these
+    np.save(tmp_path / "partial.npy", numbers)
+    partial = run("partial", small, units=tmp_path / "partial.npy")
+    expected = prunescope.consistency(alone[0], alone[1], units=numbers)
+    np.testing.assert_array_equal(partial.loc[1, ["still_interpretable", "same_concept"]].astype(float), expected)
 
 
 def test_a_sample_of_the_images_is_dissected_and_the_page_says_so(

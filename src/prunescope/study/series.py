@@ -306,7 +306,9 @@ class _Run:
         numbers, matched = one.numbers, {}
         if self.recipe.match and level > 0 and numbers is None:
             matched = self._match(one, preprocessing)
-            numbers = {layer: _numbers(matching) for layer, matching in matched.items()}
+            numbers = {layer: matching.units for layer, matching in matched.items()}
+        if numbers is not None:
+            numbers = {layer: _filled(own, self._highest(one.level, layer)) for layer, own in numbers.items()}
         named: dict[str, Any] = {"network": one.level.checkpoint.network or self.recipe.network}
         named |= {"trial": trial, "level": level}
         parts = {}
@@ -328,6 +330,12 @@ class _Run:
         summaries = {layer: read_summary(folder, layer) for layer in parts}
         known = {name: one.measured.get(name) for name in ("weights_remaining", "top1")}
         self.progress.finish_level(trial, level, summaries=summaries, **known)
+
+    def _highest(self, level: SeriesLevel, layer: str) -> int:
+        """Return the highest number of a unit of a layer in the first checkpoint; -1 for the first checkpoint itself."""
+        if level.level == 0:
+            return -1
+        return int(read_units(self.directory.dissection(level.trial, 0), layer)["unit"].max())
 
     def _known_numbers(self, layer: str, units: int, one: Prepared, numbered: bool) -> dict[str, Any]:
         """Return a note for the summary on where the units' numbers come from, unless they are the network's own."""
@@ -369,13 +377,15 @@ class _Run:
         )
 
 
-def _numbers(matching: UnitMatching) -> Array:
-    """Return a number for each unit: that of its match or, without one, a number unused in the first checkpoint."""
-    numbers = matching.units.copy()
-    free = numbers < 0
-    # Units are only left over if all units of the first checkpoint are matched, so that these numbers are free.
-    numbers[free] = numbers.max(initial=-1) + 1 + np.arange(int(free.sum()))
-    return numbers
+def _filled(numbers: Array, highest: int) -> Array:
+    """Replace -1, for units that correspond to none of the first checkpoint, by numbers above `highest` and the others.
+
+    The first checkpoint has no units of these numbers, so that such units are compared with none.
+    """
+    filled = numbers.copy()
+    free = filled < 0
+    filled[free] = max(highest, filled.max(initial=-1)) + 1 + np.arange(int(free.sum()))
+    return filled
 
 
 def _task_size(recipe: SeriesRecipe, concepts: ConceptData) -> int:
