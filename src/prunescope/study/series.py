@@ -332,7 +332,7 @@ class _Run:
         self.progress.finish_level(trial, level, summaries=summaries, **known)
 
     def _highest(self, level: SeriesLevel, layer: str) -> int:
-        """Return the highest number of a unit of a layer in the first checkpoint; -1 for the first checkpoint itself."""
+        """Return the highest number of a unit of a layer in the first checkpoint; -1 for that checkpoint itself."""
         if level.level == 0:
             return -1
         return int(read_units(self.directory.dissection(level.trial, 0), layer)["unit"].max())
