@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from prunescope.bounds import MOST_SIZE, check_count
 from prunescope.errors import InputError, nearest
@@ -223,7 +224,13 @@ def _without_values(model: nn.Module) -> nn.Module | None:
             id(weight): nn.Parameter(weight.to("meta"), weight.requires_grad) for weight in model.parameters()
         }
         known |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
-        return copy.deepcopy(model, known)
+        shapes = copy.deepcopy(model, known)
+        for module in shapes.modules():
+            # Batch normalisation keeps the shape, but on the meta device it is by far the slowest operation, since it
+            # is decomposed into many others.
+            if isinstance(module, BatchNorm) and type(module).forward is BatchNorm.forward:
+                module.forward = Tensor.clone  # type: ignore[assignment, method-assign]
+        return shapes
     except Exception:  # a network may hold anything, such as an open file
         return None
 
