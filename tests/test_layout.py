@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "prunescope"
 # From the top to the bottom. Modules that are not named here are shared by all, and import only each other.
 ORDER = (
     "__main__", "cli", "__init__", "terminal", "loading", "series", "runs", "api", "study", "report", "evidence",
-    "store", "training", "tasks", "dissection", "pruning", "networks", "miniature", "concepts",
+    "importers", "store", "training", "tasks", "dissection", "pruning", "networks", "miniature", "concepts",
 )  # fmt: skip
 SHARED = len(ORDER)
 FORMER = "prunescope.concepts.miniature"  # only imports what has moved

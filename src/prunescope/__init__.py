@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunescope.api import Study, compare, write_figures, write_outcome
-    from prunescope.concepts import check_concepts, download_broden, open_concepts, pack_concepts, packed_size
+    from prunescope.concepts import (
+        LabelledImage,
+        check_concepts,
+        download_broden,
+        open_concepts,
+        pack_concepts,
+        packed_size,
+        write_concepts,
+    )
     from prunescope.concepts.broden import permute_labels
     from prunescope.dissection import (
         Budget,
@@ -25,6 +33,14 @@ if TYPE_CHECKING:
     )
     from prunescope.errors import InputError
     from prunescope.evidence import concepts_still_detected, consistency, curves, matched_by_concept, show
+    from prunescope.importers import (
+        import_coco,
+        import_folders,
+        import_huggingface,
+        import_masks,
+        import_voc,
+        merge_concepts,
+    )
     from prunescope.loading import load
     from prunescope.miniature import make_miniature
     from prunescope.networks import build_network, list_layers, load_weights
@@ -39,6 +55,7 @@ __all__ = [
     "Budget",
     "Dissection",
     "InputError",
+    "LabelledImage",
     "LayerDissection",
     "Mask",
     "Recipe",
@@ -56,7 +73,12 @@ __all__ = [
     "dissect_activations_file",
     "dissect_checkpoints",
     "download_broden",
+    "import_coco",
+    "import_folders",
+    "import_huggingface",
+    "import_masks",
     "import_netdissect",
+    "import_voc",
     "list_layers",
     "list_recipes",
     "list_stages",
@@ -65,6 +87,7 @@ __all__ = [
     "make_miniature",
     "match_units",
     "matched_by_concept",
+    "merge_concepts",
     "open_concepts",
     "pack_concepts",
     "packed_size",
@@ -78,6 +101,7 @@ __all__ = [
     "show_recipe",
     "studies",
     "sweep",
+    "write_concepts",
     "write_figures",
     "write_outcome",
 ]
@@ -90,11 +114,13 @@ _HOMES = {
         "write_outcome",
     ),
     "prunescope.concepts": (
+        "LabelledImage",
         "check_concepts",
         "download_broden",
         "open_concepts",
         "pack_concepts",
         "packed_size",
+        "write_concepts",
     ),
     "prunescope.concepts.broden": ("permute_labels",),
     "prunescope.dissection": (
@@ -111,6 +137,14 @@ _HOMES = {
     ),
     "prunescope.errors": ("InputError",),
     "prunescope.evidence": ("concepts_still_detected", "consistency", "curves", "matched_by_concept", "show"),
+    "prunescope.importers": (
+        "import_coco",
+        "import_folders",
+        "import_huggingface",
+        "import_masks",
+        "import_voc",
+        "merge_concepts",
+    ),
     "prunescope.loading": ("load",),
     "prunescope.miniature": ("make_miniature",),
     "prunescope.networks": (

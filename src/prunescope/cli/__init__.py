@@ -12,6 +12,7 @@ import typer
 
 import prunescope
 from prunescope.bounds import MOST_COUNT
+from prunescope.cli import imports
 from prunescope.cli.checkpoints import series, sweep
 from prunescope.cli.options import (
     LABELLED,
@@ -67,12 +68,17 @@ app = typer.Typer(
     add_completion=False,
     **OPTIONS,
 )
-concepts_app = typer.Typer(help="Check, pack, download or draw labelled images.", **OPTIONS)
+concepts_app = typer.Typer(help="Import, check, merge, pack, download or draw labelled images.", **OPTIONS)
 make_app = typer.Typer(help="Draw labelled images with a program.", **OPTIONS)
 import_app = typer.Typer(help="Import the results of other programs.", **OPTIONS)
 recipe_app = typer.Typer(help="List and show the recipes of studies.", **OPTIONS)
 app.add_typer(concepts_app, name="concepts")
 concepts_app.add_typer(make_app, name="make")
+labels_app = typer.Typer(help=imports.GROUP_HELP, **OPTIONS)
+concepts_app.add_typer(labels_app, name="import")
+for importer in (imports.masks, imports.coco, imports.voc, imports.folders, imports.huggingface):
+    labels_app.command()(importer)
+concepts_app.command()(imports.merge)
 app.add_typer(import_app, name="import")
 app.add_typer(recipe_app, name="recipe")
 app.command()(series)

@@ -77,12 +77,12 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
             if item.isdigit():
                 everywhere.append(int(item))
                 continue
-            pixels = yield from _read_pixels(root, item, row.line, size, _LABELS, _numbers)
-            if pixels is None:
+            layer = yield from _read_layer(root, row, item, size)
+            if layer is None:
                 complete = False
                 continue
-            size = size or (pixels.shape[0], pixels.shape[1])
-            layers.append(pixels[..., 0] | pixels[..., 1].astype(np.uint16) << 8)
+            size = size or (layer.shape[0], layer.shape[1])
+            layers.append(layer)
             files.append(item)
     if size is None or not complete:
         return None
@@ -96,6 +96,34 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
     if unknown.any():
         return None
     return join_layers(codes, by_layer, everywhere)
+
+
+def read_layers(root: Path, row: Row, cell: str) -> Reading[tuple[list[np.ndarray], list[int]]]:
+    """Read the labels in one cell of the index, yielding their problems.
+
+    Returns
+    -------
+    layers : list of uint16 array [sh, sw]
+        The concept numbers of each label file.
+    everywhere : list of int
+        The numbers of the image-level labels.
+    """
+    size = None if row.size is None else (row.size.sh, row.size.sw)
+    layers, everywhere = [], []
+    for item in cell.split(";") if cell else ():
+        if item.isdigit():
+            everywhere.append(int(item))
+            continue
+        layer = yield from _read_layer(root, row, item, size)
+        if layer is not None:
+            layers.append(layer)
+    return layers, everywhere
+
+
+def _read_layer(root: Path, row: Row, item: str, size: tuple[int, int] | None) -> Reading[np.ndarray | None]:
+    """Read the concept numbers of one label file, uint16 [sh, sw]; return None if it cannot be used."""
+    pixels = yield from _read_pixels(root, item, row.line, size, _LABELS, _numbers)
+    return None if pixels is None else pixels[..., 0] | pixels[..., 1].astype(np.uint16) << 8
 
 
 def palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

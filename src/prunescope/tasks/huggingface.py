@@ -106,7 +106,7 @@ def open_huggingface(
         If `datasets` is not installed, if the data set cannot be loaded, if a split or column is missing or ambiguous,
         if an image has no class, or if the two splits have different classes.
     """
-    found = _load(name, configuration, revision)
+    found = load_splits(name, configuration, revision)
     splits = dict(found.with_format(None))  # the format of a saved data set may hide columns or return tensors
     roots = _roots(name)
     chosen = [
@@ -132,7 +132,14 @@ def open_huggingface(
     return sources[0], sources[1]
 
 
-def _load(name: str, configuration: str | None, revision: str | None) -> Any:
+def load_splits(name: str, configuration: str | None = None, revision: str | None = None) -> Any:
+    """Return the splits of a data set on the hub or in a folder, a `datasets.DatasetDict`.
+
+    Raises
+    ------
+    InputError
+        If `datasets` is not installed, or if the data set cannot be loaded.
+    """
     try:
         import datasets
     except ImportError as error:
