@@ -18,6 +18,7 @@ ABSENT = [name for name in ("onnxruntime", "onnxscript") if find_spec(name) is N
 MADE = {
     "exported": ["out/exported/activations/units.parquet"],
     "own-checkpoints": ["out/series/report/index.html", "out/series/figures/figure4-consistency.svg"],
+    "own-labels": ["out/mine/index.csv", "out/sweep/report/index.html", "out/sweep/figures/figure2-units.svg"],
     "sweep": ["out/sweep/report/index.html", "out/sweep/trial-0/level-02/mask.safetensors"],
 }
 
