@@ -21,7 +21,7 @@ COLUMNS = 8
 QUALITY = 75
 # The longest side of a thumbnail for so many images, which keeps the page of a large study below 150 MB.
 SIDES = ((2_000, 192), (8_000, 128))
-SMALLEST = 96
+SMALLEST = 90
 TRUTH = 56  # the greatest height and width of stored ground truth
 
 
