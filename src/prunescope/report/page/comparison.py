@@ -10,6 +10,8 @@ import pandas as pd
 
 from prunescope.evidence import Comparison, category_columns
 from prunescope.evidence.comparison import BEYOND
+from prunescope.evidence.over_trials import over_trials
+from prunescope.evidence.tables import POSITIONS
 from prunescope.progress import Progress, silent
 from prunescope.report.page.data import table_columns
 from prunescope.report.page.subject import Subject
@@ -71,14 +73,14 @@ def side_by_side(curves: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     -------
     DataFrame
         A row per study, level and layer. `trial` is the number of the study, and `level` the rank of its weights
-        remaining among those of all studies.
+        remaining among those of all studies. Intervals are over the trials or, where a study has one trial, over
+        images.
     """
     parts = []
     for number, name in enumerate(names):
-        rows = curves[curves["study"] == name]
-        numbers = [column for column in rows.select_dtypes("number").columns if not column.endswith(("_low", "_high"))]
-        means = rows.groupby(["layer", "level"], sort=False)[[c for c in numbers if c not in ("trial", "level")]].mean()
-        parts.append(means.reset_index().assign(trial=number))
+        rows = curves[curves["study"] == name].drop(columns=["study", *POSITIONS], errors="ignore")
+        means = rows if rows["trial"].nunique() == 1 else over_trials(rows).drop(columns="trials")
+        parts.append(means.assign(trial=number))
     joined = pd.concat(parts, ignore_index=True)
     descending = np.sort(joined["weights_remaining"].unique())[::-1]
     # Levels of studies with the same schedule differ by rounding.

@@ -9,6 +9,7 @@ import pandas as pd
 
 from prunescope.concepts.broden import open_concepts
 from prunescope.concepts.protocol import Concepts
+from prunescope.dissection.basis import BASES
 from prunescope.dissection.settings import DEFAULTS
 from prunescope.errors import InputError
 from prunescope.evidence.overview import find_summaries, read_numbers
@@ -55,7 +56,7 @@ def write_dissection_report(
     folders = [path.parent for path in found]
     by_network: dict[str, dict[str, Path]] = {}
     for folder in folders:
-        network = ALONE if folder == root else str(folder.parent.relative_to(root))
+        network = ALONE if folder == root else folder.parent.relative_to(root).as_posix()
         by_network.setdefault(network, {})[folder.name] = folder
     networks = list(by_network)
     layers = list(dict.fromkeys(layer for of_network in by_network.values() for layer in of_network))
@@ -80,7 +81,7 @@ def write_dissection_report(
         for layer in layers:
             numbers, problem = read_numbers(by_network[network][layer] / SUMMARY, root)
             place = {"trial": 0, "level": level, "layer": layer, "weights_remaining": None, "accuracy": None}
-            named = {} if len(networks) == 1 else {"at": level, "at_label": network}
+            named = {} if len(networks) == 1 else {"at": level, "at_label": _shown(network)}
             rows.append({**place, **named, **{name: value for name, value in numbers.items() if name != "folder"}})
             notes += [problem] if problem and problem not in notes else []
     units, summary = dissected(0, 0, layers[0])
@@ -91,7 +92,16 @@ def write_dissection_report(
         notes.append("The labelled images are no longer where the dissection read them, so the page shows no images.")
     iou = float(settings.get("iou", DEFAULTS.iou))
     facts = [(name.capitalize(), str(settings[name])) for name in ("network", "weights") if settings.get(name)]
-    facts += [("Networks", ", ".join(networks))] if len(networks) > 1 else []
+    in_bases = all(network == ALONE or _is_basis(network) for network in networks)
+    axis = "Basis" if in_bases and len(networks) > 1 else "Network"
+    facts += (
+        [("Bases" if axis == "Basis" else "Networks", ", ".join(map(_shown, networks)))] if len(networks) > 1 else []
+    )
+    if axis == "Basis":
+        notes.append(
+            "The directions of another basis have numbers of their own: direction 3 of a rotation has nothing to do "
+            "with unit 3."
+        )
     facts += [("Layers", ", ".join(layers)), ("Interpretable", f"IoU above {iou:g}"), *dissection_facts(settings)]
     subject = Subject(
         root=root,
@@ -100,7 +110,7 @@ def write_dissection_report(
         layers=tuple(layers),
         keys=tuple((0, level) for level in range(len(networks))),
         iou=iou,
-        axis="Network",
+        axis=axis,
         dissected=dissected,
         folder=folder_of,
         curves=pd.DataFrame(rows),
@@ -109,6 +119,15 @@ def write_dissection_report(
         tables={"categories": list(summary.get("by_category", {}))},
     )
     return write_page(subject, chosen, progress)
+
+
+def _is_basis(network: str) -> bool:
+    return network.startswith(f"{BASES}/")
+
+
+def _shown(network: str) -> str:
+    """Return what the page calls a network or the basis of a network's units."""
+    return "units" if network == ALONE else network.removeprefix(f"{BASES}/")
 
 
 def _opened(settings: dict[str, Any]) -> Concepts | None:

@@ -17,6 +17,7 @@ def of_study(study: StoredStudy, evidence: Evidence) -> Subject:
     verdict = evidence.verdict
     tables: dict[str, Any] = {
         "sensitivity": table_columns(evidence.sensitivity),
+        "unfinished": bool(study.missing),
         "categories": category_columns(evidence.curves),
         "verdict": None
         if verdict is None
@@ -91,10 +92,10 @@ def _method(study: StoredStudy) -> str:
 def _unfinished(study: StoredStudy) -> list[str]:
     """Say which levels are missing and which layers have no weights left."""
     notes = []
-    by_trial: dict[int, list[str]] = {}
+    by_trial: dict[int, list[int]] = {}
     for trial, level in study.missing:
-        by_trial.setdefault(trial, []).append(str(level))
-    missing = [f"trial {t}, level{'s' if len(of) > 1 else ''} {', '.join(of)}" for t, of in by_trial.items()]
+        by_trial.setdefault(trial, []).append(level)
+    missing = [f"trial {t}, level{'s' if len(of) > 1 else ''} {_ranges(of)}" for t, of in by_trial.items()]
     if missing:
         notes.append(f"Not all levels are finished. The page shows those that are. Missing: {'; '.join(missing)}.")
     found = {key: study.measured(*key).empty for key in study.finished}
@@ -105,3 +106,18 @@ def _unfinished(study: StoredStudy) -> list[str]:
             f"{'; '.join(empty)}."
         )
     return notes
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return ascending numbers as text, with ranges in the place of three or more that follow each other.
+
+    >>> _ranges([0, 1, 4, 5, 6, 9])
+    '0, 1, 4 to 6, 9'
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{of[0]} to {of[-1]}" if len(of) > 2 else ", ".join(map(str, of)) for of in parts)

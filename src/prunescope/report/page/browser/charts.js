@@ -1,5 +1,5 @@
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
-const FRAME = { left: 46, right: 12, top: 10, bottom: 38, width: 440, height: 240 };
+const FRAME = { left: 46, right: 10, top: 10, bottom: 40, width: 380, height: 230 };
 
 const trialName = (trial) => (study.trial_names ? shorten(study.trial_names[trial], 30) : `Trial ${trial}`);
 const positionOf = (row) => (study.curves.at ? row.at : row.weights_remaining);
@@ -33,15 +33,15 @@ function ticksUpTo(low, high) {
 function frame(words, rows, low, high, label) {
   const x = positions(rows);
   const y = (value) => FRAME.height - FRAME.bottom - ((FRAME.height - FRAME.top - FRAME.bottom) * (value - low)) / (high - low || 1);
-  const root = svg("svg", { viewBox: `0 0 ${FRAME.width} ${FRAME.height}`, role: "img", "aria-label": words, "font-size": 11, "font-family": "sans-serif", fill: "currentColor" });
+  const root = svg("svg", { viewBox: `0 0 ${FRAME.width} ${FRAME.height}`, role: "img", "aria-label": words, "font-size": 11.5, "font-family": "sans-serif", fill: "currentColor" });
   for (const tick of ticksUpTo(low, high)) {
     root.append(
       svg("line", { x1: FRAME.left, x2: FRAME.width - FRAME.right, y1: y(tick), y2: y(tick), stroke: "currentColor", "stroke-opacity": 0.15 }),
-      svg("text", { x: FRAME.left - 6, y: y(tick) + 4, "text-anchor": "end" }, tidy(tick, 2).replace(/(\.\d)0$/, "$1")));
+      svg("text", { x: FRAME.left - 6, y: y(tick) + 4, "text-anchor": "end" }, tidy(tick, 2)));
   }
   let last = -Infinity;
   for (const level of x.levels) {
-    if (x.to(level) - last < 34) continue;
+    if (x.to(level) - last < 28) continue;
     last = x.to(level);
     const row = rows.find((one) => one.level === level);
     const name = study.curves.at ? shorten(String(row.at_label), 9) : percent(row.weights_remaining);
@@ -95,17 +95,22 @@ function figure(name, root, caption, values = []) {
     })));
 }
 
+// The area between the second and the third number of each point.
+const areaOf = (points) => `${pathOf([...points.map(([at, high]) => [at, high]), ...points.map(([at, , low]) => [at, low]).reverse()])}Z`;
 const pathOf = (points) => points.map(([a, b], place) => `${place ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
 
 // panel: {name, column, label, caption, scale, floor, references: [[column, name]], breaks}
 function curve(panel, rows) {
   const scale = panel.scale ?? 1;
   const trials = [...new Set(rows.map((row) => row.trial))].sort((a, b) => a - b);
-  const bandRows = trials.length === 1 ? rows : trials.length >= 3 ? meansOf(rows[0].layer) : [];
+  const compared = study.kind === "comparison"; // each study has a band of its own
+  const bandRows = trials.length === 1 || compared ? rows : trials.length >= 3 ? meansOf(rows[0].layer) : [];
   const band = bandRows.filter((row) => !missing(row[`${panel.column}_low`]) && !missing(row[`${panel.column}_high`]));
   const references = (panel.references ?? []).filter(([column]) => rows.some((row) => !missing(row[column])));
   const all = [panel.column, ...references.map(([column]) => column)].flatMap((column) => rows.map((row) => row[column]));
-  all.push(...band.flatMap((row) => [row[`${panel.column}_low`], row[`${panel.column}_high`]]));
+  all.push(...references.flatMap(([column]) => bandRows.map((row) => row[`${column}_high`])));
+  all.push(...band.flatMap((row) => [row[`${panel.column}_low`], row[`${panel.column}_high`]].map((one) => (panel.floor === null ? one : Math.max(one, 0)))));
+  const height = (value) => y((panel.floor === null ? value : Math.max(value, 0)) * scale);
   const known = all.filter((value) => !missing(value)).map((value) => value * scale);
   if (!known.length) return null;
   const high = Math.max(...known), low = panel.floor === null ? Math.min(...known) : 0;
@@ -114,14 +119,16 @@ function curve(panel, rows) {
   const end = rows.find((row) => row.level === Math.max(...rows.map((one) => one.level)));
   const words = `${panel.label}: ${tidy(mean(rows, panel.column, first.level) * scale)} at level ${first.level}, ${tidy(mean(rows, panel.column, end.level) * scale)} at level ${end.level}, as means over trials`;
   const { root, x, y } = frame(words, rows, panel.floor === null ? low - margin : 0, high + margin, panel.label);
-  if (band.length > 1) {
-    const ordered = [...band].sort((a, b) => a.level - b.level);
-    const up = ordered.map((row) => [x.to(row.level), y(row[`${panel.column}_high`] * scale)]);
-    const down = ordered.map((row) => [x.to(row.level), y(row[`${panel.column}_low`] * scale)]).reverse();
-    root.append(svg("path", { d: `${pathOf([...up, ...down])}Z`, fill: "currentColor", "fill-opacity": 0.13 }));
+  for (const trial of compared ? trials : [null]) {
+    const ordered = band.filter((row) => trial === null || row.trial === trial).sort((a, b) => a.level - b.level);
+    if (ordered.length < 2) continue;
+    const area = areaOf(ordered.map((row) => [x.to(row.level), height(row[`${panel.column}_high`]), height(row[`${panel.column}_low`])]));
+    root.append(svg("path", { d: area, class: "band", fill: trial === null ? "currentColor" : COLORS[trials.indexOf(trial) % COLORS.length], "fill-opacity": trial === null ? 0.13 : 0.16 }));
   }
   references.forEach(([column], place) => {
     const points = x.levels.map((level) => [x.to(level), mean(rows, column, level)]).filter(([, value]) => !missing(value));
+    const around = bandRows.filter((row) => !missing(row[`${column}_low`]) && !missing(row[`${column}_high`])).sort((a, b) => a.level - b.level);
+    if (around.length > 1) root.append(svg("path", { d: areaOf(around.map((row) => [x.to(row.level), height(row[`${column}_high`]), height(row[`${column}_low`])])), fill: "currentColor", "fill-opacity": 0.08 }));
     root.append(svg("path", { d: pathOf(points.map(([a, b]) => [a, y(b * scale)])), fill: "none", stroke: "currentColor", "stroke-opacity": 0.7, "stroke-dasharray": ["2 3", "6 3", "8 3 2 3"][place] }));
   });
   for (const at of panel.breaks ?? []) {
@@ -144,8 +151,8 @@ function curve(panel, rows) {
   interactive(root, x, tell);
   const here = rows.filter((row) => row.level === state.level);
   const values = here.map((row) => [COLORS[trials.indexOf(row.trial) % COLORS.length], `${trials.length > 1 ? `${trialName(row.trial)}: ` : `Level ${row.level}: `}${missing(row[panel.column]) ? "–" : tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`]);
-  values.push(...references.map(([column, name], place) => [null, `${["dotted", "dashed", "dash-dotted"][place]}: ${name}`]));
-  if (band.length > 1) values.push([null, `band: 95 % interval over ${trials.length === 1 ? "images" : "trials"}`]);
+  values.push(...references.map(([column, name], place) => [null, `${["dotted", "dashed", "dash-dotted"][place]}: ${name}${missing(mean(rows, column, state.level)) ? "" : ` (${tidy(mean(rows, column, state.level) * scale, 1)})`}`]));
+  if (band.length > 1) values.push([null, compared ? "bands: 95 % intervals of each study" : `band: 95 % interval over ${trials.length === 1 ? "images" : "trials"}`]);
   return figure(panel.name, root, panel.caption, values);
 }
 const interval = (row, column, scale) => (missing(row[`${column}_low`]) ? "" : ` (${tidy(row[`${column}_low`] * scale, 1)} to ${tidy(row[`${column}_high`] * scale, 1)})`);
@@ -186,7 +193,7 @@ function heat(layer, column, title) {
     return found.reduce((sum, one) => sum + one, 0) / found.length;
   };
   const most = Math.max(...rows.map((row) => row[column]), 1);
-  const root = svg("svg", { viewBox: `0 0 ${FRAME.width} ${FRAME.height}`, role: "img", "font-size": 11, "font-family": "sans-serif", fill: "currentColor",
+  const root = svg("svg", { viewBox: `0 0 ${FRAME.width} ${FRAME.height}`, role: "img", "font-size": 11.5, "font-family": "sans-serif", fill: "currentColor",
     "aria-label": `${title} at bounds of the IoU from ${bounds[0]} to ${bounds.at(-1)}: at the bound ${bounds[4] ?? bounds[0]}, ${tidy(value(levels[0], bounds[4] ?? bounds[0]))} at level ${levels[0]} and ${tidy(value(levels.at(-1), bounds[4] ?? bounds[0]))} at level ${levels.at(-1)}` });
   const wide = (FRAME.width - FRAME.left - FRAME.right) / levels.length, high = (FRAME.height - FRAME.top - FRAME.bottom) / bounds.length;
   levels.forEach((level, column_) => {

@@ -16,7 +16,7 @@ function fill(node, attributes, children) {
 const byId = (id) => document.getElementById(id);
 const missing = (value) => value === null || value === undefined || Number.isNaN(value);
 const fixed = (value, digits = 3) => (missing(value) ? "–" : value.toFixed(digits));
-const tidy = (value, digits = 1) => (missing(value) ? "–" : value.toFixed(digits).replace(/\.0+$/, ""));
+const tidy = (value, digits = 1) => (missing(value) ? "–" : String(Number(value.toFixed(digits))));
 const percent = (value) => {
   if (missing(value)) return "–";
   const scaled = 100 * value;
@@ -41,9 +41,27 @@ const TERMS = {
   q: "The p-value against permuted labels, corrected for the number of units. Below 0.05, a unit is above chance.",
   localised: "The unit is interpretable, but not with its mask mirrored left to right, so that it detects the place and not only the image.",
   kappa: "Agreement with the dense network beyond what is expected by chance: 1 is perfect, 0 is chance.",
+  "top-1": "The share of validation images whose most probable class, by the network, is the right one.",
+  detected: "The different concepts that interpretable units detect. Several units can detect the same one.",
+  consistency: "Which share of the dense network's interpretable units are interpretable at this level, and which share of those detect the same concept.",
+  "weights into the unit": "The share of the unit's own weights that pruning has kept, in the last convolution of the layer.",
   break: "The fewest weights remaining down to which every level is unchanged.",
 };
 const term = (word, shown = word) => el("span", { class: "term", title: TERMS[word] }, shown);
+// A term that can also be read with the keyboard or by touch.
+const explained = (word, shown = word) => el("span", { class: "term", title: TERMS[word], tabindex: 0, role: "note", "aria-label": `${shown}: ${TERMS[word]}`,
+  onfocus: (event) => { const box = event.target.getBoundingClientRect(); showTip({ clientX: box.left, clientY: box.bottom - 8 }, [TERMS[word]]); },
+  onblur: hideTip, onkeydown: (event) => { if (event.key === "Escape") hideTip(); } }, shown);
+// A sentence in which the first use of each term is explained.
+const WORDS = { rewinds: "rewinding", IoU: "IoU", "interpretable units": "interpretable", "weights remaining": "weights remaining", "detected concepts": "concept", initialisation: "trial", chance: "chance" };
+function sentence(text) {
+  const seen = new Set();
+  return text.split(new RegExp(`\\b(${Object.keys(WORDS).join("|")})\\b`)).map((part, place) => {
+    if (place % 2 === 0 || seen.has(part)) return part;
+    seen.add(part);
+    return explained(WORDS[part], part);
+  });
+}
 
 const DEFAULTS = { view: "overview", layer: 0, trial: null, level: null, unit: null, other: null, trial2: null, concept: null,
   find: "", category: "", fate: "", show: "", sort: "iou", down: 1, truth: 0 };

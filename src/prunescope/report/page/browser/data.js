@@ -80,6 +80,12 @@ function unitAt(units, row, place) {
       .filter(([one]) => one >= 0),
   };
 }
+// Checkpoints of several networks are named; those of a study have numbers.
+const named = () => ["Network", "Basis"].includes(study.axis);
+const levelName = (level) => {
+  const row = named() ? study.rows.find((one) => one.level === level) : null;
+  return row?.at_label ? shorten(String(row.at_label), 30) : `Level ${level}`;
+};
 const nameOf = (one) => (!one.present ? "removed" : one.dead ? "dead" : one.label || "no concept");
 
 // The rows of the curves, as objects.

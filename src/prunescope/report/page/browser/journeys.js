@@ -1,7 +1,17 @@
 function unitView() {
-  if (state.unit === null) return [el("h2", {}, "A unit's journey"), chooser()];
-  return [el("h2", {}, `The journey of unit ${state.unit}`), chooser(), journey(state.unit, state.trial),
+  if (state.unit === null) return [el("h2", {}, nameOfView("unit")), chooser(), unitList()];
+  return [el("h2", {}, severalLevels() ? `The journey of unit ${state.unit}` : `Unit ${state.unit}`), chooser(), journey(state.unit, state.trial),
     state.other !== null || state.trial2 !== null ? journey(state.other ?? state.unit, state.trial2 ?? state.trial) : null];
+}
+
+// The units with the highest IoU, for those who do not know a unit's number.
+function unitList() {
+  const place = el("section", { "aria-live": "polite" });
+  unitsOf(state.layer, state.trial).then((units) => {
+    const best = entries(units).filter((one) => one.interpretable).sort((a, b) => b.iou - a.iou).slice(0, 12);
+    place.replaceChildren(best.length ? bars(`Units with the highest IoU${atLevel()}`, best.map((one) => ({ unit: one.unit, value: one.iou, text: `${fixed(one.iou)} ${shorten(one.label, 24)}` })), (item) => link({ unit: item.unit }, `unit ${item.unit}`)) : el("p", {}, `No unit is interpretable${atLevel()}. `, link({ view: "units" }, "See all units.")));
+  }).catch(problem);
+  return place;
 }
 
 function chooser() {
@@ -19,7 +29,8 @@ function journey(unit, trial) {
     if (at === undefined) { place.replaceChildren(el("p", {}, `Layer ${study.layers[layer]} has no unit ${unit} in trial ${trial}.`)); return; }
     const steps = units.levels.map((level, row) => ({ level, ...unitAt(units, row, at), curve: study.rows.find((one) => one.trial === trial && one.level === level && one.layer === study.layers[layer]) }));
     const maps = await Promise.all(steps.map((step) => mapsOf(layer, trial, step.level)));
-    place.replaceChildren(...[el("h3", {}, `Unit ${unit}, trial ${trial}`), story(steps), iouLine(steps, unit), strip(steps, maps, unit, trial), nextBest(steps)].filter(Boolean));
+    const several = new Set(study.keys.map(([one]) => one)).size > 1;
+    place.replaceChildren(...[el("h3", {}, `Unit ${unit}${several ? `, trial ${trial}` : ""}`), story(steps), el("div", { class: "figures" }, iouLine(steps, unit), nextBest(steps)), strip(steps, maps, unit, trial)].filter(Boolean));
   }).catch(problem);
   return place;
 }
@@ -31,7 +42,8 @@ function story(steps) {
     if (parts.at(-1)?.name === name) parts.at(-1).to = step.level;
     else parts.push({ name, from: step.level, to: step.level });
   }
-  return el("p", { class: "story" }, parts.map((part, place) => [place ? " → " : "", el("b", {}, shorten(part.name)), ` (level ${part.from}${part.to > part.from ? ` to ${part.to}` : ""})`]));
+  const where = (part) => (steps.length < 2 ? "" : named() ? ` (${[part.from, part.to].filter((level, place, both) => both.indexOf(level) === place).map(levelName).join(" to ")})` : ` (level ${part.from}${part.to > part.from ? ` to ${part.to}` : ""})`);
+  return el("p", { class: "story" }, parts.map((part, place) => [place ? " → " : "", el("b", {}, shorten(part.name)), where(part)]));
 }
 
 function iouLine(steps, unit) {
@@ -54,14 +66,17 @@ function iouLine(steps, unit) {
 }
 
 function strip(steps, maps, unit, trial) {
+  const ranks = [0, 1, 2, 3];
+  const image = (step, rank, side) => { const of = maps[steps.indexOf(step)]; return of?.row.has(unit) ? example(of, unit, rank, step.concept, side, `${steps.length > 1 ? `${levelName(step.level)}, image` : "Image"} ${rank + 1}: ${shorten(nameOf(step))}`) : "–"; };
   const cells = (label, value) => el("tr", {}, el("th", { scope: "row" }, label), steps.map((step) => el("td", { class: step.interpretable ? null : "not" }, value(step))));
   const table = el("table", { class: "strip" },
-    el("thead", {}, el("tr", {}, el("td"), steps.map((step) => el("th", { scope: "col", "aria-current": step.level === state.level ? "true" : null }, link({ view: "units", level: step.level }, `Level ${step.level}`))))),
-    el("tbody", {}, study.rows.some((row) => row.weights_remaining !== null) && cells("Weights", (step) => placeName(step.curve)), cells("Concept", (step) => (step.present && !step.dead && step.label ? link({ view: "concept", concept: step.label, level: step.level }, shorten(step.label, 30)) : nameOf(step))),
+    el("thead", {}, el("tr", {}, el("td"), steps.map((step) => el("th", { scope: "col", "aria-current": step.level === state.level ? "true" : null }, link({ view: "units", level: step.level }, severalLevels() ? levelName(step.level) : "All units"))))),
+    el("tbody", {}, !named() && study.rows.some((row) => !missing(positionOf(row))) && cells(study.curves.at ? shorten(study.axis ?? "", 30) : "Weights", (step) => placeName(step.curve)), steps.some((step) => !missing(step.into)) && cells(term("weights into the unit", "Into the unit"), (step) => (missing(step.into) ? "–" : `${percent(step.into)} %`)), cells("Concept", (step) => (step.present && !step.dead && step.label ? link({ view: "concept", concept: step.label, level: step.level }, shorten(step.label, 30)) : nameOf(step))),
       cells("IoU", (step) => (step.present ? fixed(step.iou) : "–")), steps.some((step) => step.fate) && cells(term("fate", "Fate"), (step) => step.fate), steps.some((step) => !missing(step.threshold)) && cells(term("threshold", "Threshold"), (step) => fixed(step.threshold, 2)),
-      study.pictures && [0, 1, 2, 3].map((rank) => cells(`Image ${rank + 1}`, (step) => { const of = maps[steps.indexOf(step)]; return of?.row.has(unit) ? example(of, unit, rank, step.concept, 96, `Level ${step.level}, image ${rank + 1}: ${shorten(nameOf(step))}`) : "–"; }))));
-  const title = el("h4", { id: `strip-${unit}-${trial}` }, "Level by level ", study.pictures ? button("Save as PNG", () => saveStrip(table, steps, unit, trial)) : null);
-  return el("div", {}, title, scrolled(`strip-${unit}-${trial}`, table));
+      study.pictures && (steps.length < 2 ? cells("Images", (step) => ranks.map((rank) => image(step, rank, 192))) : ranks.map((rank) => cells(`Image ${rank + 1}`, (step) => image(step, rank, 96))))));
+  if (steps.length < 2) table.classList.add("alone");
+  const title = el("h4", { id: `strip-${unit}-${trial}` }, severalLevels() ? "Level by level " : "Most exciting images ", study.pictures ? button("Save as PNG", () => saveStrip(table, steps, unit, trial)) : null);
+  return el("div", {}, title, scrolled(`strip-${unit}-${trial}`, table), legend());
 }
 
 function saveStrip(table, steps, unit, trial) {
@@ -70,12 +85,12 @@ function saveStrip(table, steps, unit, trial) {
   context.fillStyle = "#24292f"; context.font = "12px sans-serif";
   context.fillText(`${shorten(study.title)}, ${study.layers[state.layer]}, unit ${unit}, trial ${trial}`, 6, 14);
   steps.forEach((step, column) => {
-    context.fillText(placeName(step.curve), 6 + column * side, 32, side - 6);
+    context.fillText(named() ? levelName(step.level) : placeName(step.curve), 6 + column * side, 32, side - 6);
     context.fillText(shorten(nameOf(step), 20), 6 + column * side, 48, side - 6);
   });
-  [...table.tBodies[0].rows].filter((row) => row.querySelector("canvas")).forEach((row, rank) => [...row.querySelectorAll("td")].forEach((box, column) => {
-    const drawn = box.querySelector("canvas");
-    if (drawn) context.drawImage(drawn, 6 + column * side, 56 + rank * side);
+  steps.forEach((_, column) => [...table.tBodies[0].rows].flatMap((row) => [...row.cells[column + 1].querySelectorAll("canvas")]).forEach((drawn, rank) => {
+    const scale = (side - 4) / Math.max(drawn.width, drawn.height);
+    context.drawImage(drawn, 6 + column * side, 56 + rank * side, drawn.width * scale, drawn.height * scale);
   }));
   canvas.toBlob((blob) => download(`unit-${unit}-trial-${trial}.png`, blob));
 }
@@ -83,14 +98,14 @@ function saveStrip(table, steps, unit, trial) {
 function nextBest(steps) {
   const step = steps.find((one) => one.level === state.level);
   if (!step?.next.length) return null;
-  return bars(`Best concepts${atLevel()}`, step.next.map(([concept, iou]) => ({ name: study.names[concept], value: iou, text: fixed(iou) })), (item) => link({ view: "concept", concept: item.name }, shorten(item.name)));
+  return bars(`The unit's best concepts${atLevel()}, by IoU`, step.next.map(([concept, iou]) => ({ name: study.names[concept], value: iou, text: fixed(iou) })), (item) => link({ view: "concept", concept: item.name }, shorten(item.name)));
 }
 
 function conceptView() {
   const names = [...study.names].sort();
   const field = el("input", { type: "search", id: "concept", list: "concepts", value: state.concept ?? "", autocomplete: "off", onchange: (event) => go({ concept: event.target.value || null }) });
   const place = el("section", { "aria-live": "polite" });
-  const parts = [el("h2", {}, "A concept's journey"), el("form", { class: "tools", "aria-label": "Choose a concept", onsubmit: (event) => { event.preventDefault(); go({ concept: field.value || null }); } }, el("label", {}, "Concept ", field), el("datalist", { id: "concepts" }, names.map((name) => el("option", { value: name }))), button("Show", () => go({ concept: field.value || null }))), place];
+  const parts = [el("h2", {}, nameOfView("concept")), el("form", { class: "tools", "aria-label": "Choose a concept", onsubmit: (event) => { event.preventDefault(); go({ concept: field.value || null }); } }, el("label", {}, "Concept ", field), el("datalist", { id: "concepts" }, names.map((name) => el("option", { value: name }))), button("Show", () => go({ concept: field.value || null }))), place];
   unitsOf(state.layer, state.trial).then((units) => place.replaceChildren(...[state.concept === null ? detectedList(units) : detectors(units)].flat().filter(Boolean))).catch(problem);
   return parts;
 }
@@ -127,6 +142,6 @@ function detectors(units) {
     return box;
   })));
   const counts = units.levels.map((_, row) => found.filter((one) => one.steps[row].interpretable && one.steps[row].concept === concept).length);
-  return [el("h3", { id: "detectors" }, `Units that detect ${shorten(name, 80)}`), el("p", {}, `${found.length} unit${found.length > 1 ? "s detect" : " detects"} it at some level, in the order of first detection; blue cells are detections, with the IoU. Other cells name what the unit detects instead.`),
-    scrolled("detectors", el("table", { class: "strip" }, el("thead", {}, el("tr", {}, el("td"), units.levels.map((level) => el("th", { scope: "col" }, `Level ${level}`)))), el("tbody", {}, el("tr", {}, el("th", { scope: "row" }, "units"), counts.map((count) => el("td", {}, String(count)))), body)))];
+  return [el("h3", { id: "detectors" }, `Units that detect ${shorten(name, 80)}`), el("p", {}, `${found.length} unit${found.length > 1 ? "s detect" : " detects"} it at some level, in the order of first detection; blue cells are detections, with the IoU. Other cells name what the unit detects instead; a dot means that it is not interpretable.`),
+    scrolled("detectors", el("table", { class: "strip" }, el("thead", {}, el("tr", {}, el("td"), units.levels.map((level) => el("th", { scope: "col", "aria-current": level === state.level ? "true" : null }, severalLevels() ? levelName(level) : "IoU")))), el("tbody", {}, el("tr", {}, el("th", { scope: "row" }, "units"), counts.map((count) => el("td", {}, String(count)))), body)))];
 }

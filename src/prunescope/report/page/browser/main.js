@@ -2,7 +2,8 @@ let study = null;
 const VIEWS = { overview: ["Overview", overview], figures: ["Figures", figuresView], units: ["Units", unitsView], unit: ["A unit's journey", unitView], concept: ["A concept's journey", conceptView], numbers: ["All numbers", numbersView] };
 
 // A comparison has no units.
-const shows = (view) => study.kind !== "comparison" || ["overview", "figures", "numbers"].includes(view);
+const shows = (view) => (study.kind === "comparison" ? ["overview", "figures", "numbers"].includes(view) : view !== "figures" || severalLevels() || study.kind === "study" || study.kind === "series");
+const nameOfView = (view) => (severalLevels() ? VIEWS[view][0] : { unit: "A unit", concept: "A concept" }[view] ?? VIEWS[view][0]);
 
 function problem(error) {
   byId("problem").hidden = false;
@@ -30,10 +31,12 @@ function controls() {
   byId("levels").hidden = levels.length < 2;
   slider.max = levels.length - 1;
   slider.value = levels.indexOf(state.level);
-  const row = rowNow(), words = `Level ${state.level}${row && placeName(row) !== "– %" ? `: ${placeName(row)}${study.curves.at ? "" : " of weights"}` : ""}`;
+  const row = rowNow(), at = row && placeName(row) !== "– %" ? placeName(row) : "";
+  const words = named() ? `${state.level + 1} of ${levels.length}: ${at}` : `Level ${state.level}${at && `: ${study.curves.at ? `${shorten(study.axis ?? "", 30)} ` : ""}${at}${study.curves.at ? "" : " of weights"}`}`;
+  byId("levels").firstChild.data = named() ? `${study.axis} ` : "Level ";
   slider.setAttribute("aria-valuetext", words);
   byId("where").textContent = words;
-  byId("views").replaceChildren(...Object.entries(VIEWS).filter(([name]) => shows(name)).map(([name, [text]]) => { const item = link({ view: name }, text); if (name === state.view) item.setAttribute("aria-current", "page"); return item; }));
+  byId("views").replaceChildren(...Object.entries(VIEWS).filter(([name]) => shows(name)).map(([name]) => { const item = link({ view: name }, nameOfView(name)); if (name === state.view) item.setAttribute("aria-current", "page"); return item; }));
 }
 
 function render() {
@@ -43,7 +46,7 @@ function render() {
   controls();
   byId("main").replaceChildren(...VIEWS[state.view][1]().flat(Infinity).filter(Boolean));
   byId("main").dataset.view = state.view;
-  document.title = `${study.title} · ${VIEWS[state.view][0]} · prunescope`;
+  document.title = `${shorten(study.title)} · ${nameOfView(state.view)} · prunescope`;
   if (focused && focused !== document.activeElement?.id) byId(focused)?.focus({ preventScroll: true });
   if (before === state.view && document.querySelector(".units")) document.querySelector(".units").scrollTop = scroll;
 }

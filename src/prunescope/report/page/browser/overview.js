@@ -2,7 +2,7 @@ const layerName = () => study.layers[state.layer];
 const rowsHere = () => study.rows.filter((row) => row.layer === layerName());
 const rowNow = () => rowsHere().find((row) => row.trial === state.trial && row.level === state.level);
 const severalLevels = () => new Set(study.keys.map(([, level]) => level)).size > 1;
-const atLevel = () => (severalLevels() ? ` at level ${state.level}` : "");
+const atLevel = () => (severalLevels() ? (named() ? ` in ${levelName(state.level)}` : ` at level ${state.level}`) : "");
 const has = (rows, column) => rows.some((row) => !missing(row[column]));
 const breaksOf = (quantity) => (study.verdict ? rowsOf(study.verdict.breaks).filter((row) => row.quantity === quantity && (quantity === "accuracy" || row.layer === layerName()) && row.weights_remaining < 1).map((row) => row.weights_remaining) : []);
 
@@ -24,22 +24,31 @@ const grid = (...figures) => el("div", { class: "figures" }, figures.filter(Bool
 function overview() {
   const rows = rowsHere();
   const verdict = study.verdict && el("section", { "aria-labelledby": "verdict" }, el("h2", { id: "verdict" }, "Verdict"),
-    el("p", { class: "verdict" }, el("b", {}, study.verdict.hypothesis), VERDICTS[study.verdict.hypothesis] ?? ""), el("p", {}, study.verdict.text));
+    el("p", { class: "verdict" }, el("b", {}, study.verdict.hypothesis), VERDICTS[study.verdict.hypothesis] ?? ""), el("p", {}, sentence(study.verdict.text)));
   return [
-    el("dl", { class: "facts" }, study.facts.map(([name, text]) => el("div", {}, el("dt", {}, TERMS[name.toLowerCase()] ? term(name.toLowerCase(), name) : name), el("dd", {}, text)))),
+    el("dl", { class: "facts" }, study.facts.map(([name, text]) => el("div", {}, el("dt", {}, factName(name)), el("dd", {}, sentence(text))))),
+    study.unfinished ? notes() : null,
     verdict, severalLevels() ? grid(...mainPanels(rows).map((panel) => curve(panel, rows))) : null, now(), severalLevels() ? null : categoryBars(), differences(),
-    study.notes.length ? el("aside", { class: "notice", "aria-label": "Notes" }, study.notes.map((note) => el("p", {}, note))) : null,
+    study.unfinished ? null : notes(),
   ];
 }
+
+const FACTS = { trials: "trial", levels: "level", interpretable: "interpretable", threshold: "threshold", "top-1 accuracy": "top-1", "interpretable units": "interpretable", "detected concepts": "detected",
+  "dead units": "dead", "above chance": "q", localised: "localised", "still interpretable": "consistency", "of those, same concept": "consistency" };
+const factName = (name) => (FACTS[name.toLowerCase()] ? explained(FACTS[name.toLowerCase()], name) : name);
+const notes = () => (study.notes.length ? el("aside", { class: "notice", "aria-label": "Notes" }, study.notes.map((note) => el("p", {}, note))) : null);
 
 function now() {
   const row = rowNow();
   if (!row) return el("p", {}, "This level is not finished in this trial.");
-  const facts = [["Top-1 accuracy", missing(row.accuracy) ? null : `${tidy(100 * row.accuracy)} %`], ["Interpretable units", `${row.interpretable} of ${row.units}`], ["Detected concepts", row.concepts],
-    ["Dead units", row.dead], ["Above chance", row.above_chance], ["Localised", row.localised], ["Still interpretable", missing(row.still_interpretable) ? null : `${tidy(100 * row.still_interpretable)} %`], ["Of those, same concept", missing(row.same_concept) ? null : `${tidy(100 * row.same_concept)} %`]];
-  return el("section", { "aria-labelledby": "now" }, el("h2", { id: "now" }, severalLevels() ? `At level ${state.level}` : "Results"),
-    el("dl", { class: "now" }, facts.filter(([, value]) => !missing(value)).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value))))));
+  const counted = (value) => (missing(value) ? null : tidy(value));
+  const facts = [["Top-1 accuracy", missing(row.accuracy) ? null : `${tidy(100 * row.accuracy)} %`], ["Interpretable units", `${tidy(row.interpretable)} of ${tidy(row.units)}`], ["Detected concepts", tidy(row.concepts)],
+    ["Dead units", counted(row.dead)], ["Above chance", counted(row.above_chance)], ["Localised", counted(row.localised)], ["Still interpretable", missing(row.still_interpretable) ? null : `${tidy(100 * row.still_interpretable)} %`], ["Of those, same concept", missing(row.same_concept) ? null : `${tidy(100 * row.same_concept)} %`]];
+  return el("section", { "aria-labelledby": "now" }, el("h2", { id: "now" }, !severalLevels() ? "Results" : named() ? levelName(state.level) : `At level ${state.level}`),
+    el("dl", { class: "now" }, facts.filter(([, value]) => !missing(value)).map(([name, value]) => el("div", {}, el("dt", {}, factName(name)), el("dd", {}, value)))));
 }
+
+const isBasis = (name) => name.startsWith("basis_") && !/_(low|high)$/.test(name);
 
 function figuresView() {
   const rows = rowsHere(), categories = study.categories ?? [];
@@ -50,6 +59,7 @@ function figuresView() {
     several && [el("h2", {}, "Figures"), grid(...mainPanels(rows).map((panel) => curve(panel, rows)))],
     categoryBars(),
     several && grid(...categories.map((name) => curve({ name: `figure3-${name}`, column: name, label: name, caption: `Figure 3. Detected concepts of the category ${name} (the most in any is ${most}).` }, rows))),
+    several && Object.keys(study.curves).some((name) => isBasis(name) && has(rows, name)) && [el("h2", {}, "Other bases"), grid(...Object.keys(study.curves).filter(isBasis).map((name) => curve({ name, column: name, label: "Concepts, as a ratio", caption: `Concepts that the directions of the basis ${shorten(name.slice(6), 40)} detect, divided by those of the units. Below 1, the units' own basis is special.` }, rows)))],
     several && [el("h2", {}, "Consistency with the dense network"), grid(
       share("still_interpretable", "Still interpretable (%)", "Figure 4, left. The dense network's interpretable units that still are.", [["still_interpretable_floor", "units renumbered"], ["still_interpretable_across", "other trials"], ["retrained_still_interpretable", "retrained"]]),
       share("same_concept", "Same concept (%)", "Figure 4, right. Of those, the units that detect the same concept.", [["same_concept_floor", "units renumbered"], ["same_concept_across", "other trials"], ["retrained_same_concept", "retrained"]]),
@@ -75,7 +85,7 @@ function differences() {
 function categoryBars() {
   const row = rowNow(), categories = study.categories ?? [];
   if (!row || !categories.length) return null;
-  return [el("h2", {}, "Detected concepts by category"), bars(atLevel() ? `At level ${state.level}` : "", categories.map((name) => ({ name, value: row[name] ?? 0, text: String(row[name] ?? 0) })), (item) => (shows("units") ? link({ view: "units", category: item.name, show: "interpretable" }, item.name) : item.name))];
+  return [el("h2", {}, "Detected concepts by category"), bars(atLevel() ? `Number of different concepts${atLevel()}` : "Number of different concepts", categories.map((name) => ({ name, value: row[name] ?? 0, text: String(row[name] ?? 0) })), (item) => (shows("units") ? link({ view: "units", category: item.name, show: "interpretable" }, item.name) : item.name))];
 }
 
 function claims() {
@@ -90,6 +100,7 @@ const plainTable = (names, rows) => el("table", { class: "plain" }, el("thead", 
 
 function classesView() {
   const place = el("div", {}, "Loading ...");
+  if (state.level === 0) return [el("h2", { id: "classes" }, "Classes that lose most"), el("p", {}, "Choose a level above 0 to see the classes whose accuracy falls most from level 0 to that level.")];
   load("classes").then((table) => {
     const rows = rowsOf(table).filter((row) => row.trial === state.trial);
     const at = (level) => new Map(rows.filter((row) => row.level === level).map((row) => [row.class, row]));

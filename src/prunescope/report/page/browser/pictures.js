@@ -87,14 +87,23 @@ function example(maps, unit, rank, concept, side, words) {
   const known = study.pictures;
   if (!known) return null;
   const scale = side / Math.max(known.width, known.height);
-  const canvas = el("canvas", { width: Math.round(known.width * scale), height: Math.round(known.height * scale), role: "img", "aria-label": words,
-    onclick: () => enlarge(maps, unit, rank, concept, words) });
+  const open = () => enlarge(maps, unit, rank, concept, words);
+  // One stop of the tabulator key per unit and level; the dialog leads to the other images.
+  const canvas = el("canvas", { width: Math.round(known.width * scale), height: Math.round(known.height * scale), role: "button", "aria-label": words, tabindex: rank ? -1 : 0,
+    onclick: open, onkeydown: (event) => { if (["Enter", " "].includes(event.key)) { event.preventDefault(); open(); } } });
   later(canvas, () => drawExample(canvas, maps, unit, rank, concept));
   return canvas;
 }
 
 function enlarge(maps, unit, rank, concept, words) {
-  const dialog = byId("large");
-  dialog.replaceChildren(example(maps, unit, rank, concept, Math.min(640, innerWidth - 60), words), el("p", {}, words), el("form", { method: "dialog" }, el("button", {}, "Close")));
-  dialog.showModal();
+  const dialog = byId("large"), side = Math.min(640, innerWidth - 70, innerHeight - 200);
+  const show = (at) => {
+    const drawn = example(maps, unit, at, concept, side, `Image ${at + 1} of 4`);
+    drawn.setAttribute("role", "img");
+    drawn.removeAttribute("tabindex");
+    const step = (text, to) => { const other = button(text, () => { show(to); dialog.querySelectorAll("button")[to < at ? 0 : 1].focus(); }); other.disabled = to < 0 || to > 3; return other; };
+    dialog.replaceChildren(drawn, el("p", {}, words.replace(/\b([Ii]mage) \d/, `$1 ${at + 1}`)), el("form", { method: "dialog", class: "tools" }, step("Previous image", at - 1), step("Next image", at + 1), el("button", {}, "Close")));
+  };
+  show(rank);
+  if (!dialog.open) dialog.showModal();
 }

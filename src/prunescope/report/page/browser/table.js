@@ -1,6 +1,6 @@
 const ROW = 78;
 const FILTERS = { "": "all units", interpretable: "interpretable", not: "not interpretable", above: "above chance", localised: "localised", dead: "dead", removed: "removed", changed: "other concept than one level before" };
-const COLUMNS = [["unit", "Unit"], ["label", "Concept"], ["category", "Category"], ["iou", "IoU"], ["interval", "95 % interval"], ["fate", "Fate"], ["dense", "At level 0"], ["q", "q"], ["images", "Most exciting images"]];
+const COLUMNS = [["unit", "Unit"], ["label", "Concept"], ["images", "Most exciting images"], ["category", "Category"], ["iou", "IoU"], ["interval", "95 % interval"], ["fate", "Fate"], ["dense", "At level 0"], ["q", "q"]];
 
 // All units of a level, whatever has become of them, with their concept in the dense network and one level before.
 function entries(units) {
@@ -70,10 +70,11 @@ function unitsView() {
       el("label", {}, "Find ", field), select("category", "Category", [["", "all"], ...categories]), study.curves.fate_kept && select("fate", "Fate", [["", "all"], ...study.fates.map((fate) => [fate, fate])]),
       select("show", "Show", Object.entries(FILTERS)), truthBox(), count,
       button("Save as CSV", () => download("units.csv", toCsv(["unit", "label", "category", "iou", "iou_low", "iou_high", "interpretable", "dead", "removed", "fate", "dense_label", "q"], found.map((one) => [one.unit, one.label, one.category, one.iou, one.low, one.high, one.interpretable, one.dead, one.removed, one.fate, one.dense, one.q])), "text/csv"))),
-    known,
+    known, legend(),
   ];
 }
-const truthBox = () => (study.pictures ? el("label", { class: "check" }, el("input", { type: "checkbox", id: "truth", checked: Boolean(state.truth), onchange: (event) => go({ truth: event.target.checked ? 1 : 0 }, true) }), " outline the labelled pixels too") : null);
+const truthBox = () => (study.pictures ? el("label", { class: "check" }, el("input", { type: "checkbox", id: "truth", checked: Boolean(state.truth), onchange: (event) => go({ truth: event.target.checked ? 1 : 0 }, true) }), " also outline the labelled pixels (blue)") : null);
+const legend = () => (study.pictures ? el("p", { class: "legend" }, "The ", term("mask"), " of the unit is outlined in yellow", state.truth ? ", and the labelled pixels of its concept in blue" : "", ". Choose an image to enlarge it.") : null);
 
 function unitRow(one, place, maps, shown) {
   const visible = new Set(shown.map(([name]) => name));
@@ -81,6 +82,6 @@ function unitRow(one, place, maps, shown) {
   return el("tr", { "aria-rowindex": place + 2, class: one.interpretable ? null : "not", "data-unit": one.unit },
     el("th", { scope: "row" }, link({ view: "unit", unit: one.unit }, `unit ${one.unit}`)),
     el("td", { class: "text", title: one.label }, one.concept >= 0 && one.present && !one.dead ? link({ view: "concept", concept: one.label }, shorten(one.label, 40)) : nameOf(one)),
-    el("td", {}, shorten(one.category, 20)), el("td", { class: "number" }, one.present ? fixed(one.iou) : "–"), visible.has("interval") && el("td", { class: "number" }, missing(one.low) ? "–" : `${fixed(one.low)} to ${fixed(one.high)}`),
-    visible.has("fate") && el("td", {}, one.fate), visible.has("dense") && el("td", { class: "text", title: one.dense }, shorten(one.dense, 40)), visible.has("q") && el("td", { class: "number" }, fixed(one.q)), visible.has("images") && images);
+    visible.has("images") && images, el("td", {}, shorten(one.category, 20)), el("td", { class: "number" }, one.present ? fixed(one.iou) : "–"), visible.has("interval") && el("td", { class: "number" }, missing(one.low) ? "–" : `${fixed(one.low)} to ${fixed(one.high)}`),
+    visible.has("fate") && el("td", {}, one.fate), visible.has("dense") && el("td", { class: "text", title: one.dense }, shorten(one.dense, 40)), visible.has("q") && el("td", { class: "number" }, fixed(one.q)));
 }
