@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import prunescope
 from prunescope.concepts import ConceptData
@@ -23,6 +23,7 @@ from prunescope.errors import InputError
 from prunescope.evidence import curves
 from prunescope.evidence.fates import FATES
 from prunescope.report import write_dissection_report, write_report
+from prunescope.report.page.comparison import side_by_side
 from prunescope.report.page.maps import quantised
 from prunescope.report.page.pictures import choose_pictures, run_lengths
 from prunescope.report.page.units import DEAD, INTERPRETABLE, PRESENT
@@ -298,3 +299,55 @@ def test_a_comparison_has_a_page_with_levels_of_equal_weights_side_by_side(tmp_p
     assert content["trial_names"] == ["one", "other"]
     assert content["keys"] == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]]
     assert [path.name for path in (tmp_path / "out/report/data").iterdir()] == ["study.js"]
+
+
+def write_masks(root: Path, kept: int) -> None:
+    """Write the masks of two levels, the second of which keeps the first `kept` of 4 weights into each of 8 units."""
+    for level in range(2):
+        mask = {
+            f"layer4.{name}.weight": np.ones((8, 4, 1, 1), bool) for name in ("0.conv2", "10.conv2", "0.downsample.0")
+        }
+        mask["layer4.10.conv2.weight"][:, kept if level else 4 :] = False
+        save_file(mask, root / f"trial-0/level-{level:02d}/mask.safetensors")
+
+
+def test_the_weights_that_lead_into_units_are_counted_in_the_last_convolution(
+    tmp_path: Path, concepts: ConceptData
+) -> None:
+    root = write_study(tmp_path, {(0, level): UNITS[0, level] for level in range(2)}, trials=1, levels=1)
+    write_masks(root, kept=1)
+    write_report(root, concepts)
+    assert of_units(root)["into"].tolist() == [[1.0] * 8, [0.25] * 8]
+    (root / "trial-0/level-01/mask.safetensors").write_bytes(b"damaged")
+    write_report(root, concepts)
+    assert "into" not in of_units(root)
+    assert any("level-01/mask.safetensors: cannot be read" in note for note in read_data(root, "study")["notes"])
+
+
+def test_other_bases_of_a_dissection_stand_beside_the_units(tmp_path: Path, concepts: ConceptData) -> None:
+    out = tmp_path / "out"
+    for number, name in enumerate(("layer4", "basis/rotate-0/layer4")):
+        shutil.copytree(dissection(tmp_path / str(number)), out / name)
+    write_dissection_report(out, concepts)
+    content = read_data(out, "study")
+    assert (content["axis"], content["curves"]["at_label"]) == ("Basis", ["units", "rotate-0"])
+    assert any("direction 3 of a rotation has nothing to do with unit 3" in note for note in content["notes"])
+
+
+def test_a_comparison_has_intervals_over_trials_or_images() -> None:
+    one, other = (
+        pd.DataFrame({"study": name, "trial": range(trials), "level": 0, "layer": "layer4", "weights_remaining": 1.0,
+                      "interpretable": [10.0, 12.0, 14.0][:trials], "interpretable_low": 1.0})
+        for name, trials in (("many", 3), ("single", 1))
+    )  # fmt: skip
+    found = side_by_side(pd.concat([one, other], ignore_index=True), ["many", "single"])
+    assert found["interpretable"].tolist() == [12.0, 10.0]
+    assert found["interpretable_low"].round(2).tolist() == [7.03, 1.0]  # 12 - 4.303 * 2 / sqrt(3)
+
+
+def test_missing_levels_are_named_in_ranges(tmp_path: Path, concepts: ConceptData) -> None:
+    root = write_study(tmp_path, {(0, 0): UNITS[0, 0]}, trials=2, levels=4)
+    write_report(root, concepts)
+    content = read_data(root, "study")
+    assert content["unfinished"]
+    assert "Missing: trial 0, levels 1 to 4; trial 1, levels 0 to 4." in content["notes"][0]

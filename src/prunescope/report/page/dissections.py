@@ -53,7 +53,7 @@ def write_dissection_report(
     found = find_summaries(root)
     if not found:
         raise InputError(f"{root} contains no study and no dissection; give the --out directory of one")
-    folders = [path.parent for path in found]
+    folders = [path.parent for path in [*found, *sorted(root.glob(f"{BASES}/*/*/{SUMMARY}"))]]
     by_network: dict[str, dict[str, Path]] = {}
     for folder in folders:
         network = ALONE if folder == root else folder.parent.relative_to(root).as_posix()

@@ -9,6 +9,7 @@ from prunescope.report.drawing import percent
 from prunescope.report.method import counted, method
 from prunescope.report.page.data import plain, table_columns
 from prunescope.report.page.subject import Subject
+from prunescope.store.layout import StudyDirectory
 from prunescope.store.stored import StoredStudy
 
 
@@ -47,6 +48,7 @@ def of_study(study: StoredStudy, evidence: Evidence) -> Subject:
         tables=tables,
         classes=evidence.classes,
         fates=evidence.fates,
+        mask=None if study.settings.is_series else StudyDirectory(study.root).mask,
     )
 
 

@@ -47,6 +47,8 @@ class Subject:
         The accuracy of every class at every level.
     fates : DataFrame or None
         The fate of every unit at every level.
+    mask : function or None
+        Returns the file with the mask of a trial and level, which need not exist.
     """
 
     root: Path
@@ -64,6 +66,7 @@ class Subject:
     tables: dict[str, Any]
     classes: pd.DataFrame | None = None
     fates: pd.DataFrame | None = None
+    mask: Callable[[int, int], Path] | None = None
 
     @property
     def with_units(self) -> list[Key]:

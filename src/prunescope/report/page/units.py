@@ -44,6 +44,7 @@ def unit_arrays(
     pairs: Mapping[int, Path],
     words: Vocabulary,
     iou: float,
+    into: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
     """Return the units of one layer and trial as arrays [levels, units] for the page.
 
@@ -59,12 +60,15 @@ def unit_arrays(
         The concepts of the page.
     iou : float
         The bound above which a unit is interpretable.
+    into : float32 array [levels, units], optional
+        The share of kept weights among those that lead into each unit.
 
     Returns
     -------
     dict
         `levels` and `units`, their numbers; `concept`, the row of the vocabulary (-1 for none); the numbers of
-        `NUMBERS`; `flags`; `fate`, an index of `FATES`; and `next_concept` and `next_iou` [levels, units, 4].
+        `NUMBERS`; `into`, if it is given; `flags`; `fate`, an index of `FATES`; and `next_concept` and `next_iou`
+        [levels, units, 4].
     """
     units, levels = unit_numbers(tables), sorted(tables)
     shape = (len(levels), len(units))
@@ -87,6 +91,7 @@ def unit_arrays(
             next_concept[row], next_iou[row] = _next_best(pairs[level], units, words)
     small = np.int16 if len(words.table) < 2**15 else np.int32
     arrays: dict[str, NDArray[Any]] = {"concept": concept.astype(small), "flags": flags, "fate": fate, **numbers}
+    arrays |= {} if into is None else {"into": into}
     arrays |= {"next_concept": next_concept.astype(small), "next_iou": next_iou}
     known = {name: array for name, array in arrays.items() if array.dtype != np.float32 or not np.isnan(array).all()}
     return {"levels": levels, "units": packed(units.astype(np.int32)), **{k: packed(v) for k, v in known.items()}}

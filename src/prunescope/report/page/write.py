@@ -19,6 +19,7 @@ from prunescope.concepts.protocol import Concepts
 from prunescope.dissection.examples import EXAMPLES_FILE, read_examples
 from prunescope.dissection.scores import interpretable
 from prunescope.drawing import FATE_COLORS
+from prunescope.errors import InputError
 from prunescope.evidence import Evidence, read_evidence
 from prunescope.evidence.fates import FATES
 from prunescope.files import write_text
@@ -28,8 +29,9 @@ from prunescope.report.page.maps import map_arrays
 from prunescope.report.page.pictures import COLUMNS, TILES, Pictures, choose_pictures, sheets
 from prunescope.report.page.study import of_study
 from prunescope.report.page.subject import Subject
-from prunescope.report.page.units import kept_columns, unit_arrays
+from prunescope.report.page.units import kept_columns, unit_arrays, unit_numbers
 from prunescope.report.page.vocabulary import NONE, Vocabulary, vocabulary
+from prunescope.report.page.weights import kept_into_units
 from prunescope.store.stored import open_study
 from prunescope.store.tallies import PAIRS
 
@@ -81,6 +83,7 @@ def write_page(subject: Subject, concepts: Concepts | None, progress: Progress =
     chains = sorted({(subject.layers.index(layer), trial) for trial, _, layer in keys})
     total = len(chains) + len(with_examples) + (0 if pictures is None else pictures.sheets) + 2
     written: set[str] = set()
+    notes: list[str] = []
 
     def write(name: str, content: Mapping[str, Any]) -> None:
         write_data(folder, name, content)
@@ -93,7 +96,8 @@ def write_page(subject: Subject, concepts: Concepts | None, progress: Progress =
         found = subject.fates
         fates = {} if found is None else _by_level(found, trial, layer)
         pairs = {level: subject.folder(trial, level, layer) / PAIRS for level in of_chain}
-        content = unit_arrays(of_chain, fates, pairs, words, subject.iou)
+        into = _into(subject, trial, of_chain, layer, notes)
+        content = unit_arrays(of_chain, fates, pairs, words, subject.iou, into)
         write(f"units-{place}-{trial}", content)
     if concepts is not None and pictures is not None:
         for trial, level, layer in with_examples:
@@ -108,7 +112,7 @@ def write_page(subject: Subject, concepts: Concepts | None, progress: Progress =
             write(f"sheet-{number}", sheet)
     if subject.classes is not None:
         write("classes", table_columns(subject.classes))
-    write("study", _study(subject, words, concepts, pictures, with_examples))
+    write("study", _study(subject, words, concepts, pictures, with_examples, notes))
     write_text(folder / "index.html", page_text(subject))
     _remove_others(folder, written)
     return folder / "index.html"
@@ -144,6 +148,20 @@ def _pictures(
     return pictures, wanted[np.lexsort(wanted.T[::-1])].astype(np.int64), found
 
 
+def _into(
+    subject: Subject, trial: int, tables: Mapping[int, pd.DataFrame], layer: str, notes: list[str]
+) -> NDArray[np.float32] | None:
+    """Return the kept weights of every unit by level; if a mask cannot be read, add a note that says so."""
+    if subject.mask is None:
+        return None
+    paths = [subject.mask(trial, level) for level in sorted(tables)]
+    try:
+        return kept_into_units([path if path.is_file() else None for path in paths], layer, len(unit_numbers(tables)))
+    except InputError as error:
+        notes.append(f"The weights that lead into the units of trial {trial} are not shown. {error}.")
+        return None
+
+
 def _by_level(fates: pd.DataFrame, trial: int, layer: str) -> dict[int, pd.DataFrame]:
     rows = fates[(fates["trial"] == trial) & (fates["layer"] == layer)]
     return {int(level): rows[rows["level"] == level] for level in rows["level"].unique()}
@@ -155,6 +173,7 @@ def _study(
     concepts: Concepts | None,
     pictures: Pictures | None,
     with_examples: list[tuple[int, int, str]],
+    notes: list[str],
 ) -> dict[str, Any]:
     """Return what the page needs first: the results of the study as a whole, and the names of concepts."""
     content: dict[str, Any] = {
@@ -165,7 +184,7 @@ def _study(
         "iou": subject.iou,
         "axis": subject.axis,
         "facts": [list(fact) for fact in subject.facts],
-        "notes": [*subject.notes, *_without_examples(subject, with_examples)],
+        "notes": [*subject.notes, *notes, *_without_examples(subject, with_examples)],
         "curves": table_columns(subject.curves),
         "fates": list(FATES),
         "fate_colors": dict(FATE_COLORS),

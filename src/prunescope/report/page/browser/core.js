@@ -44,7 +44,7 @@ const TERMS = {
   "top-1": "The share of validation images whose most probable class, by the network, is the right one.",
   detected: "The different concepts that interpretable units detect. Several units can detect the same one.",
   consistency: "Which share of the dense network's interpretable units are interpretable at this level, and which share of those detect the same concept.",
-  "weights into the unit": "The share of the unit's own weights that pruning has kept, in the last convolution of the layer.",
+  "weights into the unit": "The share of the unit's own weights that pruning has kept, in the last convolution of the layer. A unit at the end of a residual block also receives the branch beside it, which is not counted.",
   break: "The fewest weights remaining down to which every level is unchanged.",
 };
 const term = (word, shown = word) => el("span", { class: "term", title: TERMS[word] }, shown);

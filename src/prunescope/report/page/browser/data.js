@@ -73,7 +73,7 @@ function unitAt(units, row, place) {
     unit: units.units[place], concept, label: concept < 0 ? "" : study.names[concept],
     category: concept < 0 ? "" : study.categories_of[concept],
     iou: value("iou"), low: value("low"), high: value("high"), threshold: value("threshold"), q: value("q"),
-    mirrored: value("mirrored"), precision: value("precision"), recall: value("recall"),
+    mirrored: value("mirrored"), precision: value("precision"), recall: value("recall"), into: value("into"),
     interpretable: Boolean(flags & 1), dead: Boolean(flags & 2), present: Boolean(flags & 4),
     above: Boolean(flags & 8), localised: Boolean(flags & 16), fate: study.fates[units.fate[at]] ?? "",
     next: [0, 1, 2, 3].map((rank) => [units.next_concept[4 * at + rank], units.next_iou[4 * at + rank] / 65535])

@@ -32,7 +32,7 @@ function controls() {
   slider.max = levels.length - 1;
   slider.value = levels.indexOf(state.level);
   const row = rowNow(), at = row && placeName(row) !== "– %" ? placeName(row) : "";
-  const words = named() ? `${state.level + 1} of ${levels.length}: ${at}` : `Level ${state.level}${at && `: ${study.curves.at ? `${shorten(study.axis ?? "", 30)} ` : ""}${at}${study.curves.at ? "" : " of weights"}`}`;
+  const words = named() ? `${state.level + 1} of ${levels.length}: ${at}` : `Level ${state.level}${at && `: ${at}${study.curves.at ? study.axis && ` (${shorten(study.axis, 30)})` : " of weights"}`}`;
   byId("levels").firstChild.data = named() ? `${study.axis} ` : "Level ";
   slider.setAttribute("aria-valuetext", words);
   byId("where").textContent = words;

@@ -52,7 +52,7 @@ function unitsView() {
     const key = `${first}-${last}`;
     if (key === drawn) return;
     drawn = key;
-    const gap = (rows) => { const line = el("tr", { class: "gap", "aria-hidden": "true" }, el("td", { colspan: COLUMNS.length })); line.firstChild.style.height = `${rows * ROW}px`; return line; };
+    const gap = (rows) => { const line = el("tr", { class: "gap", "aria-hidden": "true" }, el("td", { colspan: shown.length })); line.firstChild.style.height = `${rows * ROW}px`; return line; };
     body.replaceChildren(...(first ? [gap(first)] : []), ...found.slice(first, last).map((one, place) => unitRow(one, first + place, maps, shown)), ...(last < found.length ? [gap(found.length - last)] : []));
   };
   const update = () => {
