@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from prunescope.concepts import ConceptData
 from prunescope.dissection.masks import stretch
-from prunescope.report import write_report
+from prunescope.report import write_dissection_report, write_report
 from prunescope.report.page.maps import quantised
 from tests.evidence.fake_study import GONE, UNITS, Row, write_level, write_study
 
@@ -211,6 +213,127 @@ def test_the_units_and_a_strip_can_be_saved(visit: Callable[..., Any]) -> None:
     with page.expect_download() as found:
         page.click("text=Save as SVG")
     assert "<svg" in Path(found.value.path()).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory, concepts: ConceptData) -> Path:
+    """Two checkpoints at numbers of bits per weight, with masks, of three that the recipe names."""
+    root = write_study(tmp_path_factory.mktemp("browser") / "series", {(0, n): UNITS[0, n] for n in range(2)}, trials=1)
+    recipe = yaml.safe_load((root / "study.yaml").read_text())
+    checkpoints = [{"weights": f"{bits}.pt", "at": bits} for bits in ("32", "8", "4")]
+    recipe |= {"trials": [checkpoints], "axis": "Bits per weight"}
+    (root / "study.yaml").write_text(yaml.safe_dump(recipe))
+    for level, bits in enumerate(("32", "8")):
+        path = root / f"trial-0/level-{level:02d}/measured.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"at": bits}))
+    write_report(root, concepts)
+    return root
+
+
+def test_an_unfinished_series_shows_its_axis_its_facts_and_what_is_missing(
+    visit: Callable[..., Any], series: Path
+) -> None:
+    page = visit("#level=1", root=series)
+    assert page.inner_text("#kind") == "Series of checkpoints"
+    assert page.inner_text("#where") == "Level 1: 8 (Bits per weight)"
+    assert "Bits per weight" in page.text_content("#figure2-interpretable svg")
+    assert "nothing was trained" in page.inner_text(".facts")
+    assert "Missing: trial 0, level 2." in page.inner_text(".notice")
+    page.goto(page.url.split("#")[0] + "#unit=1")
+    page.wait_for_selector(".strip")
+    assert page.inner_text(".strip tbody tr").split() == ["Bits", "per", "weight", "32", "8"]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One network, two units of which have the last of 5,000 concepts; it has no images, and it is called `many`."""
+    root = tmp_path_factory.mktemp("browser") / "many"
+    rows: list[Row] = [(f"concept {number}", "object", 0.06 + 1e-5 * number) for number in range(5000)]
+    study = write_study(root / "study", {(0, 0): [*rows, rows[-1]]}, trials=1, levels=0)
+    found = study / "trial-0/level-00/dissection/layer4"
+    settings = {"settings": {"iou": 0.05, "quantile": 0.005, "images": 100, "sample": {"of": 300}, "concepts": "gone"}}
+    counts = {"units": 5001, "interpretable": 5001, "concepts": 5000, "dead": 0, "by_category": {"object": 5000}}
+    (found / "summary.json").write_text(json.dumps(counts | settings))
+    write_dissection_report(found)
+    return found
+
+
+def test_a_dissection_with_5000_concepts_is_searched_and_does_not_speak_of_levels(
+    visit: Callable[..., Any], many: Path
+) -> None:
+    page = visit(root=many)
+    assert "a sample of 100 of 300 labelled images" in page.inner_text(".facts")
+    assert "the page shows no images" in page.inner_text(".notice")
+    assert [one.inner_text() for one in page.query_selector_all("nav a")] == [
+        "Overview", "Units", "A unit", "A concept", "All numbers"
+    ]  # fmt: skip
+    page.click("nav >> text=Units")
+    page.fill("#find", "concept 4999")
+    assert count(page) == "2 of 5001 units"
+    page.click("nav >> text=A concept")
+    page.wait_for_selector(".bars")
+    page.fill("#concept", "concept 4999")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#detectors")
+    assert [row.inner_text() for row in page.query_selector_all(".strip tbody th a")] == ["unit 4999", "unit 5000"]
+    assert "evel 0" not in page.inner_text("main")
+
+
+def test_everything_can_be_reached_with_the_keyboard(visit: Callable[..., Any]) -> None:
+    page = visit("#view=units&trial=1&level=0")
+    units(page)
+    page.keyboard.press("Tab")
+    assert page.inner_text(":focus") == "Skip to the results"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert "view=units" in page.url
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('tr[data-unit] a')"):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".strip")
+    page.fill("#unit", "1")
+    page.press("#unit", "Enter")
+    page.wait_for_selector("h2 >> text=unit 1")
+    page.focus(".strip canvas")
+    page.keyboard.press("Enter")
+    assert "image 1" in page.inner_text("dialog:modal p")
+    assert page.inner_text(":focus") == "Next image"
+    page.keyboard.press("Enter")
+    assert "image 2" in page.inner_text("dialog:modal p")
+    page.keyboard.press("Escape")
+    assert page.query_selector("dialog:modal") is None
+    assert page.evaluate("document.activeElement.matches('.strip canvas')")
+
+
+def test_terms_are_explained_on_focus(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.focus(".facts .term >> text=rewinds")
+    assert "Setting the kept weights back" in page.inner_text("#tip")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#tip")
+
+
+def test_a_link_restores_filters_and_sorting_and_one_that_names_nothing_opens(visit: Callable[..., Any]) -> None:
+    page = visit("#view=units&trial=1&level=1&show=dead&sort=unit&down=0&truth=1")
+    assert count(page) == "1 of 8 units"
+    assert units(page) == [6]
+    assert page.is_checked("#truth")
+    assert page.input_value("#filter-show") == "dead"
+    assert page.input_value("#trial") == "1"
+    page.goto(page.url.split("#")[0] + "#view=nothing&trial=77&level=-3&layer=9")
+    page.wait_for_selector(".facts")
+
+
+@pytest.mark.parametrize("view", ["overview", "units", "unit&unit=0"])
+def test_a_printed_page_is_light_and_has_no_controls_and_no_gaps(visit: Callable[..., Any], view: str) -> None:
+    page = visit(f"#view={view}", color_scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    assert not any(one.is_visible() for one in page.query_selector_all("button:not(th button), .bar-top, .tools, .gap"))
+    assert page.evaluate("document.body.scrollHeight") < 6000
+    assert page.inner_text("h1") == "tiny"
 
 
 def test_a_study_with_one_level_and_one_that_lacks_data_open(

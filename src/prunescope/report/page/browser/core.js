@@ -116,4 +116,6 @@ const cell = (value) => {
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 const toCsv = (names, rows) => [names, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
+// The enter key both changes a field and submits its form, which must still be there when it is submitted.
+const changed = (act) => (event) => { const field = event.target; setTimeout(() => { if (field.isConnected) act(field.value); }); };
 const button = (text, action) => el("button", { type: "button", onclick: action }, text);

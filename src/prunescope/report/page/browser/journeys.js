@@ -16,7 +16,7 @@ function unitList() {
 
 function chooser() {
   const trials = [...new Set(study.keys.map(([trial]) => trial))];
-  const number = (id, label, value, change) => el("label", {}, label, " ", el("input", { type: "number", id, min: 0, value: value ?? "", onchange: (event) => go(change(event.target.value === "" ? null : Number(event.target.value))) }));
+  const number = (id, label, value, change) => el("label", {}, label, " ", el("input", { type: "number", id, min: 0, value: value ?? "", onchange: changed((text) => go(change(text === "" ? null : Number(text)))) }));
   return el("form", { class: "tools", "aria-label": "Choose units", onsubmit: (event) => event.preventDefault() },
     number("unit", "Unit", state.unit, (unit) => ({ unit })), number("other", "compare with unit", state.other, (other) => ({ other })),
     trials.length > 1 ? el("label", {}, "in trial ", el("select", { id: "trial2", onchange: (event) => go({ trial2: event.target.value === "" ? null : Number(event.target.value) }) }, el("option", { value: "" }, "the same"), trials.map((trial) => el("option", { value: trial, selected: state.trial2 === trial }, String(trial))))) : null, truthBox());
@@ -103,7 +103,7 @@ function nextBest(steps) {
 
 function conceptView() {
   const names = [...study.names].sort();
-  const field = el("input", { type: "search", id: "concept", list: "concepts", value: state.concept ?? "", autocomplete: "off", onchange: (event) => go({ concept: event.target.value || null }) });
+  const field = el("input", { type: "search", id: "concept", list: "concepts", value: state.concept ?? "", autocomplete: "off", onchange: changed((text) => go({ concept: text || null })) });
   const place = el("section", { "aria-live": "polite" });
   const parts = [el("h2", {}, nameOfView("concept")), el("form", { class: "tools", "aria-label": "Choose a concept", onsubmit: (event) => { event.preventDefault(); go({ concept: field.value || null }); } }, el("label", {}, "Concept ", field), el("datalist", { id: "concepts" }, names.map((name) => el("option", { value: name }))), button("Show", () => go({ concept: field.value || null }))), place];
   unitsOf(state.layer, state.trial).then((units) => place.replaceChildren(...[state.concept === null ? detectedList(units) : detectors(units)].flat().filter(Boolean))).catch(problem);

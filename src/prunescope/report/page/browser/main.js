@@ -62,6 +62,7 @@ async function start() {
     const levels = study.keys.filter(([trial]) => trial === state.trial).map(([, level]) => level);
     go({ level: levels[Number(event.target.value)] }, true);
   });
+  document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); byId("main").focus(); });
   addEventListener("popstate", render);
   addEventListener("hashchange", render);
   render();
