@@ -27,6 +27,7 @@ from prunescope.report.page.comparison import side_by_side
 from prunescope.report.page.maps import quantised
 from prunescope.report.page.pictures import choose_pictures, run_lengths
 from prunescope.report.page.units import DEAD, INTERPRETABLE, PRESENT
+from prunescope.report.page.write import clearest
 from tests.evidence.fake_study import GONE, SCRIPT, UNITS, Row, write_level, write_study
 from tests.report.page_data import of_units, read_data
 
@@ -351,3 +352,11 @@ def test_missing_levels_are_named_in_ranges(tmp_path: Path, concepts: ConceptDat
     content = read_data(root, "study")
     assert content["unfinished"]
     assert "Missing: trial 0, levels 1 to 4; trial 1, levels 0 to 4." in content["notes"][0]
+
+
+def test_the_clearest_exemplars_of_each_level_are_on_the_page() -> None:
+    table = pd.DataFrame({"level": 1, "image": range(60), "class": 3, "dense": 3, "pruned": 4, "dense_agreeing": 2,
+                          "pruned_agreeing": [2] * 59 + [3], "trials": 3})  # fmt: skip
+    found = clearest(pd.concat([table, table.assign(level=2).head(1)]))
+    assert found.groupby("level")["of"].agg(["size", "first"]).to_numpy().tolist() == [[50, 60], [1, 1]]
+    assert found["image"].iloc[0] == 59

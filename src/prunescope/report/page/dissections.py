@@ -75,13 +75,16 @@ def write_dissection_report(
         folder = folder_of(trial, level, layer)
         return read_parquet(folder / UNITS), read_json(folder / SUMMARY)
 
+    in_bases = len(networks) > 1 and all(network == ALONE or network.startswith(f"{BASES}/") for network in networks)
+    shown = {network: network.removeprefix(f"{BASES}/") for network in networks}
+    shown |= {ALONE: "units" if in_bases else "given network"}
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for level, network in enumerate(networks):
         for layer in layers:
             numbers, problem = read_numbers(by_network[network][layer] / SUMMARY, root)
             place = {"trial": 0, "level": level, "layer": layer, "weights_remaining": None, "accuracy": None}
-            named = {} if len(networks) == 1 else {"at": level, "at_label": _shown(network)}
+            named = {} if len(networks) == 1 else {"at": level, "at_label": shown[network]}
             rows.append({**place, **named, **{name: value for name, value in numbers.items() if name != "folder"}})
             notes += [problem] if problem and problem not in notes else []
     units, summary = dissected(0, 0, layers[0])
@@ -92,12 +95,12 @@ def write_dissection_report(
         notes.append("The labelled images are no longer where the dissection read them, so the page shows no images.")
     iou = float(settings.get("iou", DEFAULTS.iou))
     facts = [(name.capitalize(), str(settings[name])) for name in ("network", "weights") if settings.get(name)]
-    in_bases = all(network == ALONE or _is_basis(network) for network in networks)
-    axis = "Basis" if in_bases and len(networks) > 1 else "Network"
     facts += (
-        [("Bases" if axis == "Basis" else "Networks", ", ".join(map(_shown, networks)))] if len(networks) > 1 else []
+        [("Bases" if in_bases else "Networks", ", ".join(shown[name] for name in networks))]
+        if len(networks) > 1
+        else []
     )
-    if axis == "Basis":
+    if in_bases:
         notes.append(
             "The directions of another basis have numbers of their own: direction 3 of a rotation has nothing to do "
             "with unit 3."
@@ -110,7 +113,7 @@ def write_dissection_report(
         layers=tuple(layers),
         keys=tuple((0, level) for level in range(len(networks))),
         iou=iou,
-        axis=axis,
+        axis="Basis" if in_bases else "Network",
         dissected=dissected,
         folder=folder_of,
         curves=pd.DataFrame(rows),
@@ -119,15 +122,6 @@ def write_dissection_report(
         tables={"categories": list(summary.get("by_category", {}))},
     )
     return write_page(subject, chosen, progress)
-
-
-def _is_basis(network: str) -> bool:
-    return network.startswith(f"{BASES}/")
-
-
-def _shown(network: str) -> str:
-    """Return what the page calls a network or the basis of a network's units."""
-    return "units" if network == ALONE else network.removeprefix(f"{BASES}/")
 
 
 def _opened(settings: dict[str, Any]) -> Concepts | None:

@@ -30,7 +30,6 @@ def of_study(study: StoredStudy, evidence: Evidence) -> Subject:
         },
         "claims": None if evidence.claims is None else table_columns(evidence.claims),
         "means": table_columns(evidence.levels),
-        "exemplars": 0 if evidence.exemplars is None else len(evidence.exemplars),
     }
     return Subject(
         root=study.root,
@@ -47,6 +46,7 @@ def of_study(study: StoredStudy, evidence: Evidence) -> Subject:
         notes=(*_unfinished(study), *evidence.notes),
         tables=tables,
         classes=evidence.classes,
+        exemplars=evidence.exemplars,
         fates=evidence.fates,
         mask=None if study.settings.is_series else StudyDirectory(study.root).mask,
     )

@@ -45,6 +45,8 @@ class Subject:
         Further results by name: tables, texts or None where there are none.
     classes : DataFrame or None
         The accuracy of every class at every level.
+    exemplars : DataFrame or None
+        The images whose modal prediction over the trials differs from that of the dense networks, at every level.
     fates : DataFrame or None
         The fate of every unit at every level.
     mask : function or None
@@ -65,6 +67,7 @@ class Subject:
     notes: tuple[str, ...]
     tables: dict[str, Any]
     classes: pd.DataFrame | None = None
+    exemplars: pd.DataFrame | None = None
     fates: pd.DataFrame | None = None
     mask: Callable[[int, int], Path] | None = None
 

@@ -37,6 +37,7 @@ from prunescope.store.tallies import PAIRS
 
 SCRIPTS = ("core.js", "data.js", "charts.js", "pictures.js", "overview.js", "table.js", "journeys.js", "main.js")
 MOST_NAMED = 6
+MOST_EXEMPLARS = 50  # of a level
 
 
 def write_report(
@@ -81,7 +82,8 @@ def write_page(subject: Subject, concepts: Concepts | None, progress: Progress =
     words = vocabulary(None if concepts is None else concepts.labels, tables.values())
     pictures, wanted, with_examples = _pictures(subject, concepts, tables, words)
     chains = sorted({(subject.layers.index(layer), trial) for trial, _, layer in keys})
-    total = len(chains) + len(with_examples) + (0 if pictures is None else pictures.sheets) + 2
+    total = len(chains) + len(with_examples) + (0 if pictures is None else pictures.sheets) + 1
+    total += sum(table is not None for table in (subject.classes, subject.exemplars))
     written: set[str] = set()
     notes: list[str] = []
 
@@ -112,6 +114,8 @@ def write_page(subject: Subject, concepts: Concepts | None, progress: Progress =
             write(f"sheet-{number}", sheet)
     if subject.classes is not None:
         write("classes", table_columns(subject.classes))
+    if subject.exemplars is not None:
+        write("exemplars", table_columns(clearest(subject.exemplars)))
     write("study", _study(subject, words, concepts, pictures, with_examples, notes))
     write_text(folder / "index.html", page_text(subject))
     _remove_others(folder, written)
@@ -162,6 +166,14 @@ def _into(
         return None
 
 
+def clearest(exemplars: pd.DataFrame) -> pd.DataFrame:
+    """Return the exemplars of each level that most trials agree about, and how many the level has in all."""
+    agreeing = exemplars["dense_agreeing"] + exemplars["pruned_agreeing"]
+    ordered = exemplars.assign(agreeing=-agreeing, of=exemplars.groupby("level")["image"].transform("size"))
+    ordered = ordered.sort_values(["level", "agreeing", "image"], kind="stable").drop(columns="agreeing")
+    return ordered.groupby("level", sort=False).head(MOST_EXEMPLARS)
+
+
 def _by_level(fates: pd.DataFrame, trial: int, layer: str) -> dict[int, pd.DataFrame]:
     rows = fates[(fates["trial"] == trial) & (fates["layer"] == layer)]
     return {int(level): rows[rows["level"] == level] for level in rows["level"].unique()}
@@ -192,6 +204,7 @@ def _study(
         "categories_of": words.table["category"].tolist(),
         "maps": [[subject.layers.index(layer), trial, level] for trial, level, layer in with_examples],
         "classes": subject.classes is not None,
+        "exemplars": subject.exemplars is not None,
         **subject.tables,
     }
     if pictures is not None and concepts is not None:

@@ -70,7 +70,7 @@ function figuresView() {
     el("h2", {}, "Fates of units"), grid(fateAreas(rows))],
     study.sensitivity && el("h2", {}, "Other bounds of the IoU"),
     grid(heat(layerName(), "interpretable", "Interpretable units"), heat(layerName(), "concepts", "Detected concepts"), heat(layerName(), "chance_interpretable", "Interpretable by chance")),
-    claims(), study.classes ? classesView() : null,
+    claims(), study.classes ? classesView() : null, study.exemplars ? exemplarsView() : null,
   ];
 }
 
@@ -110,7 +110,19 @@ function classesView() {
     place.replaceChildren(lost.length ? scrolled("classes", plainTable(["Class", "Images", "Dense (%)", `Level ${state.level} (%)`, "95 % interval", "Change"], lost.map((row) => [`class ${row.class}`, row.images, percent(row.dense), percent(row.accuracy), `${percent(row.accuracy_low)} to ${percent(row.accuracy_high)}`, tidy(100 * row.change)])))
       : el("p", {}, "There are no predictions for level 0 and for this level of this trial."));
   }).catch(problem);
-  return [el("h2", { id: "classes" }, "Classes that lose most"), el("p", {}, `The 20 classes whose accuracy falls most from level 0 to level ${state.level}. ${study.exemplars ? `Over all levels, the trials' most frequent prediction changes for ${study.exemplars} pairs of image and level (exemplars.csv).` : ""}`), place];
+  return [el("h2", { id: "classes" }, "Classes that lose most"), el("p", {}, `The 20 classes whose accuracy falls most from level 0 to level ${state.level}.`), place];
+}
+
+function exemplarsView() {
+  const place = el("div", {}, "Loading ...");
+  load("exemplars").then((table) => {
+    const rows = rowsOf(table).filter((row) => row.level === state.level);
+    const agreeing = (count, row) => (row.trials > 1 ? ` (${count} of ${row.trials} trials)` : "");
+    place.replaceChildren(...(rows.length ? [el("p", {}, `${rows[0].of} validation image${rows[0].of > 1 ? "s" : ""} at level ${state.level}${rows[0].of > rows.length ? `, of which these ${rows.length} are the clearest` : ""}. exemplars.csv lists all.`),
+      scrolled("exemplars", plainTable(["Validation image", "Its class", "Dense networks", "Pruned networks"], rows.map((row) => [`image ${row.image}`, `class ${row.class}`, `class ${row.dense}${agreeing(row.dense_agreeing, row)}`, `class ${row.pruned}${agreeing(row.pruned_agreeing, row)}`])))]
+      : [el("p", {}, state.level === 0 ? "Choose a level above 0." : `There are none at level ${state.level}.`)]));
+  }).catch(problem);
+  return [el("h2", { id: "exemplars" }, "Images whose prediction changes"), el("p", {}, "The class that most trials predict differs from that of the dense networks."), place];
 }
 
 function numbersView() {
