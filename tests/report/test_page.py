@@ -298,6 +298,7 @@ def test_a_comparison_has_a_page_with_levels_of_equal_weights_side_by_side(tmp_p
     prunescope.compare([one, other], tmp_path / "out", formats=["svg"])
     content = read_data(tmp_path / "out", "study")
     assert content["trial_names"] == ["one", "other"]
+    assert content["categories"] == ["color", "object", "scene"]
     assert content["keys"] == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]]
     assert [path.name for path in (tmp_path / "out/report/data").iterdir()] == ["study.js"]
 

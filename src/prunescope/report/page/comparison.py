@@ -51,7 +51,7 @@ def write_comparison_report(directory: str | Path, found: Comparison, *, progres
         facts=tuple((f"Study {number + 1}", name) for number, name in enumerate(names)),
         notes=found.notes,
         tables={
-            "categories": category_columns(found.curves),
+            "categories": category_columns(curves),
             "differences": table_columns(found.differences),
             "trial_names": names,
         },

@@ -127,7 +127,7 @@ function curve(panel, rows) {
   }
   references.forEach(([column], place) => {
     const points = x.levels.map((level) => [x.to(level), mean(rows, column, level)]).filter(([, value]) => !missing(value));
-    const around = bandRows.filter((row) => !missing(row[`${column}_low`]) && !missing(row[`${column}_high`])).sort((a, b) => a.level - b.level);
+    const around = (compared ? [] : bandRows).filter((row) => !missing(row[`${column}_low`]) && !missing(row[`${column}_high`])).sort((a, b) => a.level - b.level);
     if (around.length > 1) root.append(svg("path", { d: areaOf(around.map((row) => [x.to(row.level), height(row[`${column}_high`]), height(row[`${column}_low`])])), fill: "currentColor", "fill-opacity": 0.08 }));
     root.append(svg("path", { d: pathOf(points.map(([a, b]) => [a, y(b * scale)])), fill: "none", stroke: "currentColor", "stroke-opacity": 0.7, "stroke-dasharray": ["2 3", "6 3", "8 3 2 3"][place] }));
   });
