@@ -16,11 +16,11 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadscope
 
-# Also runs the notebooks, and installs the wheel, without the developers' dependencies, and runs a small study from it.
+# Also runs the pages and notebooks in docs, and installs the wheel, without the developers' dependencies, and runs a small study from it.
 test-all: test notebooks wheel
 
 notebooks: $(READY)
-	$(BIN)/pytest -m notebooks tests/docs/test_notebooks.py
+	$(BIN)/pytest -m notebooks --numprocesses logical --maxprocesses 4 tests/docs
 
 wheel: $(READY)
 	rm -rf build && mkdir build

@@ -23,6 +23,7 @@ MADE = {
 }
 
 
+@pytest.mark.notebooks
 @pytest.mark.parametrize("page", MADE)
 def test_a_page_runs_from_its_first_line_to_its_last(page: str, tmp_path: Path) -> None:
     blocks = BLOCK.findall((HOWTO / f"{page}.md").read_text(encoding="utf-8"))
