@@ -16,7 +16,8 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadscope
 
-# Also runs the pages and notebooks in docs, and installs the wheel, without the developers' dependencies, and runs a small study from it.
+# Also runs the pages and notebooks in docs, installs the wheel without the developers' dependencies, and runs a small
+# study from it.
 test-all: test notebooks wheel
 
 notebooks: $(READY)
