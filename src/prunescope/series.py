@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
@@ -265,7 +266,7 @@ def sweep(
     weights, weights_key, masks
         A file of weights, the key of the weights in it and a file of masks to apply to them, as in `build_network`.
     remaining
-        The weights remaining of each level, from 0 to 1. The first is level 0.
+        The weights remaining of each level, above 0 and up to 1. The first is level 0.
     criterion, scope, exclude, seed
         How the network is pruned; see `prunescope.prune`. With the scope `filters`, whole filters are removed.
     recalibrate
@@ -290,6 +291,10 @@ def sweep(
         prunescope.sweep("torchvision:resnet50@DEFAULT", concepts="broden1_224", out="out/sweep").run()
     """
     refuse_text(exclude, "exclude")
+    refuse_text(remaining, "remaining")
+    for share in remaining:
+        if not isinstance(share, Real) or not 0 < share <= 1:
+            raise InputError(f"remaining has {share!r}; expected shares of the weights above 0 and up to 1, like 0.5")
     file = None if weights is None else str(weights)
     given = {"weights": file, "key": weights_key, "masks": None if masks is None else str(masks)}
     checkpoints = [{**given, "prune_to": float(share)} for share in remaining]

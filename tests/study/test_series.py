@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -396,3 +397,28 @@ def test_each_checkpoint_is_given_images_as_its_network_was_trained(tmp_path: Pa
     matching = prunescope.UnitMatching.read(tmp_path / "out/trial-0/level-01/dissection/stage3")
     expected_matching = prunescope.match_units(*networks[:2], layers=["stage3"], concepts=data, device="cpu")["stage3"]
     assert matching.units.tolist() == expected_matching.units.tolist()
+
+
+@pytest.mark.parametrize("remaining", [[1, 0], [1.5], [float("nan")], ["0.5"], "1,0.5"])
+def test_shares_of_a_sweep_that_are_none_are_refused(remaining: Any, tmp_path: Path, data: Path) -> None:
+    with pytest.raises(InputError, match=r"^remaining( has|:) "):
+        prunescope.sweep(NETWORK, remaining=remaining, layers=["stage3"], concepts=data, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_cannot_be_dissected_leaves_the_directory_to_others(tmp_path: Path, data: Path) -> None:
+    class TwoInputs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+            return self.a(images + others)
+
+    given: dict[str, Any] = {"remaining": [1], "concepts": data, "out": tmp_path / "out", "device": "cpu"}
+    with pytest.raises(InputError, match=r"self\.network"):
+        prunescope.sweep(TwoInputs(), layers=["a"], **given).run()
+    assert not (tmp_path / "out" / "study.yaml").exists()
+    other = prunescope.sweep(NETWORK, layers=["stage3"], **given)
+    run_series(other.recipe, other.out)
+    assert len(other.units(0, 0)) == 16

@@ -110,6 +110,8 @@ def run_series(
         missing = [level for level in run.levels() if not run.is_finished(level)]
         preprocessing = run.check_missing(missing)
         tasks = {own.numbers: _open_task(recipe, concepts, own) for own in preprocessing.values()}
+        # This runs the networks once, so that nothing is written for one that cannot be dissected.
+        groups = run.groups(missing, preprocessing[missing[0].key].channels, budget) if missing else []
         if note := record(directory, identity):
             progress.note(note)
         write_text(directory.recipe, recipe.to_yaml())
@@ -118,7 +120,6 @@ def run_series(
             return
         if recipe.dissection.chance:
             run = replace(run, concepts=with_packed_copy(concepts))
-        groups = run.groups(missing, preprocessing[missing[0].key].channels, budget)
         stages = [Stage(group[0].trial, group[0].level, "dissect", False) for group in groups]
         for _, group in zip(progress.follow(stages), groups, strict=True):
             run.dissect(group, preprocessing, tasks, budget)
