@@ -41,11 +41,12 @@ function frame(words, rows, low, high, label) {
   }
   let last = -Infinity;
   for (const level of x.levels) {
-    if (x.to(level) - last < 28) continue;
+    if (x.to(level) - last < (study.curves.at ? 56 : 28)) continue;
     last = x.to(level);
     const row = rows.find((one) => one.level === level);
     const name = study.curves.at ? shorten(String(row.at_label), 9) : percent(row.weights_remaining);
-    root.append(svg("text", { x: last, y: FRAME.height - FRAME.bottom + 15, "text-anchor": "middle" }, missing(positionOf(row)) ? String(level) : name));
+    const anchor = name.length < 6 ? "middle" : level === x.levels[0] ? "start" : level === x.levels.at(-1) ? "end" : "middle";
+    root.append(svg("text", { x: last, y: FRAME.height - FRAME.bottom + 15, "text-anchor": anchor }, missing(positionOf(row)) ? String(level) : name));
   }
   const axis = study.curves.at ? study.axis ?? "" : rows.some((row) => !missing(row.weights_remaining)) ? "Weights remaining (%)" : "Level";
   root.append(
@@ -117,7 +118,7 @@ function curve(panel, rows) {
   const margin = (high - low || 1) * 0.06;
   const first = rows.find((row) => row.level === Math.min(...rows.map((one) => one.level)));
   const end = rows.find((row) => row.level === Math.max(...rows.map((one) => one.level)));
-  const words = `${panel.label}: ${tidy(mean(rows, panel.column, first.level) * scale)} at level ${first.level}, ${tidy(mean(rows, panel.column, end.level) * scale)} at level ${end.level}, as means over trials`;
+  const words = `${panel.label}: ${tidy(mean(rows, panel.column, first.level) * scale)} at ${levelName(first.level).replace("Level", "level")}, ${tidy(mean(rows, panel.column, end.level) * scale)} at ${levelName(end.level).replace("Level", "level")}${trials.length > 1 ? ", as means over trials" : ""}`;
   const { root, x, y } = frame(words, rows, panel.floor === null ? low - margin : 0, high + margin, panel.label);
   for (const trial of compared ? trials : [null]) {
     const ordered = band.filter((row) => trial === null || row.trial === trial).sort((a, b) => a.level - b.level);
@@ -145,12 +146,12 @@ function curve(panel, rows) {
   }
   const tell = (level) => {
     const here = rows.filter((row) => row.level === level);
-    return [`Level ${level}, ${placeName(here[0])}`, ...here.map((row) => `${trials.length > 1 ? `${trialName(row.trial)}: ` : ""}${tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`),
+    return [named() ? levelName(level) : `Level ${level}, ${placeName(here[0])}`, ...here.map((row) => `${trials.length > 1 ? `${trialName(row.trial)}: ` : ""}${tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`),
       ...references.map(([column, name]) => `${name}: ${tidy(mean(rows, column, level) * scale, 2)}`)];
   };
   interactive(root, x, tell);
   const here = rows.filter((row) => row.level === state.level);
-  const values = here.map((row) => [COLORS[trials.indexOf(row.trial) % COLORS.length], `${trials.length > 1 ? `${trialName(row.trial)}: ` : `Level ${row.level}: `}${missing(row[panel.column]) ? "–" : tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`]);
+  const values = here.map((row) => [COLORS[trials.indexOf(row.trial) % COLORS.length], `${trials.length > 1 ? `${trialName(row.trial)}: ` : `${levelName(row.level)}: `}${missing(row[panel.column]) ? "–" : tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`]);
   values.push(...references.map(([column, name], place) => [null, `${["dotted", "dashed", "dash-dotted"][place]}: ${name}${missing(mean(rows, column, state.level)) ? "" : ` (${tidy(mean(rows, column, state.level) * scale, 1)})`}`]));
   if (band.length > 1) values.push([null, compared ? "bands: 95 % intervals of each study" : `band: 95 % interval over ${trials.length === 1 ? "images" : "trials"}`]);
   return figure(panel.name, root, panel.caption, values);

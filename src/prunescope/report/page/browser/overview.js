@@ -2,7 +2,7 @@ const layerName = () => study.layers[state.layer];
 const rowsHere = () => study.rows.filter((row) => row.layer === layerName());
 const rowNow = () => rowsHere().find((row) => row.trial === state.trial && row.level === state.level);
 const severalLevels = () => new Set(study.keys.map(([, level]) => level)).size > 1;
-const atLevel = () => (severalLevels() ? (named() ? ` in ${levelName(state.level)}` : ` at level ${state.level}`) : "");
+const atLevel = () => (severalLevels() ? (named() ? ` in ${study.axis === "Basis" ? "the basis " : ""}${levelName(state.level)}` : ` at level ${state.level}`) : "");
 const has = (rows, column) => rows.some((row) => !missing(row[column]));
 const breaksOf = (quantity) => (study.verdict ? rowsOf(study.verdict.breaks).filter((row) => row.quantity === quantity && (quantity === "accuracy" || row.layer === layerName()) && row.weights_remaining < 1).map((row) => row.weights_remaining) : []);
 
@@ -44,7 +44,7 @@ function now() {
   const counted = (value) => (missing(value) ? null : tidy(value));
   const facts = [["Top-1 accuracy", missing(row.accuracy) ? null : `${tidy(100 * row.accuracy)} %`], ["Interpretable units", `${tidy(row.interpretable)} of ${tidy(row.units)}`], ["Detected concepts", tidy(row.concepts)],
     ["Dead units", counted(row.dead)], ["Above chance", counted(row.above_chance)], ["Localised", counted(row.localised)], ["Still interpretable", missing(row.still_interpretable) ? null : `${tidy(100 * row.still_interpretable)} %`], ["Of those, same concept", missing(row.same_concept) ? null : `${tidy(100 * row.same_concept)} %`]];
-  return el("section", { "aria-labelledby": "now" }, el("h2", { id: "now" }, !severalLevels() ? "Results" : named() ? levelName(state.level) : `At level ${state.level}`),
+  return el("section", { "aria-labelledby": "now" }, el("h2", { id: "now" }, !severalLevels() ? "Results" : named() ? `${study.axis}: ${levelName(state.level)}` : `At level ${state.level}`),
     el("dl", { class: "now" }, facts.filter(([, value]) => !missing(value)).map(([name, value]) => el("div", {}, el("dt", {}, factName(name)), el("dd", {}, value)))));
 }
 
