@@ -105,12 +105,12 @@ function classesView() {
     const rows = rowsOf(table).filter((row) => row.trial === state.trial);
     const at = (level) => new Map(rows.filter((row) => row.level === level).map((row) => [row.class, row]));
     const before = at(0), after = at(state.level);
-    const lost = [...after.values()].filter((row) => before.has(row.class)).map((row) => ({ ...row, change: row.accuracy - before.get(row.class).accuracy, dense: before.get(row.class).accuracy }))
+    const lost = [...after.values()].filter((row) => before.has(row.class)).map((row) => ({ ...row, change: row.accuracy - before.get(row.class).accuracy, dense: before.get(row.class).accuracy })).filter((row) => row.change < 0)
       .sort((a, b) => a.change - b.change).slice(0, 20);
-    place.replaceChildren(lost.length ? scrolled("classes", plainTable(["Class", "Images", "Dense (%)", `Level ${state.level} (%)`, "95 % interval", "Change"], lost.map((row) => [`class ${row.class}`, row.images, percent(row.dense), percent(row.accuracy), `${percent(row.accuracy_low)} to ${percent(row.accuracy_high)}`, tidy(100 * row.change)])))
+    place.replaceChildren(before.size && after.size && !lost.length ? el("p", {}, `No class loses accuracy from level 0 to level ${state.level}.`) : lost.length ? scrolled("classes", plainTable(["Class", "Images", "Dense (%)", `Level ${state.level} (%)`, "95 % interval", "Change"], lost.map((row) => [`class ${row.class}`, row.images, percent(row.dense), percent(row.accuracy), `${percent(row.accuracy_low)} to ${percent(row.accuracy_high)}`, tidy(100 * row.change)])))
       : el("p", {}, "There are no predictions for level 0 and for this level of this trial."));
   }).catch(problem);
-  return [el("h2", { id: "classes" }, "Classes that lose most"), el("p", {}, `The 20 classes whose accuracy falls most from level 0 to level ${state.level}.`), place];
+  return [el("h2", { id: "classes" }, "Classes that lose most"), el("p", {}, `The classes whose accuracy falls most, at most 20, from level 0 to level ${state.level}.`), place];
 }
 
 function exemplarsView() {
