@@ -279,6 +279,18 @@ def test_a_dissection_with_5000_concepts_is_searched_and_does_not_speak_of_level
     assert "evel 0" not in page.inner_text("main")
 
 
+def test_of_many_trials_the_chosen_one_stands_out(
+    visit: Callable[..., Any], tmp_path: Path, concepts: ConceptData
+) -> None:
+    rows: list[Row] = [("dog", "object", 0.3)]
+    root = write_study(tmp_path, {(trial, level): rows for trial in range(7) for level in range(2)}, trials=7, levels=1)
+    write_report(root, concepts)
+    page = visit("#trial=5", root=root)
+    page.wait_for_selector("#figure2-interpretable .values")
+    assert page.inner_text("#figure2-interpretable .values").startswith("Trial 5: 1")
+    assert "grey: 6 other trials (mean of all 1)" in page.inner_text("#figure2-interpretable .values")
+
+
 def test_everything_can_be_reached_with_the_keyboard(visit: Callable[..., Any]) -> None:
     page = visit("#view=units&trial=1&level=0")
     units(page)

@@ -1,5 +1,5 @@
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
-const FRAME = { left: 46, right: 10, top: 10, bottom: 40, width: 380, height: 230 };
+const FRAME = { left: 52, right: 10, top: 10, bottom: 40, width: 380, height: 230 };
 
 const trialName = (trial) => (study.trial_names ? shorten(study.trial_names[trial], 30) : `Trial ${trial}`);
 const positionOf = (row) => (study.curves.at ? row.at : row.weights_remaining);
@@ -51,7 +51,7 @@ function frame(words, rows, low, high, label) {
   const axis = study.curves.at ? study.axis ?? "" : rows.some((row) => !missing(row.weights_remaining)) ? "Weights remaining (%)" : "Level";
   root.append(
     svg("text", { x: (FRAME.left + FRAME.width - FRAME.right) / 2, y: FRAME.height - 6, "text-anchor": "middle" }, axis),
-    svg("text", { transform: `translate(12 ${(FRAME.height - FRAME.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, label));
+    svg("text", { transform: `translate(10 ${(FRAME.height - FRAME.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, label));
   return { root, x, y };
 }
 
@@ -136,13 +136,16 @@ function curve(panel, rows) {
     const level = x.levels.find((one) => Math.abs((rows.find((row) => row.level === one)?.weights_remaining ?? -1) - at) < 1e-6);
     if (level === undefined) continue;
     root.append(svg("line", { x1: x.to(level), x2: x.to(level), y1: FRAME.top, y2: FRAME.height - FRAME.bottom, stroke: "#d55e00", "stroke-width": 1.5 }),
-      svg("text", { x: x.to(level) + 4, y: FRAME.top + 10 }, "break"));
+      svg("text", x.to(level) > FRAME.width - 60 ? { x: x.to(level) - 4, y: FRAME.top + 10, "text-anchor": "end" } : { x: x.to(level) + 4, y: FRAME.top + 10 }, "break"));
   }
-  for (const [place, trial] of trials.entries()) {
+  // More trials than colours are grey, except for the chosen one.
+  const crowded = trials.length > COLORS.length;
+  const colorOf = (trial, place = trials.indexOf(trial)) => (!crowded ? COLORS[place] : trial === state.trial ? COLORS[0] : "currentColor");
+  for (const [place, trial] of [...trials.entries()].sort(([, a], [, b]) => (a === state.trial) - (b === state.trial))) {
     const line = rows.filter((row) => row.trial === trial && !missing(row[panel.column])).sort((a, b) => a.level - b.level);
-    const color = COLORS[place % COLORS.length];
-    root.append(svg("path", { d: pathOf(line.map((row) => [x.to(row.level), y(row[panel.column] * scale)])), fill: "none", stroke: color, "stroke-width": trial === state.trial ? 2.4 : 1.3 }));
-    for (const row of line) root.append(svg("circle", { cx: x.to(row.level), cy: y(row[panel.column] * scale), r: 3, fill: color }));
+    const color = colorOf(trial, place), drawn = crowded && trial !== state.trial;
+    root.append(svg("path", { d: pathOf(line.map((row) => [x.to(row.level), y(row[panel.column] * scale)])), fill: "none", stroke: color, "stroke-opacity": drawn ? 0.35 : 1, "stroke-width": trial === state.trial ? 2.4 : 1.3 }));
+    if (!drawn) for (const row of line) root.append(svg("circle", { cx: x.to(row.level), cy: y(row[panel.column] * scale), r: 3, fill: color }));
   }
   const tell = (level) => {
     const here = rows.filter((row) => row.level === level);
@@ -150,8 +153,9 @@ function curve(panel, rows) {
       ...references.map(([column, name]) => `${name}: ${tidy(mean(rows, column, level) * scale, 2)}`)];
   };
   interactive(root, x, tell);
-  const here = rows.filter((row) => row.level === state.level);
-  const values = here.map((row) => [COLORS[trials.indexOf(row.trial) % COLORS.length], `${trials.length > 1 ? `${trialName(row.trial)}: ` : `${levelName(row.level)}: `}${missing(row[panel.column]) ? "–" : tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`]);
+  const here = rows.filter((row) => row.level === state.level && (!crowded || row.trial === state.trial));
+  const values = here.map((row) => [colorOf(row.trial), `${trials.length > 1 ? `${trialName(row.trial)}: ` : `${levelName(row.level)}: `}${missing(row[panel.column]) ? "–" : tidy(row[panel.column] * scale, 2)}${interval(row, panel.column, scale)}`]);
+  if (crowded) values.push([null, `grey: ${trials.length - 1} other ${compared ? "studies" : "trials"} (mean of all ${tidy(mean(rows, panel.column, state.level) * scale, 2)})`]);
   values.push(...references.map(([column, name], place) => [null, `${["dotted", "dashed", "dash-dotted"][place]}: ${name}${missing(mean(rows, column, state.level)) ? "" : ` (${tidy(mean(rows, column, state.level) * scale, 1)})`}`]));
   if (band.length > 1) values.push([null, compared ? "bands: 95 % intervals of each study" : `band: 95 % interval over ${trials.length === 1 ? "images" : "trials"}`]);
   return figure(panel.name, root, panel.caption, values);
