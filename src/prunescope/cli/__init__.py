@@ -476,6 +476,10 @@ def _print_dissection(part: prunescope.LayerDissection, folder: Path) -> None:
         f"{part.layer}: {summary['interpretable']:,} of {counted(summary['units'], 'unit')} interpretable, "
         f"{counted(summary['concepts'], 'concept')}: {folder / part.layer}"
     )
+    from prunescope.dissection.reach import reach_note  # imports torch
+
+    if note := reach_note(part.layer, summary):
+        err.print(f"note: {note}")
 
 
 def _print_report(study: Path) -> None:

@@ -26,6 +26,7 @@ class Measurement:
 
     truth: Array  # int64 [blocks, concepts]: the pixels of each concept
     permuted_truth: Array  # int64 [permutations, concepts]: the same under each permutation of the labels
+    present: Array  # int64 [categories]: the images with a label of each category
     layers: dict[Key, LayerCounts]  # in the order in which the layers were computed
 
 
@@ -66,7 +67,7 @@ def count_pixels(
     """
     backend, layers = resources.backend, dict[Key, LayerPass[Values]]()
     arrangement, concepts = resources.arrangement, resources.concepts
-    truth = LabelPixels(arrangement.count, len(concepts.labels), arrangement.lent)
+    truth = LabelPixels(arrangement.count, len(concepts.labels), len(concepts.categories), arrangement.lent)
     stored, firsts = resources.storage.buffer(), list[int]()
     donors = DonorLabels(concepts, arrangement.donors)
 

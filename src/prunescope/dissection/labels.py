@@ -74,16 +74,20 @@ class LabelPixels:
         The number of blocks.
     concepts
         The number of concepts.
+    categories
+        The number of categories.
     lent
         bool [permutations, images of the data set]: whether each image's labels are those of another image.
     """
 
-    def __init__(self, blocks: int, concepts: int, lent: Array) -> None:
+    def __init__(self, blocks: int, concepts: int, categories: int, lent: Array) -> None:
         self._counts, self._lent = np.zeros((blocks, concepts), np.int64), lent
+        self._present = np.zeros(categories, np.int64)
         self._permuted = np.zeros((len(lent), concepts), np.int64)
 
     def add(self, first: int, labels: LabelBatch[Array], /) -> None:
         """Add the labels of some consecutive images, the first of which has the index `first`."""
+        self._present += labels.present.sum(axis=0)
         rows = np.diff(labels.first_rows, append=len(labels.pixels))
         images = np.repeat(np.arange(len(rows)), rows)[labels.entry_rows]
         cells = labels.blocks[images] * self._counts.shape[1] + labels.columns
@@ -98,13 +102,16 @@ class LabelPixels:
         """Add the counts of other processes."""
         processes.all_reduce(self._counts)
         processes.all_reduce(self._permuted)
+        processes.all_reduce(self._present)
 
-    def result(self) -> tuple[Array, Array]:
-        """Return the counts of each block, int64 [blocks, concepts], and under each permutation of the labels.
+    def result(self) -> tuple[Array, Array, Array]:
+        """Return the counts of each block, those under each permutation of the labels, and the images by category.
 
-        The latter, int64 [permutations, concepts], are the pixels of those images whose labels another image gets.
+        The counts are int64 [blocks, concepts]. Those under permutations, int64 [permutations, concepts], are the
+        pixels of those images whose labels another image gets. The last, int64 [categories], is the number of images
+        with a label of each category.
         """
-        return self._counts, self._permuted
+        return self._counts, self._permuted, self._present
 
 
 def join_labels(

@@ -18,6 +18,7 @@ from prunescope.dissection.examples import EXAMPLES_FILE, Examples
 from prunescope.dissection.layer_files import layer_folder, refuse_other
 from prunescope.dissection.layer_pass import LayerCounts
 from prunescope.dissection.netdissect import to_netdissect
+from prunescope.dissection.reach import out_of_reach
 from prunescope.dissection.resampling import block_weights, resample_units
 from prunescope.dissection.scores import (
     Score,
@@ -96,6 +97,7 @@ class LayerDissection:
         counts: LayerCounts,
         truth: Array,
         permuted_truth: Array,
+        present: Array,
         concepts: Concepts,
         left_out: Array,
         score: Score,
@@ -114,6 +116,8 @@ class LayerDissection:
             int64 [blocks, concepts]: the number of pixels of each concept.
         permuted_truth
             int64 [permutations, concepts]: the number of pixels of each concept under each permutation of the labels.
+        present
+            int64 [categories]: the number of images with a label of each category.
         concepts
             The data set.
         left_out
@@ -147,6 +151,12 @@ class LayerDissection:
         units = units.assign(**unit_columns(units[score_column(units)].to_numpy(), chance))
         summary = chance_counts(chance, iou)
         summary |= summarise(units, concepts.categories, iou, {"layer": layer, **settings})
+        if "score" not in pairs and settings["presence"] == "image":
+            image = concepts.label_size[0] * concepts.label_size[1]
+            without = (len(concepts) - present[primary]) * image
+            summary["out_of_reach"] = out_of_reach(
+                concepts.labels["name"].tolist(), total.truth, without, len(concepts) * image, settings["quantile"], iou
+            )
         arrays = tally_arrays(tally, concepts.labels, pairs)
         if chance.permuted:
             arrays["chance_iou"] = np.stack([one.score for one in chance.permuted])
