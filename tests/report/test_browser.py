@@ -114,7 +114,7 @@ def test_filters_search_and_sorting_take_a_tenth_of_a_second_and_are_in_the_addr
     assert units(page) == [0]
     page.fill("#find", "")
     page.select_option("#filter-show", "dead")
-    page.wait_for_function("document.querySelector('.tools output').textContent === '1 of 2000 units'")
+    page.wait_for_selector(".tools output:text-is('1 of 2000 units')")
     assert units(page) == [4]
     page.select_option("#filter-show", "")
     page.click("th button:has-text('Unit')")
@@ -150,6 +150,13 @@ def test_a_unit_that_was_removed_has_a_journey_and_two_trials_stand_side_by_side
     first, second = (story.inner_text() for story in page.query_selector_all(".story"))
     assert first == f"{ATTACK} (level 0) → removed (level 1)"
     assert second == "dog (level 0 to 1)"
+    page.set_viewport_size({"width": 390, "height": 800})
+    scroll = """() => new Promise((done) => {
+        const [one, two] = document.querySelectorAll(".levels");
+        two.addEventListener("scroll", () => done(two.scrollLeft));
+        one.scrollLeft = 40;
+    })"""
+    assert page.evaluate(scroll) == 40
 
 
 def test_a_concepts_journey_shows_who_detects_it(visit: Callable[..., Any]) -> None:

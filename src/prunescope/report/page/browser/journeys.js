@@ -76,7 +76,11 @@ function strip(steps, maps, unit, trial) {
       study.pictures && (steps.length < 2 ? cells("Images", (step) => ranks.map((rank) => image(step, rank, 192))) : ranks.map((rank) => cells(`Image ${rank + 1}`, (step) => image(step, rank, 96))))));
   if (steps.length < 2) table.classList.add("alone");
   const title = el("h4", { id: `strip-${unit}-${trial}` }, severalLevels() ? "Level by level " : "Most exciting images ", study.pictures ? button("Save as PNG", () => saveStrip(table, steps, unit, trial)) : null);
-  return el("div", {}, title, scrolled(`strip-${unit}-${trial}`, table), legend());
+  // Of two units, the same levels stay below each other.
+  const box = scrolled(`strip-${unit}-${trial}`, table);
+  box.classList.add("levels");
+  box.addEventListener("scroll", () => document.querySelectorAll(".levels").forEach((other) => { if (other !== box && other.scrollLeft !== box.scrollLeft) other.scrollLeft = box.scrollLeft; }));
+  return el("div", {}, title, box, legend());
 }
 
 function saveStrip(table, steps, unit, trial) {
