@@ -2,9 +2,9 @@
 
     python benchmarks/importing.py [--images 20000] [--resize 224]
 
-The benchmark draws JPEG files of 640 x 480 pixels with ten polygons each, like those of COCO, and imports a quarter of them
-and then all of them. The memory is the highest resident size of the main process and of its workers, each import in a
-process of its own.
+The benchmark draws JPEG files of 640 x 480 pixels with ten polygons each, like those of COCO, and imports a quarter of
+them and then all of them. The memory is the highest resident size of the main process and of its workers, each import
+in a process of its own.
 """
 
 from __future__ import annotations
