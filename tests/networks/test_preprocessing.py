@@ -163,7 +163,7 @@ def test_networks_of_channels_in_another_order_are_not_given_the_same_images() -
     [
         ({"mean": (0.5,)}, r"mean is \[0\.5\], expected three numbers"),
         ({"std": (0.5, 0.0, 0.5)}, "std is .*above 0"),
-        ({"mean": HALF, "channels": 1}, "expected one number, for gray images"),
+        ({"mean": HALF, "channels": 1}, "expected one number, for grey images"),
         ({"mean": (float("nan"),) * 3}, "mean is"),
         ({"mean": "abc"}, "mean is 'abc', expected three numbers"),
         ({"std": 0.5}, r"std is 0\.5, expected three numbers"),
@@ -183,7 +183,7 @@ def test_numbers_of_numpy_and_tensors_are_numbers_too() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (((0.5,), HALF), "expected three numbers each, or one each for gray images"),
+        (((0.5,), HALF), "expected three numbers each, or one each for grey images"),
         (((0.5, 0.5), (0.5, 0.5)), "expected three numbers each"),
         ((HALF, (0.5, 0.0, 0.5)), "std above 0"),
         ((HALF, HALF, None, None, "given", "GRB"), "'GRB', expected 'RGB' or 'BGR'"),

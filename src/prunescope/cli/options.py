@@ -54,7 +54,7 @@ UnitsAxis = Annotated[
 Channels = Annotated[
     int | None,
     typer.Option(
-        help="The number of channels of the network's images: 3 for RGB, 1 for gray. By default, 1 if its first "
+        help="The number of channels of the network's images: 3 for RGB, 1 for grey. By default, 1 if its first "
         "convolution takes one channel, and otherwise 3."
     ),
 ]
@@ -194,7 +194,7 @@ def _bytes(option: str, gigabytes: float) -> int:
 
 
 def _colors(option: str, text: str) -> tuple[float, ...]:
-    expected = f"{option} is {text!r}, expected three numbers such as 0.485,0.456,0.406, or one for gray images"
+    expected = f"{option} is {text!r}, expected three numbers such as 0.485,0.456,0.406, or one for grey images"
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError as error:

@@ -128,7 +128,7 @@ def dissect(
         those that the network's published weights were trained with (see `preprocessing_of`), or those of ImageNet if
         the network does not state any. Images are not resized.
     channels
-        The number of channels of the images that the network is given: 3 for RGB, or 1 for gray. By default, it is 1
+        The number of channels of the images that the network is given: 3 for RGB, or 1 for grey. By default, it is 1
         if the network's first convolution takes one channel, and otherwise 3.
     score
         The score by which a unit's concept is chosen: `iou`, or a function that computes scores from pixel counts (see

@@ -43,7 +43,7 @@ def choose_preprocessing(
     channels
         The number of channels: 3 for RGB, 1 for grayscale. By default, it is the smallest number that `image_channels`
         returns for a network. For 1, a mean or standard deviation found for RGB is averaged with the weights with which
-        colors are converted to gray.
+        colors are converted to grey.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def _checked(name: str, given: Sequence[float], channels: int) -> tuple[float, .
     except (TypeError, ValueError):
         values = ()
     if len(values) != channels or not all(least <= value <= MOST_COLOR for value in values):
-        count = "three numbers, one for each of R, G and B" if channels == 3 else "one number, for gray images"
+        count = "three numbers, one for each of R, G and B" if channels == 3 else "one number, for grey images"
         above = "above 0 and " if name == "std" else ""
         raise InputError(f"{name} is {shown(list(values) or given)}, expected {count}, {above}at most {MOST_COLOR:g}")
     return values

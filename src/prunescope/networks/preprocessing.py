@@ -63,7 +63,7 @@ class Preprocessing:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or not values_fit:
             raise InputError(
                 f"mean {list(self.mean)} and std {list(self.std)} ({self.source}): expected three numbers each, or one "
-                "each for gray images, std above 0"
+                "each for grey images, std above 0"
             )
         if self.order not in ("RGB", "BGR"):
             raise InputError(f"the order of the channels is {self.order!r}, expected 'RGB' or 'BGR'")
@@ -108,7 +108,7 @@ def arrange(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     pixels
         RGB images, uint8 [n, h, w, 3].
     preprocessing
-        The preprocessing. With one channel, images are converted to gray as Pillow converts RGB to the mode "L".
+        The preprocessing. With one channel, images are converted to grey as Pillow converts RGB to the mode "L".
 
     Returns
     -------
