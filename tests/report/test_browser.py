@@ -150,7 +150,7 @@ def test_a_unit_that_was_removed_has_a_journey_and_two_trials_stand_side_by_side
     first, second = (story.inner_text() for story in page.query_selector_all(".story"))
     assert first == f"{ATTACK} (level 0) → removed (level 1)"
     assert second == "dog (level 0 to 1)"
-    page.set_viewport_size({"width": 390, "height": 800})
+    page.set_viewport_size({"width": 240, "height": 800})
     scroll = """() => new Promise((done) => {
         const [one, two] = document.querySelectorAll(".levels");
         two.addEventListener("scroll", () => done(two.scrollLeft));
