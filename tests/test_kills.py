@@ -8,4 +8,4 @@ from tests.kills import trials
 
 
 def test_ten_killed_commands_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    assert trials(10, 7, tmp_path, ["study", "dissect", "pack", "make", "import"]) == []
+    assert trials(10, 7, tmp_path, ["dissect", "pack", "make", "import"]) == []
