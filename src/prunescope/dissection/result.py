@@ -97,7 +97,7 @@ class LayerDissection:
         counts: LayerCounts,
         truth: Array,
         permuted_truth: Array,
-        present: Array,
+        present: Array | None,
         concepts: Concepts,
         left_out: Array,
         score: Score,
@@ -117,7 +117,8 @@ class LayerDissection:
         permuted_truth
             int64 [permutations, concepts]: the number of pixels of each concept under each permutation of the labels.
         present
-            int64 [categories]: the number of images with a label of each category.
+            int64 [categories]: the number of images with a label of each category; None if the share of positions in
+            the masks is not the quantile, so that it is unknown which concepts are out of reach.
         concepts
             The data set.
         left_out
@@ -151,7 +152,7 @@ class LayerDissection:
         units = units.assign(**unit_columns(units[score_column(units)].to_numpy(), chance))
         summary = chance_counts(chance, iou)
         summary |= summarise(units, concepts.categories, iou, {"layer": layer, **settings})
-        if "score" not in pairs and settings["presence"] == "image":
+        if present is not None and "score" not in pairs and settings["presence"] == "image":
             image = concepts.label_size[0] * concepts.label_size[1]
             without = (len(concepts) - present[primary]) * image
             summary["out_of_reach"] = out_of_reach(

@@ -397,13 +397,12 @@ def dissect_activations(
         measured = count_pixels(source, resources, Processes(), thresholds=given, progress=report)
     (counts,) = measured.layers.values()
     noted = _noted(data, chosen) | {"align": "half-pixel"} | _noted_score(score) | dict(settings or {})
-    found = LayerDissection.from_counts(
-        "activations", counts, measured.truth, measured.permuted_truth, measured.present, data, arrangement.left_out,
-        score_of, chosen.iou, noted,
+    # With given thresholds, the size of the masks does not follow from the quantile.
+    present = measured.present if given is None else None
+    return LayerDissection.from_counts(
+        "activations", counts, measured.truth, measured.permuted_truth, present, data, arrangement.left_out, score_of,
+        chosen.iou, noted,
     )  # fmt: skip
-    if given is not None:
-        found.summary.pop("out_of_reach", None)  # the size of the masks does not follow from the quantile
-    return found
 
 
 def _in_bases(key: Key, given: Sequence[str]) -> dict[Key, Basis]:
