@@ -73,11 +73,9 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
     everywhere: list[int] = []
     complete = True
     for cell in row.cells:
-        for item in cell.split(";") if cell else ():
-            if item.isdigit():
-                everywhere.append(int(item))
-                continue
-            layer = yield from _read_layer(root, row, item, size)
+        found, numbers = yield from read_cell(root, row, cell, size)
+        everywhere += numbers
+        for item, layer in found:
             if layer is None:
                 complete = False
                 continue
@@ -98,32 +96,37 @@ def read_labels(root: Path, row: Row, defined: np.ndarray) -> Reading[ImageLabel
     return join_layers(codes, by_layer, everywhere)
 
 
-def read_layers(root: Path, row: Row, cell: str) -> Reading[tuple[list[np.ndarray], list[int]]]:
+def read_cell(
+    root: Path, row: Row, cell: str, size: tuple[int, int] | None
+) -> Reading[tuple[list[tuple[str, np.ndarray | None]], list[int]]]:
     """Read the labels in one cell of the index, yielding their problems.
+
+    Parameters
+    ----------
+    root, row
+        The data set's folder, and the row of the index.
+    cell
+        The labels of one category, separated by semicolons.
+    size
+        The height and width that the labels must have; None if they are not known yet.
 
     Returns
     -------
-    layers : list of uint16 array [sh, sw]
-        The concept numbers of each label file.
+    layers : list of (str, uint16 array [sh, sw] or None)
+        The path of each label file and its concept numbers, or None if it cannot be used.
     everywhere : list of int
         The numbers of the image-level labels.
     """
-    size = None if row.size is None else (row.size.sh, row.size.sw)
-    layers, everywhere = [], []
+    layers: list[tuple[str, np.ndarray | None]] = []
+    everywhere: list[int] = []
     for item in cell.split(";") if cell else ():
         if item.isdigit():
             everywhere.append(int(item))
             continue
-        layer = yield from _read_layer(root, row, item, size)
-        if layer is not None:
-            layers.append(layer)
+        pixels = yield from _read_pixels(root, item, row.line, size, _LABELS, _numbers)
+        size = size if pixels is None else (pixels.shape[0], pixels.shape[1])
+        layers.append((item, None if pixels is None else pixels[..., 0] | pixels[..., 1].astype(np.uint16) << 8))
     return layers, everywhere
-
-
-def _read_layer(root: Path, row: Row, item: str, size: tuple[int, int] | None) -> Reading[np.ndarray | None]:
-    """Read the concept numbers of one label file, uint16 [sh, sw]; return None if it cannot be used."""
-    pixels = yield from _read_pixels(root, item, row.line, size, _LABELS, _numbers)
-    return None if pixels is None else pixels[..., 0] | pixels[..., 1].astype(np.uint16) << 8
 
 
 def palette(layers: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

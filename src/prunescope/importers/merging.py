@@ -12,7 +12,7 @@ import numpy as np
 
 from prunescope.concepts.broden import ConceptData, open_concepts
 from prunescope.concepts.index import Row
-from prunescope.concepts.pixels import read_layers
+from prunescope.concepts.pixels import read_cell
 from prunescope.concepts.problems import clean
 from prunescope.errors import InputError, refuse_text
 from prunescope.importers.writing import Found, ImportOptions, write_found
@@ -28,11 +28,12 @@ class _Reader:
     def __call__(self, item: tuple[int, Path, str, Row]) -> Found:
         """Read the labels; the writer reads the image."""
         at, root, name, row = item
+        size = None if row.size is None else (row.size.sh, row.size.sw)
         labels: dict[str, list[Any]] = {}
         for category, cell in zip(self.categories[at], row.cells, strict=True):
-            layers, everywhere = clean(read_layers(root, row, cell))
+            layers, everywhere = clean(read_cell(root, row, cell, size))
             try:
-                mine = [self.numbers[at][layer] for layer in layers]
+                mine = [self.numbers[at][layer] for _, layer in layers]
             except IndexError as error:
                 raise InputError(
                     f"{root}: the labels of {row.name} name a concept that label.csv does not define; "
