@@ -36,13 +36,29 @@ def read_json(path: Path, advice: str = "") -> dict[str, Any]:
     InputError
         If the file is missing, is not a regular file, is not JSON, or contains something other than an object.
     """
-    try:
-        content = json.loads(read_file(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, "JSON", error, advice) from error
+    content = read_json_value(path, advice)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}{_ending(advice)}")
     return content
+
+
+def read_json_value(path: Path, advice: str = "") -> Any:
+    """Read a JSON file with any content; the parameters and the other errors are those of `read_json`."""
+    try:
+        return json.loads(read_file(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, "JSON", error, advice) from error
+
+
+def read_text(path: Path, advice: str = "") -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    The parameters and the errors are those of `read_json`.
+    """
+    try:
+        return read_file(path).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, "UTF-8 text", error, advice) from error
 
 
 def read_parquet(path: Path, advice: str = "", columns: Sequence[str] | None = None) -> pd.DataFrame:

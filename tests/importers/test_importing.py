@@ -160,6 +160,32 @@ def test_folders_give_labels_of_whole_images(tmp_path: Path) -> None:
     assert open_concepts(root).splits == ("train", "train", "val")
 
 
+def test_classes_whose_names_begin_like_a_split_are_classes(tmp_path: Path) -> None:
+    photos(tmp_path / "data", ("trains/1", "trainers/2"))
+    found = concepts_of(import_folders(tmp_path / "data", tmp_path / "out", **OPTIONS))
+    assert {name: list(mine) for name, mine in found.items()} == {
+        "trainers/2": [("scene", "trainers")],
+        "trains/1": [("scene", "trains")],
+    }
+
+
+def test_a_list_of_pascal_voc_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    photos(tmp_path / "JPEGImages", ("1",))
+    save(tmp_path / "SegmentationClass/1.png", MASKS[0])
+    listed = tmp_path / "ImageSets/Segmentation/val.txt"
+    listed.parent.mkdir(parents=True)
+    listed.write_bytes(b"\xff\xfe1")
+    with pytest.raises(InputError, match=r"val\.txt: cannot be read as UTF-8 text"):
+        import_voc(tmp_path, tmp_path / "out", **OPTIONS)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[" * 100_000, b"\xff"])
+def test_annotations_of_coco_that_are_no_json_object_are_refused(content: bytes, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.json: .*; expected COCO's annotations"):
+        import_coco(images, tmp_path / "x.json", tmp_path / "out", **OPTIONS)
+
+
 def coco(folder: Path, **changes: Any) -> Path:
     """Write annotations of three images: overlapping polygons, a crowd in plain RLE, and packed RLE."""
     packed = rle.encode(np.asfortranarray(MASKS[1] == 7))
@@ -408,6 +434,7 @@ def test_images_of_coco_that_cannot_be_used_are_refused_by_name(
         ("number,name\nx,dog\n", "'x' is neither a number nor a color"),
         ("number,name\n", "names no number|contains no names"),
         ("1: dog\n#ff0000: cat\n", "names both"),
+        ('number,name\n1,"' + "x" * 140_000 + '"\n', r"names\.txt: cannot be read as a table"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused(content: str, message: str, images: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ import numpy as np
 
 from prunescope.concepts.index import path_problem
 from prunescope.errors import InputError, nearest
-from prunescope.files import expanded, read_file
-from prunescope.images import ImageError, open_image
+from prunescope.files import expanded
+from prunescope.importers.opening import opened, read_encoded
 from prunescope.importers.writing import Found, ImportOptions, write_found
+from prunescope.reading import read_json
 
 Annotation = Mapping[str, Any]
 MOST_SIDE = 65_535
@@ -158,19 +158,14 @@ def import_coco(
 
 
 def _content(path: Path) -> dict[str, list[Any]]:
-    try:
-        content = json.loads(read_file(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; expected COCO's annotations in JSON") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); expected COCO's annotations") from error
+    content = read_json(path, "expected COCO's annotations")
     wanted = {
         "images": ("id", "file_name", "height", "width"),
         "annotations": ("image_id",),
         "categories": ("id", "name"),
     }
     for key, fields in wanted.items():
-        entries = content.get(key) if isinstance(content, dict) else None
+        entries = content.get(key)
         if not isinstance(entries, list):
             raise InputError(f"{path}: has no list {key!r}; expected COCO's images, annotations and categories")
         for at, entry in enumerate(entries):
@@ -255,13 +250,9 @@ def _layers(masks: Iterable[tuple[int, np.ndarray]], size: tuple[int, int]) -> l
 def _segments(folder: Path, annotation: Annotation, number_of: Callable[[Annotation, Any], int]) -> np.ndarray:
     """Return the concept number of each pixel of a panoptic mask."""
     path = _below(folder, annotation.get("file_name"), f"the annotation of image {annotation.get('image_id')}")
-    try:
-        with open_image(read_file(path)) as image:
-            colors = np.asarray(image.convert("RGB")).astype(np.int64)
-    except (ImageError, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be read as a panoptic mask: {error}; add the file, or remove the annotation"
-        ) from error
+    encoded = read_encoded(path, str(path), "panoptic mask", "add the file, or remove the annotation")
+    with opened(encoded, str(path), "panoptic mask") as image:
+        colors = np.asarray(image.convert("RGB")).astype(np.int64)
     values = colors @ np.array([1, 256, 65536])
     stored = {0: 0} | {
         segment["id"]: number_of(annotation, segment.get("category_id")) for segment in annotation["segments_info"]

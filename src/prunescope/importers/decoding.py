@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from prunescope.errors import InputError, nearest
-from prunescope.files import read_file
-from prunescope.images import ImageError, open_image
+from prunescope.images import ImageError
 from prunescope.importers.names import Names
+from prunescope.importers.opening import opened, read_encoded
 
 Coding: TypeAlias = Literal["index", "colors", "ade20k"]
 CODINGS: tuple[Coding, ...] = ("index", "colors", "ade20k")
@@ -56,16 +56,10 @@ class Decoder:
             If the mask cannot be read, or if a pixel has a value without a name.
         """
         where = origin or str(mask)
-        try:
-            with open_image(mask if isinstance(mask, bytes) else read_file(mask)) as image:
-                if image.format == "JPEG":
-                    raise ImageError("it is a JPEG, whose compression changes the values", "save masks as PNG")
-                values = self._values(image)
-        except FileNotFoundError as error:
-            raise InputError(f"{where}: there is no such mask") from error
-        except (ImageError, OSError) as error:
-            advice = getattr(error, "advice", None) or "the file is damaged or not an image: replace it"
-            raise InputError(f"{where}: cannot be read as a mask: {error}; {advice}") from error
+        with opened(read_encoded(mask, where, "mask"), where, "mask") as image:
+            if image.format == "JPEG":
+                raise ImageError("it is a JPEG, whose compression changes the values", "save masks as PNG")
+            values = self._values(image)
         return self._numbers(values, where)
 
     def _values(self, image: Image.Image) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from prunescope.errors import InputError
-from prunescope.importers.pairing import IMAGES, files_of, split_of
+from prunescope.importers.pairing import IMAGES, files_of, has_split, split_of
 from prunescope.importers.writing import Found, ImportOptions, write_found
 
 
@@ -41,7 +41,7 @@ def import_folders(
         If an image is in no class's folder, or cannot be used; the message names the file.
     """
     files = files_of(directory, IMAGES)
-    split = all(split_of(name) != "train" or name.split("/")[0].lower().startswith("train") for name in files)
+    split = all(has_split(name) for name in files)
     classes = {}
     for name, path in files.items():
         parts = name.split("/")[1 if split else 0 :]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from prunescope.errors import InputError
-from prunescope.files import expanded, read_file
+from prunescope.files import expanded
+from prunescope.reading import read_json_value, read_text
 
 # What data sets call the pixels that have no label.
 VOID = frozenset({"", "background", "unlabeled", "unlabelled", "void", "ignore", "__background__"})
@@ -81,29 +81,24 @@ def read_names(given: str | Path | Mapping[Any, str]) -> Names:
     if isinstance(given, Mapping):
         return _names("names", given.items())
     path = expanded(given)
-    try:
-        text = read_file(path).decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; {_EXPECTED}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8; save it as UTF-8") from error
     if path.suffix.lower() == ".json":
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{path}: is not valid JSON ({error}); {_EXPECTED}") from error
+        content = read_json_value(path, _EXPECTED)
         if isinstance(content, list):
             content = dict(enumerate(content))
         if not isinstance(content, dict):
             raise InputError(f"{path}: is a {type(content).__name__}; {_EXPECTED}")
         return _names(str(path), content.items())
-    return _names(str(path), _table(text) or _lines(path, text))
+    text = read_text(path, _EXPECTED)
+    return _names(str(path), _table(path, text) or _lines(path, text))
 
 
-def _table(text: str) -> list[tuple[str, str]]:
+def _table(path: Path, text: str) -> list[tuple[str, str]]:
     """Return the values and names of a table with a header, or nothing if the text is none."""
     first = text.partition("\n")[0]
-    rows = list(csv.reader(io.StringIO(text), delimiter="\t" if "\t" in first else ","))
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter="\t" if "\t" in first else ","))
+    except csv.Error as error:
+        raise InputError(f"{path}: cannot be read as a table ({error}); {_EXPECTED}") from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if "name" not in header:
         return []

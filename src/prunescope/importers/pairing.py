@@ -70,10 +70,19 @@ def _unpaired(lone: list[Path], count: int, what: str, lacking: str, hint: str) 
     )
 
 
+def has_split(name: str) -> bool:
+    """Return whether the first folder of an image's path stands for a split.
+
+    >>> has_split("validation/kitchen/1"), has_split("trains/1")
+    (True, False)
+    """
+    return "/" in name and name.split("/")[0].lower() in _SPLITS
+
+
 def split_of(name: str) -> str:
     """Return the split that the first folder of an image's path stands for; it is "train" if there is none.
 
     >>> split_of("validation/kitchen/1"), split_of("kitchen/1")
     ('val', 'train')
     """
-    return _SPLITS.get(name.split("/")[0].lower(), "train") if "/" in name else "train"
+    return _SPLITS[name.split("/")[0].lower()] if has_split(name) else "train"

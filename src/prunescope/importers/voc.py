@@ -12,6 +12,7 @@ from prunescope.importers.masks import MaskReader
 from prunescope.importers.names import Names
 from prunescope.importers.pairing import files_of
 from prunescope.importers.writing import ImportOptions, write_found
+from prunescope.reading import read_text
 
 _CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -58,7 +59,7 @@ def import_voc(
     for split in ("train", "val"):
         listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         if listed.is_file():
-            splits.update(dict.fromkeys(listed.read_text(encoding="utf-8").split(), split))
+            splits.update(dict.fromkeys(read_text(listed, "expected the name of an image on each line").split(), split))
     items = [
         (name, root / "JPEGImages" / f"{name}.jpg", path, splits.get(name, "train")) for name, path in masks.items()
     ]

@@ -11,9 +11,9 @@ import numpy as np
 
 from prunescope.concepts import LabelledImage, write_concepts
 from prunescope.errors import InputError
-from prunescope.files import read_file
-from prunescope.images import ImageError, open_image, to_rgb
+from prunescope.images import to_rgb
 from prunescope.importers.fitting import Fit, fit_image, fit_labels, orientation, oriented
+from prunescope.importers.opening import opened, read_encoded
 from prunescope.miniature import COLORS, color_places
 from prunescope.progress import Shown
 
@@ -91,20 +91,14 @@ class _Prepare(Generic[Item]):
         """Read one image and its labels, check that they fit, and resize both."""
         found = self.read(item)
         where = found.name if isinstance(found.image, bytes) else str(found.image)
-        try:
-            content = found.image if isinstance(found.image, bytes) else read_file(found.image)
-            with open_image(content) as image:
-                turned = orientation(image) != 1
-                changed = self.fit.resize is not None or (turned and bool(self.fit.orient))
-                pixels = image
-                if changed or self.colors is not None:
-                    pixels = oriented(image) if self.fit.orient else to_rgb(image)
-                    pixels.load()
-        except FileNotFoundError as error:
-            raise InputError(f"{where}: there is no such image; put it there, or remove its labels") from error
-        except (ImageError, OSError) as error:
-            advice = getattr(error, "advice", None) or "the file is damaged or not an image: replace it"
-            raise InputError(f"{where}: cannot be read as an image: {error}; {advice}") from error
+        content = read_encoded(found.image, where, "image", "put it there, or remove its labels")
+        with opened(content, where, "image") as image:
+            turned = orientation(image) != 1
+            changed = self.fit.resize is not None or (turned and bool(self.fit.orient))
+            pixels = image
+            if changed or self.colors is not None:
+                pixels = oriented(image) if self.fit.orient else to_rgb(image)
+                pixels.load()
         if turned and self.fit.orient is None:
             raise InputError(
                 f"{where}: has an EXIF orientation, so that viewers show it turned. If its labels fit the image as "
