@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +72,52 @@ ObjectCategory = Annotated[str | None, _category("object")]
 SceneCategory = Annotated[str | None, _category("scene")]
 
 
+def _options(
+    resize: Resize = None,
+    crop: Crop = None,
+    pad: Pad = False,
+    orient: Orient = None,
+    colors: Colors = False,
+    workers: Workers = None,
+) -> dict[str, Any]:
+    """Return the options that all importers take."""
+    return {"resize": resize, "crop": crop, "pad": pad, "orient": orient, "colors": colors, "workers": workers}
+
+
+def _importing(verb: str) -> Callable[[Callable[..., Path]], Callable[..., None]]:
+    """Make a command of a function that writes a data set.
+
+    The command has the function's own options and those of `_options`, which the function gets as `shared`, together
+    with a callback for progress. It shows the progress and prints what was written.
+    """
+
+    def command_of(function: Callable[..., Path]) -> Callable[..., None]:
+        own, further = (inspect.signature(one, eval_str=True) for one in (function, _options))
+
+        @wraps(function)
+        def command(**given: Any) -> None:
+            options = _options(**{name: given.pop(name) for name in further.parameters})
+            with progress_of(verb) as progress:
+                root = function(**given, shared=options | {"progress": progress})
+            _print_written(root)
+
+        parameters = [*(one for name, one in own.parameters.items() if name != "shared"), *further.parameters.values()]
+        # The command line is made from these.
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        return command
+
+    return command_of
+
+
+def _print_written(root: Path) -> None:
+    data = prunescope.open_concepts(root)
+    out.print(
+        f"{counted(len(data), 'image')}, {counted(len(data.labels), 'concept')} ({', '.join(data.categories)}): {root}"
+    )
+
+
+@_importing("importing")
 def masks(
     images: Annotated[Path, typer.Argument(help="The folder of the images.", show_default=False)],
     masks: Annotated[
@@ -84,29 +133,23 @@ def masks(
     skip_unpaired: Annotated[
         bool, typer.Option("--skip-unpaired", help="Leave out images without a mask and masks without an image.")
     ] = False,
-    resize: Resize = None,
-    crop: Crop = None,
-    pad: Pad = False,
-    orient: Orient = None,
-    colors: Colors = False,
-    workers: Workers = None,
-) -> None:
+    *,
+    shared: dict[str, Any],
+) -> Path:
     """Import images and their masks, in which the value of each pixel stands for a concept."""
     own = chosen(category=category, coding=coding, suffix=suffix)
-    with progress_of("importing") as progress:
-        found = prunescope.import_masks(
-            images,
-            masks,
-            out_directory,
-            names=names,
-            skip_unpaired=skip_unpaired,
-            progress=progress,
-            **own,
-            **_shared(resize, crop, pad, orient, colors, workers),
-        )
-    _print_written(found)
+    return prunescope.import_masks(
+        images,
+        masks,
+        out_directory,
+        names=names,
+        skip_unpaired=skip_unpaired,
+        **own,
+        **shared,
+    )
 
 
+@_importing("importing")
 def coco(
     images: Annotated[Path, typer.Argument(help="The folder of the images.", show_default=False)],
     annotations: Annotated[
@@ -118,79 +161,61 @@ def coco(
         typer.Option(help="The folder of the panoptic masks. By default, the one beside the JSON file of its name."),
     ] = None,
     category: ObjectCategory = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    pad: Pad = False,
-    orient: Orient = None,
-    colors: Colors = False,
-    workers: Workers = None,
-) -> None:
+    *,
+    shared: dict[str, Any],
+) -> Path:
     """Import annotations in COCO's format: polygons, RLE, crowds or panoptic segments.
 
     This needs the package pycocotools: `pip install 'prunescope[coco]'`.
     """
-    with progress_of("importing") as progress:
-        found = prunescope.import_coco(
-            images,
-            annotations,
-            out_directory,
-            progress=progress,
-            **chosen(panoptic=panoptic, category=category),
-            **_shared(resize, crop, pad, orient, colors, workers),
-        )
-    _print_written(found)
+    return prunescope.import_coco(
+        images,
+        annotations,
+        out_directory,
+        **chosen(panoptic=panoptic, category=category),
+        **shared,
+    )
 
 
+@_importing("importing")
 def voc(
     directory: Annotated[
         Path, typer.Argument(help="The folder of one year, such as VOCdevkit/VOC2012.", show_default=False)
     ],
     out_directory: Target,
     category: ObjectCategory = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    pad: Pad = False,
-    orient: Orient = None,
-    colors: Colors = False,
-    workers: Workers = None,
-) -> None:
+    *,
+    shared: dict[str, Any],
+) -> Path:
     """Import the semantic segmentations of Pascal VOC."""
-    with progress_of("importing") as progress:
-        found = prunescope.import_voc(
-            directory,
-            out_directory,
-            progress=progress,
-            **chosen(category=category),
-            **_shared(resize, crop, pad, orient, colors, workers),
-        )
-    _print_written(found)
+    return prunescope.import_voc(
+        directory,
+        out_directory,
+        **chosen(category=category),
+        **shared,
+    )
 
 
+@_importing("importing")
 def folders(
     directory: Annotated[
         Path, typer.Argument(help="A folder with CLASS/IMAGE, or train/CLASS/IMAGE and val/...", show_default=False)
     ],
     out_directory: Target,
     category: SceneCategory = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    pad: Pad = False,
-    orient: Orient = None,
-    colors: Colors = False,
-    workers: Workers = None,
-) -> None:
+    *,
+    shared: dict[str, Any],
+) -> Path:
     """Import images in one folder per class, which gives each image one label for all of its pixels."""
-    with progress_of("importing") as progress:
-        found = prunescope.import_folders(
-            directory,
-            out_directory,
-            progress=progress,
-            **chosen(category=category),
-            **_shared(resize, crop, pad, orient, colors, workers),
-        )
-    _print_written(found)
+    return prunescope.import_folders(
+        directory,
+        out_directory,
+        **chosen(category=category),
+        **shared,
+    )
 
 
+@_importing("importing")
 def huggingface(
     name: Annotated[str, typer.Argument(help="The name of a data set on the hub, or a folder.", show_default=False)],
     out_directory: Target,
@@ -209,60 +234,32 @@ def huggingface(
     configuration: Annotated[str | None, typer.Option(help="The configuration of a data set on the hub.")] = None,
     revision: Annotated[str | None, typer.Option(help="The revision of a data set on the hub.")] = None,
     category: ObjectCategory = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    pad: Pad = False,
-    orient: Orient = None,
-    colors: Colors = False,
-    workers: Workers = None,
-) -> None:
+    *,
+    shared: dict[str, Any],
+) -> Path:
     """Import a data set for semantic segmentation that Hugging Face's `datasets` can load.
 
     This needs the package datasets: `pip install 'prunescope[datasets]'`. Code of data sets is never executed.
     """
     own = chosen(names=names, image=image, mask=mask, splits=split or None, coding=coding, category=category)
-    with progress_of("importing") as progress:
-        found = prunescope.import_huggingface(
-            name,
-            out_directory,
-            configuration=configuration,
-            revision=revision,
-            progress=progress,
-            **own,
-            **_shared(resize, crop, pad, orient, colors, workers),
-        )
-    _print_written(found)
+    return prunescope.import_huggingface(
+        name,
+        out_directory,
+        configuration=configuration,
+        revision=revision,
+        **own,
+        **shared,
+    )
 
 
+@_importing("merging")
 def merge(
     directories: Annotated[
         list[Path], typer.Argument(help="The folders of data sets in Broden's format.", show_default=False)
     ],
     out_directory: Target,
-    resize: Resize = None,
-    crop: Crop = None,
-    pad: Pad = False,
-    orient: Orient = None,
-    colors: Colors = False,
-    workers: Workers = None,
-) -> None:
+    *,
+    shared: dict[str, Any],
+) -> Path:
     """Merge data sets in Broden's format into one. Concepts of the same name become one."""
-    with progress_of("merging") as progress:
-        found = prunescope.merge_concepts(
-            directories, out_directory, progress=progress, **_shared(resize, crop, pad, orient, colors, workers)
-        )
-    _print_written(found)
-
-
-def _shared(
-    resize: int | None, crop: str | None, pad: bool, orient: bool | None, colors: bool, workers: int | None
-) -> dict[str, Any]:
-    """Return the options that all importers take."""
-    return {"resize": resize, "crop": crop, "pad": pad, "orient": orient, "colors": colors, "workers": workers}
-
-
-def _print_written(root: Path) -> None:
-    data = prunescope.open_concepts(root)
-    out.print(
-        f"{counted(len(data), 'image')}, {counted(len(data.labels), 'concept')} ({', '.join(data.categories)}): {root}"
-    )
+    return prunescope.merge_concepts(directories, out_directory, **shared)
