@@ -11,7 +11,6 @@ scheduler does.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import signal
@@ -29,6 +28,7 @@ from PIL import Image
 
 import prunescope
 from tests.cli.commands import COMMAND, PLAIN, leftovers
+from tests.contents import contents
 from tests.study.small import write_recipe
 
 NETWORK = "prunescope:resnet8x4"
@@ -132,7 +132,7 @@ def run(job: Job, folder: Path) -> Whole:
     job.prepare(out)
     began = time.monotonic()
     finish(job, out)
-    whole = Whole(time.monotonic() - began, files_of(out))
+    whole = Whole(time.monotonic() - began, contents(out, VARYING))
     shutil.rmtree(out)
     return whole
 
@@ -150,7 +150,7 @@ def kill(job: Job, whole: Whole, moment: float, folder: Path) -> list[str]:
     running.wait()
     problems = [f"process {process} is left" for process in left_of(mark)]
     finish(job, out)
-    found = files_of(out)
+    found = contents(out, VARYING)
     problems += [
         f"{name} differs"
         if name in found and name in whole.files
@@ -189,12 +189,6 @@ def _marked(mark: str) -> list[int]:
         except OSError:
             continue  # it has ended, or belongs to somebody else
     return found
-
-
-def files_of(folder: Path) -> dict[str, str]:
-    """Return the hash of each file, but of those that depend on the times of other files."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(VARYING)]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def trials(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -26,6 +25,7 @@ from prunescope.store.layout import StudyDirectory
 from prunescope.study import Event, run_study, stages
 from prunescope.study.opening import main_first
 from tests.cli.commands import COMMAND, PLAIN, refused
+from tests.contents import contents
 
 PLAIN_NETWORK = """
 import torch
@@ -36,11 +36,6 @@ def net(classes):
         torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, classes),
     )
 """
-
-
-def contents(folder: Path) -> dict[str, str]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from prunescope.store.layout import StudyDirectory
 from prunescope.study import Event, run_study
 from prunescope.study.series import run_series
 from tests.cli.commands import refused, typed
+from tests.contents import contents
 
 SMALL = ["trials=1", "pruning.levels=0", "dissection.layers=[stage3]", "dissection.chance=0", "retrained=true"]
 ROTATED = "dissection.basis=['rotate:1']"
@@ -35,11 +35,6 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyDir
 
 def units(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / "stage3" / "units.parquet")
-
-
-def contents(folder: Path) -> dict[str, str]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_the_untrained_network_is_dissected_with_statistics_of_its_own(recipe: Path, finished: StudyDirectory) -> None:
